@@ -1,0 +1,27 @@
+"""Layer-wise adaptive loss scaling for mixed precision training in Chainer.
+
+Import this package before Chainer: on a current NumPy and setuptools, Chainer 7.8.1 can be imported
+only with the stand-ins of :mod:`chainerlp.compat`.
+"""
+
+from chainerlp import compat  # noqa: I001 -- first: it lets Chainer be imported
+from chainerlp import extensions, formats, functions, links, policies
+from chainerlp.backprop import backward, unscaled_grad
+from chainerlp.links import convert, restore
+from chainerlp.optimizers import AdaptiveLossScaling
+
+__version__ = '0.1.0'
+
+__all__ = [
+    'AdaptiveLossScaling',
+    'backward',
+    'compat',
+    'convert',
+    'extensions',
+    'formats',
+    'functions',
+    'links',
+    'policies',
+    'restore',
+    'unscaled_grad',
+]

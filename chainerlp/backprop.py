@@ -1,0 +1,263 @@
+"""The backward pass that carries a total scale beside every gradient, through any graph.
+
+Every backward in Chainer is linear in the gradients that it is given, so a scale passes through
+ReLU, batch normalization, pooling, a user's own function, untouched; only scaled functions change
+it. Where several gradients of one array meet, they are joined. Design, section 4.
+"""
+
+import collections
+import contextlib
+import heapq
+import traceback
+
+from chainerlp import joins
+from chainerlp.functions import ScaledFunction
+
+import chainer
+import numpy
+from chainer import backend, variable
+
+_Gradient = collections.namedtuple('_Gradient', ['variable', 'scale'])
+
+
+def backward(loss, initial_scale=1.0, retain_grad=False, backoff=1.0):
+    """Runs backpropagation with a scale of its own for every gradient.
+
+    Like ``loss.backward()``, but scaled layers scale the gradients that they pass down. A gradient
+    that arrives at a parameter stays scaled, and its total scale goes to ``param._loss_scale``,
+    where Chainer's update rules divide by it; :func:`unscaled_grad` gives the true one. A gradient
+    that a parameter has already is added to.
+
+    Args:
+        loss (~chainer.Variable): The loss. If it is not a scalar, ``loss.grad`` has to be set.
+        initial_scale (float): The scale that the pass begins with.
+        retain_grad (bool): Keep the gradients of intermediate variables, with their scales in
+            ``_loss_scale``.
+        backoff (float): A power of two, at most 1, by which all gradients are kept smaller.
+
+    Raises:
+        ValueError: If the loss is not a scalar and has no gradient.
+    """
+    scale = initial_scale * backoff
+    gradient = _initial_gradient(loss, scale)
+    loss.grad_var = None
+    _number_calls(loss)
+    # A gradient that overflows is no accident here: the optimizer finds it and skips the update.
+    quiet = numpy.errstate(over='ignore', invalid='ignore')
+    with chainer.using_config('enable_backprop', False), quiet:
+        _run(loss.node, _Gradient(gradient, scale), retain_grad, backoff)
+
+
+def unscaled_grad(param):
+    """Returns the true gradient of a parameter.
+
+    Args:
+        param (~chainer.Variable): A parameter after a backward pass, by :func:`backward` or
+            Chainer's own.
+
+    Returns:
+        :ref:`ndarray`: A new float32 array (float64 for a float64 gradient), or ``None`` if there
+        is no gradient.
+    """
+    if param.grad is None:
+        return None
+    dtype = numpy.promote_types(param.grad.dtype, numpy.float32)
+    gradient = param.grad.astype(dtype)
+    if param._loss_scale is not None:
+        gradient /= param._loss_scale
+    return gradient
+
+
+def _initial_gradient(loss, scale):
+    gradient = loss.grad
+    if gradient is None:
+        if loss.size != 1:
+            raise ValueError(
+                f'the loss has the shape {loss.shape} and no gradient: reduce it to a scalar, or'
+                ' set loss.grad'
+            )
+        with chainer.using_device(loss.device):
+            gradient = loss.xp.ones_like(loss.array)
+    return chainer.as_variable(joins.rescale(gradient, 1.0, scale))
+
+
+def _number_calls(loss):
+    """Tells each scaled function which use of its layer it is, in the order of the forward pass."""
+    by_layer = collections.defaultdict(list)
+    functions = [loss.creator_node]
+    seen = set()
+    while functions:
+        function = functions.pop()
+        if function is None or function in seen:
+            continue
+        seen.add(function)
+        functions.extend(x.creator_node for x in function.inputs)
+        if isinstance(function, ScaledFunction):
+            by_layer[id(function.layer_scale)].append(function)
+    for uses in by_layer.values():
+        for call, function in enumerate(sorted(uses, key=lambda use: use.serial)):
+            function.call = call
+
+
+class _Agenda:
+    """The functions that are to be run backward, the last of the forward pass first."""
+
+    def __init__(self):
+        self._heap = []
+        self._seen = set()
+
+    def add(self, function):
+        if function not in self._seen:
+            heapq.heappush(self._heap, (-function.rank, len(self._seen), function))
+            self._seen.add(function)
+
+    def __iter__(self):
+        while self._heap:
+            yield heapq.heappop(self._heap)[-1]
+
+
+def _run(root, gradient, retain_grad, backoff):
+    gradients = collections.defaultdict(list)  # by node; joined when all have arrived
+    leaves = {}  # in order of arrival
+    agenda = _Agenda()
+
+    def hand_on(node, gradient):
+        gradients[node].append(gradient)
+        if node.creator_node is None:
+            leaves[node] = None
+        else:
+            agenda.add(node.creator_node)
+
+    hand_on(root, gradient)
+    for function in agenda:
+        outputs = [y() for y in function.outputs]  # weak references
+        arrived = [None if y is None else _join(gradients.pop(y, [])) for y in outputs]
+        indexes = tuple(i for i, x in enumerate(function.inputs) if x.requires_grad)
+        if not indexes:
+            continue
+        for index, gradient in _step(function, indexes, arrived, backoff):
+            node = function.inputs[index]
+            variable._check_grad_type(function, node, True, gradient.variable.raw_array)
+            hand_on(node, gradient)
+        if retain_grad:
+            for y, gradient in zip(outputs, arrived):
+                _store(y, gradient)
+    for node in leaves:
+        _store(node, _join(_present_gradient(node) + gradients.pop(node)))
+
+
+def _join(gradients):
+    if not gradients:
+        return None
+    if len(gradients) == 1:
+        return gradients[0]
+    variables, scales = zip(*gradients)
+    arrays = [v.array for v in variables]
+    with chainer.using_device(backend.get_device_from_array(*arrays)):
+        array, scale = joins.join(arrays, scales)
+    return _Gradient(chainer.as_variable(array), scale)
+
+
+def _present_gradient(leaf):
+    holder = leaf.get_variable_or_none()
+    if holder is None or holder.grad_var is None:
+        return []
+    scale = 1.0 if holder._loss_scale is None else holder._loss_scale
+    return [_Gradient(holder.grad_var, scale)]
+
+
+def _store(node, gradient):
+    holder = None if node is None else node.get_variable_or_none()
+    if holder is not None and gradient is not None:
+        holder.grad_var = gradient.variable
+        holder._loss_scale = gradient.scale
+
+
+def _step(function, indexes, arrived, backoff):
+    """Runs one function backward; returns pairs of input index and gradient."""
+    in_data = tuple(x.data for x in function.inputs)
+    grad_arrays = [None if g is None else g.variable.array for g in arrived]
+    with chainer.using_device(backend.get_device_from_array(*in_data, *grad_arrays)):
+        grad_outputs, scale = _at_one_scale(arrived)
+        out_grad = tuple(None if g is None else g.raw_array for g in grad_outputs)
+        hooks = _hooks(function)
+        for hook in hooks:
+            hook.backward_preprocess(function, in_data, out_grad)
+        with _stack_shown(function):
+            if isinstance(function, ScaledFunction):
+                pairs = function.backward_scaled(indexes, grad_outputs, scale, backoff)
+            else:
+                pairs = [(g, scale) for g in _plain_backward(function, indexes, grad_outputs)]
+        pairs = [
+            (index, _Gradient(*pair))
+            for index, pair in zip(indexes, pairs)
+            if pair[0] is not None and pair[0].raw_array is not None
+        ]
+        if chainer.is_debug():
+            _check_values(function, pairs)
+        for hook in hooks:
+            hook.backward_postprocess(function, in_data, out_grad)
+    return pairs
+
+
+def _at_one_scale(arrived):
+    """Returns the gradients of a function's outputs at one total scale, and that scale."""
+    present = [g for g in arrived if g is not None]
+    if not present:
+        return tuple(arrived), 1.0
+    arrays, scale = joins.align([g.variable.array for g in present], [g.scale for g in present])
+    arrays = iter(arrays)
+    aligned = []
+    for gradient in arrived:
+        if gradient is None:
+            aligned.append(None)
+            continue
+        array = next(arrays)
+        is_same = array is gradient.variable.array
+        aligned.append(gradient.variable if is_same else chainer.as_variable(array))
+    return tuple(aligned), scale
+
+
+def _plain_backward(function, indexes, grad_outputs):
+    """Calls a function's own backward and returns one gradient (or ``None``) for each index."""
+    own = type(function).backward_accumulate
+    if own is not chainer.FunctionNode.backward_accumulate:
+        return function.backward_accumulate(indexes, grad_outputs, (None,) * len(indexes))
+    gradients = function.backward(indexes, grad_outputs)
+    if len(gradients) == len(function.inputs):
+        return [gradients[i] for i in indexes]
+    if len(gradients) != len(indexes):
+        raise ValueError(
+            f'backward of {function.label} returned {len(gradients)} gradients, not'
+            f' {len(function.inputs)}, one an input, or {len(indexes)}, one an input that needs it'
+        )
+    return gradients
+
+
+def _hooks(function):
+    hooks = chainer.get_function_hooks()
+    if function._n_local_function_hooks:
+        hooks = {**hooks, **function.local_function_hooks}
+    return list(hooks.values())
+
+
+@contextlib.contextmanager
+def _stack_shown(function):
+    """Adds to an error where the function was called, if Chainer noted it (debug mode)."""
+    try:
+        yield
+    except Exception as error:
+        if function.stack is not None:
+            stack = ''.join(traceback.format_list(function.stack[:-1]))
+            first = (
+                f'{error.args[0] if error.args else ""}\n{function.label} was called here:\n{stack}'
+            )
+            error.args = (first,) + error.args[1:]
+        raise
+
+
+def _check_values(function, pairs):
+    for _, gradient in pairs:
+        array = gradient.variable.array
+        if bool(backend.get_array_module(array).isnan(array).any()):
+            raise RuntimeError(f'NaN is detected on backward computation of {function.label}')

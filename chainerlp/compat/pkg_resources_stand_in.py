@@ -1,0 +1,52 @@
+"""As much of setuptools' ``pkg_resources`` as Chainer uses; setuptools 82 dropped it."""
+
+import importlib.metadata
+
+
+class ResolutionError(Exception):
+    """A requirement is not fulfilled (``chainer/testing/helper.py:43, 72``)."""
+
+
+class DistributionNotFound(ResolutionError):  # noqa: N818 -- the name is not ours
+    """A required distribution is not installed (``chainer/_environment_check.py:59``)."""
+
+
+class VersionConflict(ResolutionError):  # noqa: N818
+    """An installed distribution is not of the required version (``_environment_check.py:61``)."""
+
+
+def require(*requirements):
+    """Finds nothing.
+
+    Chainer asks for CuPy 7 and iDeep 2, in order to warn of another version
+    (``chainer/_environment_check.py:57``). Neither exists for a Python that this stack runs on.
+    """
+    raise DistributionNotFound(', '.join(requirements))
+
+
+class WorkingSet:
+    """The installed distributions (``chainer/testing/helper.py:39, 68``)."""
+
+    def require(self, *requirements):
+        """Checks requirements; what these require in turn is not looked at.
+
+        It needs the package ``packaging``, which comes with pytest.
+
+        Args:
+            requirements (str): Requirements such as ``'numpy>=1.10'``.
+
+        Raises:
+            ResolutionError: One of them is not fulfilled.
+
+        """
+        from packaging.requirements import Requirement
+
+        for requirement in map(Requirement, requirements):
+            if requirement.marker is not None and not requirement.marker.evaluate():
+                continue
+            try:
+                version = importlib.metadata.version(requirement.name)
+            except importlib.metadata.PackageNotFoundError:
+                raise DistributionNotFound(str(requirement)) from None
+            if not requirement.specifier.contains(version, prereleases=True):
+                raise VersionConflict(f'{requirement.name} {version} is not {requirement}')

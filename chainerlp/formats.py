@@ -1,0 +1,98 @@
+"""What a binary floating point format can represent.
+
+A format is described by the widths of its fields; everything else is derived, so that no limit is
+typed in twice. Design, section 1: the paper's u_min and u_max are ``smallest_subnormal`` and
+``largest`` of float16.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A binary floating point format with subnormals and round-to-nearest-even.
+
+    Attributes:
+        name (str): The name by which policies and configurations refer to it.
+        exponent_bits (int): Width of the exponent field.
+        mantissa_bits (int): Width of the stored fraction, without the implicit leading bit.
+        has_inf (bool): ``True`` if the highest exponent is kept for inf and NaN (IEEE 754). Without
+            it, as in the OCP's float8_e4m3, only the all-ones pattern is given up, to NaN.
+    """
+
+    name: str
+    exponent_bits: int
+    mantissa_bits: int
+    has_inf: bool = True
+
+    @property
+    def bias(self):
+        """int: What is subtracted from the exponent field."""
+        return 2 ** (self.exponent_bits - 1) - 1
+
+    @property
+    def largest(self):
+        """float: The largest finite value (u_max of the paper, for float16: 65504)."""
+        if self.has_inf:
+            return (2 - 2.0**-self.mantissa_bits) * 2.0**self.bias
+        return (2 - 2.0 ** (1 - self.mantissa_bits)) * 2.0 ** (self.bias + 1)
+
+    @property
+    def smallest_normal(self):
+        """float: The smallest positive value with a full mantissa (for float16: 2^-14)."""
+        return 2.0 ** (1 - self.bias)
+
+    @property
+    def smallest_subnormal(self):
+        """float: The smallest positive value (u_min of the paper, for float16: 2^-24)."""
+        return self.smallest_normal * 2.0**-self.mantissa_bits
+
+    @property
+    def underflow_threshold(self):
+        """float: The largest magnitude that rounds to zero (for float16: 2^-25).
+
+        It lies half-way between zero and the smallest subnormal, and a tie goes to the even zero.
+        """
+        return self.smallest_subnormal / 2
+
+    @property
+    def overflow_threshold(self):
+        """float: The smallest magnitude that rounds past ``largest`` (for float16: 65520)."""
+        half_a_step = 2.0 ** (self._largest_exponent - self.mantissa_bits - 1)
+        return self.largest + half_a_step
+
+    @property
+    def relative_rounding(self):
+        """float: The largest relative error of rounding a normal number (for float16: 2^-11)."""
+        return 2.0 ** -(self.mantissa_bits + 1)
+
+    @property
+    def _largest_exponent(self):
+        return self.bias if self.has_inf else self.bias + 1
+
+
+FLOAT16 = Format('float16', exponent_bits=5, mantissa_bits=10)
+FLOAT32 = Format('float32', exponent_bits=8, mantissa_bits=23)
+FLOAT64 = Format('float64', exponent_bits=11, mantissa_bits=52)
+BFLOAT16 = Format('bfloat16', exponent_bits=8, mantissa_bits=7)
+
+_FORMATS = {f.name: f for f in (FLOAT16, FLOAT32, FLOAT64, BFLOAT16)}
+
+
+def get(name):
+    """Returns the format of a name.
+
+    Args:
+        name (str): ``'float16'``, ``'bfloat16'``, ``'float32'`` or ``'float64'``.
+
+    Returns:
+        Format: The format.
+
+    Raises:
+        ValueError: If there is no format of that name.
+    """
+    try:
+        return _FORMATS[name]
+    except (KeyError, TypeError):
+        known = ', '.join(sorted(_FORMATS))
+        raise ValueError(f'format must be one of {known}, not {name!r}') from None

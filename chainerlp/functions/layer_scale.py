@@ -1,0 +1,60 @@
+"""The scale of a layer over the iterations: which policy chooses it, and what it chose last."""
+
+import dataclasses
+
+from chainerlp import policies
+
+
+@dataclasses.dataclass
+class _Held:
+    scale: object  # a float, or a 0-d array on the device
+    age: int  # how many passes have used it
+
+
+class LayerScale:
+    """Chooses the scale of each use of a layer, and keeps it for the policy's interval.
+
+    Args:
+        policy: One of :mod:`chainerlp.policies`.
+        scale_weights (bool): Whether the layer's weight gradients get scales of their own.
+            ``None`` leaves it to the policy.
+
+    Attributes:
+        policy: The policy.
+        scale_weights (bool): See above, decided.
+    """
+
+    def __init__(self, policy, scale_weights=None):
+        self.policy = policy
+        self.scale_weights = policy.scales_weights if scale_weights is None else scale_weights
+        self._held = {}
+
+    def choose(self, call, gy, W, total_scale, *, terms, product, backoff):
+        """Returns α for one use of the layer; see :meth:`chainerlp.policies.Adaptive.scale`.
+
+        Args:
+            call (int): Which use of the layer in this pass, from 0.
+            gy (:ref:`ndarray`): As there, like the following.
+            W (:ref:`ndarray`): Weight.
+            total_scale (float or 0-d array): The scale that gy carries.
+            terms (int): K of the paper.
+            product (:ref:`ndarray`): gx in float32, before α.
+            backoff (float): What gradients are multiplied by because of overflows.
+        """
+        held = self._held.get(call)
+        if held is None or held.age >= self.policy.interval:
+            scale = self.policy.scale(
+                gy, W, total_scale, terms=terms, product=product, backoff=backoff
+            )
+            held = self._held[call] = _Held(scale, age=0)
+        held.age += 1
+        return held.scale
+
+    def forget(self):
+        """Drops the scales that are kept, so that the next pass chooses anew."""
+        self._held.clear()
+
+
+# gW sums over the batch and all positions: with gy near u_max it overflows, with gy near u_min its
+# small entries underflow. So it gets the scale that current scaling would give it (design, §1).
+WEIGHT_POLICY = policies.Amax()

@@ -1,0 +1,56 @@
+"""Linear function whose data gradient is scaled; beside ``chainer.functions.linear``."""
+
+from chainerlp import products
+from chainerlp.functions.scaled_function import ScaledFunction
+
+from chainer import utils
+from chainer.functions.connection.linear import LinearFunction
+
+
+class ScaledLinearFunction(ScaledFunction, LinearFunction):
+    """:class:`ScaledFunction` of y = x Wᵀ + b."""
+
+    bias_shape = (1, -1)
+
+    def output(self, x, W):
+        """Returns y without the bias."""
+        return products.linear(x, W)
+
+    def data_gradient(self, gy, W, x_shape):
+        """Returns gx."""
+        return products.linear_data_gradient(gy, W)
+
+    def weight_gradient(self, x, gy, W_shape):
+        """Returns gW."""
+        return products.linear_weight_gradient(x, gy)
+
+    def terms(self, W_shape):
+        """Returns K: the size of the output."""
+        return W_shape[0]
+
+
+def scaled_linear(x, W, b=None, n_batch_axes=1, layer_scale=None):
+    """Linear function whose data gradient is scaled.
+
+    Args:
+        x (:class:`~chainer.Variable` or :ref:`ndarray`): Input of shape (s_1, ..., s_n). Its first
+            ``n_batch_axes`` axes are the batch's, the others are taken as one.
+        W (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape (out, in).
+        b (:class:`~chainer.Variable` or :ref:`ndarray`): Bias of shape (out,), or ``None``.
+        n_batch_axes (int): Number of batch axes, 1 or more.
+        layer_scale (LayerScale): What chooses the scale; ``None`` scales nothing.
+
+    Returns:
+        ~chainer.Variable: Output of shape (s_1, ..., s_n_batch_axes, out).
+
+    Raises:
+        ValueError: If ``n_batch_axes`` is not positive.
+    """
+    if n_batch_axes < 1:
+        raise ValueError(f'n_batch_axes must be 1 or more, not {n_batch_axes}')
+    batch_shape = x.shape[:n_batch_axes]
+    if x.ndim != 2 or n_batch_axes != 1:
+        x = x.reshape(utils.size_of_shape(batch_shape), utils.size_of_shape(x.shape[n_batch_axes:]))
+    inputs = (x, W) if b is None else (x, W, b)
+    (y,) = ScaledLinearFunction(layer_scale=layer_scale).apply(inputs)
+    return y if n_batch_axes == 1 else y.reshape(batch_shape + (-1,))

@@ -1,0 +1,90 @@
+"""Conversion between float16 and float32: the two ends of every product on the CPU.
+
+NumPy converts half precision one element at a time (around 10 ns each, more than the product itself
+takes), so both directions are written with integer operations on whole blocks. They give the same
+bits as ``astype``. On CuPy the hardware converts, and ``astype`` is used.
+"""
+
+from chainerlp import formats
+
+import numpy
+
+# Small enough for the block and its temporaries to stay in a core's L2 cache.
+_BLOCK = 1 << 15
+
+_HALF = formats.FLOAT16
+_SINGLE = formats.FLOAT32
+_MANTISSA_SHIFT = _SINGLE.mantissa_bits - _HALF.mantissa_bits
+# A half's exponent and fraction, moved to a single's place, read as the half's value times this.
+_REBIAS = numpy.float32(2.0 ** (_HALF.bias - _SINGLE.bias))
+_SINGLE_EXPONENT_MASK = numpy.int32(0x7F800000)
+_SMALLEST_NORMAL_BITS = numpy.float32(_HALF.smallest_normal).view(numpy.int32)
+_ROUNDER_SHIFT = numpy.int32(_MANTISSA_SHIFT << _SINGLE.mantissa_bits)
+
+
+def to_float32(array):
+    """Converts an array to float32; exact for float16 (inf and NaN stay).
+
+    Args:
+        array (:ref:`ndarray`): A float array of any shape.
+
+    Returns:
+        :ref:`ndarray`: A float32 array; ``array`` itself if it is one already.
+    """
+    if isinstance(array, numpy.ndarray) and array.dtype == numpy.float16:
+        return _HALF_VALUES.take(array.view(numpy.uint16), mode='clip')
+    return array.astype(numpy.float32, copy=False)
+
+
+def from_float32(array, dtype):
+    """Rounds a float32 array to a dtype, to nearest even; magnitudes from 65520 become inf.
+
+    Args:
+        array (:ref:`ndarray`): A float32 array of any shape.
+        dtype: The float dtype to round to.
+
+    Returns:
+        :ref:`ndarray`: An array of ``dtype``; ``array`` itself if it has that dtype already.
+    """
+    if isinstance(array, numpy.ndarray) and array.dtype == numpy.float32 and dtype == numpy.float16:
+        return _round_to_half(array)
+    with numpy.errstate(over='ignore'):
+        return array.astype(dtype, copy=False)
+
+
+def _half_values():
+    every_half = numpy.arange(1 << 16, dtype=numpy.uint16).view(numpy.float16)
+    return every_half.astype(numpy.float32)
+
+
+_HALF_VALUES = _half_values()
+
+
+def _round_to_half(array):
+    rounded = numpy.empty(array.shape, numpy.float16)
+    source = numpy.ascontiguousarray(array).reshape(-1)
+    target = rounded.reshape(-1)
+    for start in range(0, source.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        magnitude = numpy.abs(source[block])
+        if magnitude.max() < _HALF.overflow_threshold:
+            target[block].view(numpy.uint16)[...] = _finite_half_bits(source[block], magnitude)
+        else:  # inf, NaN, or on the way to inf
+            with numpy.errstate(over='ignore'):
+                target[block] = source[block]
+    return rounded
+
+
+def _finite_half_bits(block, magnitude):
+    # Adding and subtracting a power of two whose unit in the last place is that of the half (of the
+    # smallest normal half, for the subnormals) makes the float32 adder do the rounding.
+    exponent = magnitude.view(numpy.int32) & _SINGLE_EXPONENT_MASK
+    numpy.maximum(exponent, _SMALLEST_NORMAL_BITS, out=exponent)
+    exponent += _ROUNDER_SHIFT
+    rounder = exponent.view(numpy.float32)
+    magnitude += rounder
+    magnitude -= rounder
+    magnitude *= _REBIAS
+    bits = magnitude.view(numpy.int32) >> _MANTISSA_SHIFT
+    sign = (block.view(numpy.int32) >> 16) & numpy.int32(0x8000)
+    return bits | sign
