@@ -14,6 +14,7 @@ from chainer import backend
 _EXPONENT_FIELD = 256  # values of float32's exponent field
 _EXPONENT_BIAS = 127
 _MANTISSA_BITS = 23
+_SUMMED_AT_ONCE = 1 << 13
 
 
 def largest_magnitude(array):
@@ -32,11 +33,22 @@ def second_moment(array):
     if array.size == 0:
         return xp.float64(0)
     flat = rounding.to_float32(array).ravel()
-    moment = xp.dot(flat, flat).astype(numpy.float64) / array.size
-    if xp is numpy and not 1e-30 < moment < 1e30:
+    if xp is not numpy:
+        return xp.dot(flat, flat).astype(numpy.float64) / array.size
+    with numpy.errstate(over='ignore'):
+        moment = _sum_of_squares(flat) / array.size
+    if not 1e-30 < moment < 1e30:
         # The squares left float32's range; magnitudes like these occur in float32 weights only.
         moment = numpy.mean(numpy.square(flat, dtype=numpy.float64))
     return moment
+
+
+def _sum_of_squares(flat):
+    # BLAS adds up in float32, and a sum of millions of equal elements would be off by some 1e-3.
+    whole = flat.size // _SUMMED_AT_ONCE * _SUMMED_AT_ONCE
+    blocks = flat[:whole].reshape(-1, 1, _SUMMED_AT_ONCE)
+    sums = numpy.matmul(blocks, blocks.swapaxes(1, 2))
+    return sums.sum(dtype=numpy.float64) + numpy.dot(flat[whole:], flat[whole:])
 
 
 def nonzero_range(array):
@@ -55,12 +67,13 @@ def log_moments(array):
     if array.size == 0:
         return xp.float64(numpy.nan), xp.float64(numpy.nan)
     magnitude = xp.abs(rounding.to_float32(array)).astype(numpy.float64)
-    present = magnitude > 0
-    count = xp.count_nonzero(present)
-    logarithm = xp.log(xp.where(present, magnitude, 1))
-    mean = logarithm.sum() / count
-    deviation = xp.where(present, logarithm - mean, 0)
-    return mean, xp.sqrt((deviation**2).sum() / count)
+    present = magnitude != 0
+    with numpy.errstate(invalid='ignore'):  # nothing to count, or an inf
+        count = xp.count_nonzero(present)
+        logarithm = xp.log(xp.where(present, magnitude, 1))
+        mean = logarithm.sum() / count
+        deviation = xp.where(present, logarithm - mean, 0)
+        return mean, xp.sqrt((deviation**2).sum() / count)
 
 
 def exponent_counts(array):
@@ -121,7 +134,8 @@ def count_losses(product, format):
     xp = backend.get_array_module(product)
     magnitude = xp.abs(product)
     lost = (magnitude <= format.underflow_threshold) & (magnitude > 0)
-    overflowed = (magnitude >= format.overflow_threshold) & (magnitude < numpy.inf)
+    with numpy.errstate(over='ignore'):  # float32's own threshold is beyond float32
+        overflowed = (magnitude >= format.overflow_threshold) & (magnitude < numpy.inf)
     return xp.count_nonzero(lost), xp.count_nonzero(overflowed)
 
 

@@ -6,6 +6,7 @@ All arrays are float32; NumPy and CuPy are treated alike.
 """
 
 import dataclasses
+import math
 
 import numpy
 from chainer import backend
@@ -98,7 +99,7 @@ class Convolution2D:
         return columns.reshape(shape), (oh, ow)
 
     def _group_weight(self, W):
-        return W.reshape(self.groups, W.shape[0] // self.groups, -1)
+        return W.reshape(self.groups, W.shape[0] // self.groups, math.prod(W.shape[1:]))
 
     def _group_outputs(self, gy):
         n, channels, oh, ow = gy.shape
@@ -116,10 +117,11 @@ def default_data_gradient(gy, W):
     Raises:
         ValueError: If the shapes are those of neither.
     """
-    if W.ndim == 2 and gy.ndim == 2:
-        return linear_data_gradient(gy, W)
-    if W.ndim == 4 and gy.ndim == 4:
-        return Convolution2D().data_gradient(gy, W)
+    if gy.ndim == W.ndim and gy.shape[1:2] == W.shape[:1]:
+        if W.ndim == 2:
+            return linear_data_gradient(gy, W)
+        if W.ndim == 4:
+            return Convolution2D().data_gradient(gy, W)
     raise ValueError(
         'the product of gy and W is formed for shapes (batch, out) and (out, in), or'
         f' (n, out, h, w) and (out, in, kh, kw), not {gy.shape} and {W.shape}; hand it in as'

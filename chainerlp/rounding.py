@@ -32,7 +32,8 @@ def to_float32(array):
         :ref:`ndarray`: A float32 array; ``array`` itself if it is one already.
     """
     if isinstance(array, numpy.ndarray) and array.dtype == numpy.float16:
-        return _HALF_VALUES.take(array.view(numpy.uint16), mode='clip')
+        values = _HALF_VALUES.take(array.view(numpy.uint16), mode='clip')
+        return numpy.asarray(values)  # of a 0-d array, `take` makes a scalar
     return array.astype(numpy.float32, copy=False)
 
 

@@ -3,7 +3,7 @@
 Importing this package imports Chainer, lends it what the stack lacks meanwhile, and then replaces
 the few places that today's NumPy breaks. Only what is missing or wrong is replaced: where Chainer
 works by itself, nothing is, and importing or reloading this package again changes nothing more.
-NumPy stays as it is, no warning filter stays behind, and nothing is printed.
+NumPy stays as it is, no warning filter of ours stays behind, and nothing is printed.
 
 =========================  ========================================  =======================
 missing or wrong today     where Chainer needs it                    stand-in
