@@ -5,7 +5,7 @@ only with the stand-ins of :mod:`chainerlp.compat`.
 """
 
 from chainerlp import compat  # noqa: I001 -- first: it lets Chainer be imported
-from chainerlp import extensions, formats, functions, links, policies
+from chainerlp import extensions, formats, functions, links, optimizer_hooks, policies
 from chainerlp.backprop import backward, unscaled_grad
 from chainerlp.links import convert, restore
 from chainerlp.optimizers import AdaptiveLossScaling
@@ -21,6 +21,7 @@ __all__ = [
     'formats',
     'functions',
     'links',
+    'optimizer_hooks',
     'policies',
     'restore',
     'unscaled_grad',

@@ -42,10 +42,38 @@ def backward(loss, initial_scale=1.0, retain_grad=False, backoff=1.0):
     gradient = _initial_gradient(loss, scale)
     loss.grad_var = None
     _number_calls(loss)
-    # A gradient that overflows is no accident here: the optimizer finds it and skips the update.
-    quiet = numpy.errstate(over='ignore', invalid='ignore')
-    with chainer.using_config('enable_backprop', False), quiet:
-        _run(loss.node, _Gradient(gradient, scale), retain_grad, backoff)
+
+    def step(function, indexes, outputs, arrived):
+        if retain_grad:
+            for y, output_gradient in zip(outputs, arrived):
+                _store(y, output_gradient)
+        return _step(function, indexes, arrived, backoff)
+
+    _run(loss.node, gradient, step, _accumulate)
+
+
+def gradients_at_first_layers(loss, initial_scale):
+    """Returns what arrives at the scaled layers that a backward pass comes to first.
+
+    Nothing is stored, and no layer chooses a scale.
+
+    Args:
+        loss (~chainer.Variable): As for :func:`backward`.
+        initial_scale (float): As for :func:`backward`.
+
+    Returns:
+        list of :ref:`ndarray`: A gradient for each of these layers, times ``initial_scale``.
+    """
+    arrays = []
+
+    def step(function, indexes, outputs, arrived):
+        if isinstance(function, ScaledFunction):
+            arrays.append(arrived[0].variable.array)
+            return []
+        return _step(function, indexes, arrived, backoff=1.0)
+
+    _run(loss.node, _initial_gradient(loss, initial_scale), step, lambda leaf, gradients: None)
+    return arrays
 
 
 def unscaled_grad(param):
@@ -78,7 +106,7 @@ def _initial_gradient(loss, scale):
             )
         with chainer.using_device(loss.device):
             gradient = loss.xp.ones_like(loss.array)
-    return chainer.as_variable(joins.rescale(gradient, 1.0, scale))
+    return _Gradient(chainer.as_variable(joins.rescale(gradient, 1.0, scale)), scale)
 
 
 def _number_calls(loss):
@@ -116,7 +144,16 @@ class _Agenda:
             yield heapq.heappop(self._heap)[-1]
 
 
-def _run(root, gradient, retain_grad, backoff):
+def _run(root, gradient, step, accumulate):
+    """Walks the graph, from an output back to its leaves.
+
+    Args:
+        root (~chainer.variable.VariableNode): The output.
+        gradient (_Gradient): Its gradient.
+        step (callable): Runs one function backward; takes it, the indexes of the inputs that want a
+            gradient, the output nodes and their gradients; returns pairs of index and gradient.
+        accumulate (callable): Takes a leaf and the list of its gradients.
+    """
     gradients = collections.defaultdict(list)  # by node; joined when all have arrived
     leaves = {}  # in order of arrival
     agenda = _Agenda()
@@ -129,21 +166,25 @@ def _run(root, gradient, retain_grad, backoff):
             agenda.add(node.creator_node)
 
     hand_on(root, gradient)
-    for function in agenda:
-        outputs = [y() for y in function.outputs]  # weak references
-        arrived = [None if y is None else _join(gradients.pop(y, [])) for y in outputs]
-        indexes = tuple(i for i, x in enumerate(function.inputs) if x.requires_grad)
-        if not indexes:
-            continue
-        for index, gradient in _step(function, indexes, arrived, backoff):
-            node = function.inputs[index]
-            variable._check_grad_type(function, node, True, gradient.variable.raw_array)
-            hand_on(node, gradient)
-        if retain_grad:
-            for y, gradient in zip(outputs, arrived):
-                _store(y, gradient)
-    for node in leaves:
-        _store(node, _join(_present_gradient(node) + gradients.pop(node)))
+    # A gradient that overflows is no accident here: the optimizer finds it and skips the update.
+    quiet = numpy.errstate(over='ignore', invalid='ignore')
+    with chainer.using_config('enable_backprop', False), quiet:
+        for function in agenda:
+            outputs = [y() for y in function.outputs]  # weak references
+            arrived = [None if y is None else _join(gradients.pop(y, [])) for y in outputs]
+            indexes = tuple(i for i, x in enumerate(function.inputs) if x.requires_grad)
+            if not indexes:
+                continue
+            for index, gradient in step(function, indexes, outputs, arrived):
+                node = function.inputs[index]
+                variable._check_grad_type(function, node, True, gradient.variable.raw_array)
+                hand_on(node, gradient)
+        for leaf in leaves:
+            accumulate(leaf, gradients.pop(leaf))
+
+
+def _accumulate(leaf, gradients):
+    _store(leaf, _join(_present_gradient(leaf) + gradients))
 
 
 def _join(gradients):

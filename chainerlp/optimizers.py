@@ -1,16 +1,15 @@
 """The optimizer wrapper: attach it, and a model trains with adaptive loss scaling."""
 
+import copy
+import functools
 import numbers
+import warnings
 
-from chainerlp import backprop, kernels, links, policies
+from chainerlp import backprop, initial_scale, kernels, links, optimizer_hooks, policies
+from chainerlp.recovery import Recovery
 
 import chainer
 import numpy
-
-# Clean updates after which gradients that were made smaller because of overflows grow again.
-_GROWTH_INTERVAL = 200
-# Backing off further than this would take even the largest gradient out of float16.
-_SMALLEST_BACKOFF = 2.0**-30
 
 
 class AdaptiveLossScaling:
@@ -21,15 +20,18 @@ class AdaptiveLossScaling:
     backward pass. Everything else (hyperparameters, hooks, ``new_epoch``, ...) is the wrapped
     optimizer's.
 
-    An update whose gradients are not all finite is skipped and counted in ``skipped``, and the
-    scales that layers keep between iterations are chosen anew. If that overflows too, all gradients
-    are kept smaller by half, again and again if need be, and grow back after 200 clean updates.
+    An update whose gradients are not all finite is skipped and counted, and the scales that layers
+    keep between iterations are chosen anew; if that overflows too, all gradients are kept smaller
+    for a while (:class:`~chainerlp.recovery.Recovery`). Snapshots hold the scales, the counts and
+    the float32 copies, so that a resumed training goes on as if it had not been interrupted.
 
     Args:
         optimizer (~chainer.GradientMethod): Any of Chainer's gradient methods.
         policy: How a layer's scale is chosen, one of :mod:`chainerlp.policies`; the paper's
             :class:`~chainerlp.policies.Adaptive` by default.
-        initial_scale (float): What the gradient of the loss is multiplied by.
+        initial_scale (float or str): What the gradient of the loss is multiplied by. ``'auto'``
+            finds it in the first backward pass: the largest at which nothing overflows before the
+            first layer is there to choose a scale.
         scale_weights (bool): Whether weight gradients get scales of their own; ``None`` leaves it
             to the policy.
 
@@ -38,13 +40,12 @@ class AdaptiveLossScaling:
         policy: See above.
         initial_scale (float): See above.
         scale_weights (bool): See above.
-        skipped (int): Number of updates that were skipped.
-        backoff (float): What all gradients are multiplied by at present because of overflows.
+        recovery (~chainerlp.recovery.Recovery): What became of overflows.
     """
 
     _OWN = frozenset(
-        ['actual_optimizer', 'policy', 'initial_scale', 'scale_weights', 'skipped', 'backoff']
-        + ['_clean', '_was_skipped', '_loss_is_finite']
+        ['actual_optimizer', 'policy', 'initial_scale', 'scale_weights', 'recovery']
+        + ['_loss_is_finite']
     )
 
     def __init__(self, optimizer, policy=None, initial_scale=1.0, scale_weights=None):
@@ -61,10 +62,7 @@ class AdaptiveLossScaling:
         self.policy = policies.Adaptive() if policy is None else policy
         self.initial_scale = _checked_scale(initial_scale)
         self.scale_weights = scale_weights
-        self.skipped = 0
-        self.backoff = 1.0
-        self._clean = 0
-        self._was_skipped = False
+        self.recovery = Recovery()
         self._loss_is_finite = True
         if optimizer.target is not None:
             self._prepare(optimizer.target)
@@ -79,6 +77,11 @@ class AdaptiveLossScaling:
             object.__setattr__(self, name, value)
         else:
             setattr(self.actual_optimizer, name, value)
+
+    @property
+    def skipped(self):
+        """int: Number of updates that were skipped because a gradient was not finite."""
+        return self.recovery.skipped
 
     def setup(self, link):
         """Converts a model's links in place and sets it as the optimizer's target.
@@ -114,6 +117,45 @@ class AdaptiveLossScaling:
         """Sets ``initial_scale``, as does an updater that is given a ``loss_scale``."""
         self.loss_scaling(scale=loss_scale)
 
+    def add_hook(self, hook, name=None, timing='auto'):
+        """Adds an optimizer hook, such as ``chainer.optimizer_hooks.WeightDecay``.
+
+        A hook for each parameter is called by the update rules, on the float32 master copy and its
+        true gradient. One for the whole optimizer sees scaled gradients.
+
+        Args:
+            hook (callable): The hook.
+            name (str): Its name; ``hook.name`` by default.
+            timing (str): ``'pre'``, ``'post'`` or ``'auto'``, as in Chainer.
+
+        Raises:
+            TypeError: If it is one of Chainer's that take a scaled gradient for the true one.
+        """
+        for unaware, aware in optimizer_hooks.SCALE_AWARE.items():
+            if isinstance(hook, unaware) and not isinstance(hook, aware):
+                raise TypeError(
+                    f'chainer.optimizer_hooks.{unaware.__name__} takes scaled gradients for true'
+                    f' ones: add chainerlp.optimizer_hooks.{aware.__name__} instead'
+                )
+        if not getattr(hook, 'call_for_each_param', False):
+            self.actual_optimizer.add_hook(hook, name, timing)
+            return
+        self.actual_optimizer._check_set_up()
+        name = getattr(hook, 'name', None) if name is None else name
+        timing = getattr(hook, 'timing', 'pre') if timing == 'auto' else timing
+        if timing == 'pre':
+            hook = functools.partial(_call_counting_from_zero, hook)
+        for param in self.target.params():
+            param.update_rule.add_hook(hook, name, timing)
+
+    def remove_hook(self, name):
+        """Removes a hook by its name."""
+        try:
+            self.actual_optimizer.remove_hook(name)
+        except KeyError:
+            for param in self.target.params():
+                param.update_rule.remove_hook(name)
+
     def update(self, lossfun=None, *args, **kwds):
         """Updates the parameters, as the wrapped optimizer does.
 
@@ -129,11 +171,13 @@ class AdaptiveLossScaling:
             self.backward(loss)
             del loss
         if self._gradients_are_finite():
-            self._note_clean()
+            self.recovery.note_clean()
             self._unscale_float32()
             self.actual_optimizer.update()
         else:
-            self._note_overflow()
+            self.recovery.note_overflow(bool(self._loss_is_finite))
+            for _, layer_scale in self._layer_scales():
+                layer_scale.forget()
             self.actual_optimizer.t += 1
 
     def backward(self, loss):
@@ -143,7 +187,11 @@ class AdaptiveLossScaling:
             loss (~chainer.Variable): The loss.
         """
         self._loss_is_finite = kernels.all_finite(loss.array)
-        backprop.backward(loss, self.initial_scale, backoff=self.backoff)
+        if self.initial_scale == 'auto' and bool(self._loss_is_finite):
+            largest = getattr(self.policy, 'max_total_scale', numpy.inf)
+            self.initial_scale = initial_scale.find(loss, largest)
+        scale = 1.0 if self.initial_scale == 'auto' else self.initial_scale
+        backprop.backward(loss, scale, backoff=self.recovery.backoff)
 
     def _gradients_are_finite(self):
         finite = True
@@ -162,27 +210,72 @@ class AdaptiveLossScaling:
                     param.grad /= param._loss_scale
                     param._loss_scale = None
 
-    def _note_clean(self):
-        self._was_skipped = False
-        self._clean += 1
-        if self._clean % _GROWTH_INTERVAL == 0:
-            self.backoff = min(1.0, self.backoff * 2)
+    def serialize(self, serializer):
+        """Saves or loads the state: the wrapped optimizer's, and what a wrapper adds to it.
 
-    def _note_overflow(self):
-        self.skipped += 1
-        self._clean = 0
-        for link in self.target.links():
+        A snapshot of an unwrapped optimizer is loaded with a warning; scales are then chosen anew,
+        and float32 copies made from the float16 parameters. A snapshot of a wrapped one loads into
+        an unwrapped one, which takes no notice of what was added.
+        """
+        self.actual_optimizer.serialize(serializer)
+        try:
+            self._serialize_own(serializer['adaptive_loss_scaling'])
+        except KeyError:
+            warnings.warn(
+                'the snapshot was made without AdaptiveLossScaling: scales are chosen anew',
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _serialize_own(self, serializer):
+        self.recovery.serialize(serializer)
+        found = serializer('initial_scale', _as_number(self.initial_scale))
+        if self.initial_scale == 'auto' and found > 0:
+            self.initial_scale = float(found)
+        for path, layer_scale in self._layer_scales():
+            layer_scale.serialize(serializer['layers'][path])
+        for path, param in self.target.namedparams():
+            if param.update_rule is not None:
+                _serialize_master(serializer['masters'], path, param)
+
+    def _layer_scales(self):
+        for path, link in self.target.namedlinks():
             if isinstance(link, links.ScaledLink):
-                link.layer_scale.forget()
-        # A loss that is not finite is no matter of scales.
-        loss_is_finite = bool(self._loss_is_finite)
-        if self._was_skipped and loss_is_finite:
-            self.backoff = max(self.backoff / 2, _SMALLEST_BACKOFF)
-        self._was_skipped = loss_is_finite
+                yield path, link.layer_scale
+
+
+def _call_counting_from_zero(hook, rule, param):
+    # A rule counts the update before it calls its hooks, an optimizer after it: without this, the
+    # decay of GradientNoise would be one update ahead.
+    before = copy.copy(rule)
+    before.t -= 1
+    hook(before, param)
+
+
+def _as_number(scale):
+    return 0.0 if scale == 'auto' else scale
+
+
+def _serialize_master(serializer, path, param):
+    """Saves or loads the float32 copy of a float16 parameter, which Chainer itself leaves out."""
+    rule = param.update_rule
+    if isinstance(serializer, chainer.Deserializer):
+        array = serializer(path, None)
+        if array.size > 0:
+            array = param.device.send(array)
+            rule._fp32_param = chainer.Parameter(array, name=param.name)
+    else:
+        master = rule._fp32_param
+        has_none = master is None or master.array is None
+        serializer(path, numpy.empty(0, numpy.float32) if has_none else master.array)
 
 
 def _checked_scale(scale):
+    if isinstance(scale, str) and scale == 'auto':
+        return scale
     is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
     if not is_number or not 0 < scale < numpy.inf:
-        raise ValueError(f'initial_scale must be a positive, finite number, not {scale!r}')
+        raise ValueError(
+            f"initial_scale must be a positive, finite number or 'auto', not {scale!r}"
+        )
     return float(scale)

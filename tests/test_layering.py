@@ -16,6 +16,7 @@ LEVELS = [
     {'chainerlp.functions'},
     {'chainerlp.links'},
     {'chainerlp.backprop'},
+    {'chainerlp.initial_scale', 'chainerlp.optimizer_hooks', 'chainerlp.recovery'},
     {'chainerlp.optimizers'},
     {'chainerlp.extensions'},
 ]

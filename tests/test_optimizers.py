@@ -199,16 +199,16 @@ def test_gradients_are_kept_smaller_while_they_overflow_and_grow_back():
         return losses[-1]
 
     x = numpy.full((16, 8), 4, 'e')
-    before = wrapped.backoff
+    before = wrapped.recovery.backoff
     while wrapped.skipped == wrapped.t:
         wrapped.update(loud, x, None)
         assert wrapped.skipped < 20
-    assert before == 1.0 and wrapped.backoff < 1.0
-    assert wrapped.backoff == 2.0 ** -(wrapped.skipped - 1)
-    smallest = wrapped.backoff
+    assert before == 1.0 and wrapped.recovery.backoff < 1.0
+    assert wrapped.recovery.backoff == 2.0 ** -(wrapped.skipped - 1)
+    smallest = wrapped.recovery.backoff
     for _ in range(400):
         wrapped.update(model, *batch())
-    assert wrapped.backoff == min(1.0, smallest * 4)
+    assert wrapped.recovery.backoff == min(1.0, smallest * 4)
 
 
 def test_a_loss_that_is_not_finite_does_not_make_gradients_smaller():
@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite_does_not_make_gradients_smaller():
     with numpy.errstate(invalid='ignore'):
         for _ in range(5):
             wrapped.update(model, x * numpy.float16(numpy.inf), t)
-    assert wrapped.skipped == 5 and wrapped.backoff == 1.0
+    assert wrapped.skipped == 5 and wrapped.recovery.backoff == 1.0
     wrapped.update(model, x, t)
     assert wrapped.skipped == 5
     assert all(numpy.isfinite(p).all() for p in parameters(model))
@@ -259,7 +259,9 @@ def test_chainers_dynamic_loss_scaling_is_refused():
 
 @pytest.mark.parametrize('bad', [0, -1.0, float('inf'), float('nan'), '8', None, True])
 def test_an_initial_scale_that_is_no_positive_number_is_an_error(bad):
-    with pytest.raises(ValueError, match='initial_scale must be a positive, finite number, not'):
+    with pytest.raises(
+        ValueError, match='initial_scale must be a positive, finite number or .auto., not'
+    ):
         chainerlp.AdaptiveLossScaling(optimizers.SGD(), initial_scale=bad)
 
 

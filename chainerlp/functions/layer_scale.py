@@ -4,6 +4,9 @@ import dataclasses
 
 from chainerlp import policies
 
+import numpy
+from chainer import serializer as serializer_module
+
 
 @dataclasses.dataclass
 class _Held:
@@ -53,6 +56,15 @@ class LayerScale:
     def forget(self):
         """Drops the scales that are kept, so that the next pass chooses anew."""
         self._held.clear()
+
+    def serialize(self, serializer):
+        """Saves or loads the scales that are kept, with their age within the interval."""
+        if isinstance(serializer, serializer_module.Deserializer):
+            rows = serializer('held', None)
+            self._held = {int(call): _Held(float(scale), int(age)) for call, scale, age in rows}
+        else:
+            rows = [(call, float(h.scale), h.age) for call, h in sorted(self._held.items())]
+            serializer('held', numpy.array(rows, numpy.float64).reshape(-1, 3))
 
 
 # gW sums over the batch and all positions: with gy near u_max it overflows, with gy near u_min its

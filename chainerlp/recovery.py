@@ -1,0 +1,47 @@
+"""What happens after an overflow: skipped updates, fresh scales, smaller gradients, regrowth."""
+
+# Clean updates after which gradients that were made smaller because of overflows grow again.
+_GROWTH_INTERVAL = 200
+# Backing off further than this would take even the largest gradient out of float16.
+_SMALLEST_BACKOFF = 2.0**-30
+
+
+class Recovery:
+    """Counts skipped updates, and decides by how much gradients are kept smaller.
+
+    A first overflow leads to fresh scales only. If the next update overflows too, ``backoff`` is
+    halved, and again for every further one; it is doubled after every 200 clean updates, up to 1. A
+    loss that is not finite is no matter of scales and leaves it as it is. Design, section 4.
+
+    Attributes:
+        skipped (int): Number of updates that were skipped.
+        backoff (float): What all gradients are multiplied by at present, a power of two up to 1.
+    """
+
+    def __init__(self):
+        self.skipped = 0
+        self.backoff = 1.0
+        self._clean = 0
+        self._just_overflowed = False
+
+    def note_clean(self):
+        """Takes note of an update whose gradients were all finite."""
+        self._just_overflowed = False
+        self._clean += 1
+        if self._clean % _GROWTH_INTERVAL == 0:
+            self.backoff = min(1.0, self.backoff * 2)
+
+    def note_overflow(self, loss_is_finite):
+        """Takes note of an update whose gradients were not all finite."""
+        self.skipped += 1
+        self._clean = 0
+        if self._just_overflowed and loss_is_finite:
+            self.backoff = max(self.backoff / 2, _SMALLEST_BACKOFF)
+        self._just_overflowed = loss_is_finite
+
+    def serialize(self, serializer):
+        """Saves or loads the state."""
+        self.skipped = int(serializer('skipped', self.skipped))
+        self.backoff = float(serializer('backoff', self.backoff))
+        self._clean = int(serializer('clean', self._clean))
+        self._just_overflowed = bool(serializer('just_overflowed', self._just_overflowed))

@@ -1,0 +1,122 @@
+"""A training that is resumed from a snapshot goes on as if it had not been interrupted."""
+
+import warnings
+
+import chainerlp
+from chainerlp import optimizer_hooks, policies
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy
+import pytest
+from chainer import optimizers, serializers, training
+from chainer.training import extensions
+
+
+class Net(chainer.Chain):
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.fc1 = L.Linear(6, 8)
+            self.norm = L.BatchNormalization(8)
+            self.twice = L.Linear(8, 8)
+            self.fc2 = L.Linear(8, 3)
+
+    def forward(self, x):
+        h = F.relu(self.norm(self.fc1(x)))
+        return self.fc2(F.relu(self.twice(F.relu(self.twice(h)))))
+
+
+def make_trainer(out, stop=12, policy=None, wrap=True, seed=0, **kwargs):
+    numpy.random.seed(seed)
+    with chainer.using_config('dtype', chainer.mixed16):
+        model = L.Classifier(Net())
+        x = numpy.random.RandomState(7).standard_normal((20, 6)).astype('e')
+    t = numpy.random.RandomState(8).randint(0, 3, 20).astype('i')
+    optimizer = optimizers.Adam(0.01)
+    if wrap:
+        policy = policy or policies.Measured(interval=4)
+        optimizer = chainerlp.AdaptiveLossScaling(optimizer, policy, **kwargs)
+    optimizer.use_fp32_update()
+    optimizer.setup(model)
+    if wrap:
+        optimizer.add_hook(optimizer_hooks.GradientClipping(1.0))
+        optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-3))
+    dataset = chainer.datasets.TupleDataset(x, t)
+    # A shuffled order comes from the global random state, which no snapshot holds.
+    iterator = chainer.iterators.SerialIterator(dataset, 5, shuffle=False)
+    updater = training.updaters.StandardUpdater(iterator, optimizer)
+    trainer = training.Trainer(updater, (stop, 'iteration'), out=str(out))
+    trainer.extend(chainerlp.extensions.ScaleReport(trigger=(1, 'iteration')))
+    trainer.extend(extensions.snapshot(filename='at{.updater.iteration}'), trigger=(1, 'iteration'))
+    return trainer
+
+
+def target(trainer):
+    return trainer.updater.get_optimizer('main').target
+
+
+@pytest.mark.parametrize('resumed_at', [1, 2, 3, 5, 8, 11])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(policy=policies.Measured(interval=4)),
+        dict(policy=policies.Adaptive(interval=7), initial_scale='auto'),
+        dict(policy=policies.Amax()),
+    ],
+    ids=['measured', 'adaptive, auto', 'amax'],
+)
+def test_weights_are_identical_to_an_uninterrupted_runs(tmp_path, settings, resumed_at):
+    whole = make_trainer(tmp_path / 'whole', **settings)
+    whole.run()
+    resumed = make_trainer(tmp_path / 'whole', seed=1, **settings)
+    serializers.load_npz(tmp_path / 'whole' / f'at{resumed_at}', resumed)
+    resumed.run()
+    for actual, expected in zip(target(resumed).params(), target(whole).params()):
+        numpy.testing.assert_array_equal(actual.array, expected.array)
+        master = expected.update_rule._fp32_param
+        if master is not None:
+            copied = actual.update_rule._fp32_param
+            numpy.testing.assert_array_equal(copied.array, master.array)
+    layers = target(whole).predictor
+    for name in ('fc2', 'twice'):
+        held = getattr(layers, name).layer_scale._held
+        assert getattr(target(resumed).predictor, name).layer_scale._held == held
+
+
+def test_the_count_of_skipped_updates_and_the_back_off_are_restored(tmp_path):
+    trainer = make_trainer(tmp_path, stop=3)
+    trainer.run()
+    optimizer = trainer.updater.get_optimizer('main')
+    for _ in range(3):
+        optimizer.recovery.note_overflow(loss_is_finite=True)
+    assert (optimizer.skipped, optimizer.recovery.backoff) == (3, 0.25)
+    serializers.save_npz(tmp_path / 'optimizer.npz', optimizer)
+    restored = make_trainer(tmp_path).updater.get_optimizer('main')
+    serializers.load_npz(tmp_path / 'optimizer.npz', restored)
+    assert vars(restored.recovery) == vars(optimizer.recovery)
+
+
+def test_a_snapshot_of_an_unwrapped_run_loads_into_a_wrapped_one_with_a_note(tmp_path):
+    plain = make_trainer(tmp_path / 'plain', stop=4, wrap=False)
+    plain.run()
+    wrapped = make_trainer(tmp_path / 'wrapped')
+    with pytest.warns(RuntimeWarning, match='made without AdaptiveLossScaling'):
+        serializers.load_npz(tmp_path / 'plain' / 'at4', wrapped)
+    for actual, expected in zip(target(wrapped).params(), target(plain).params()):
+        numpy.testing.assert_array_equal(actual.array, expected.array)
+    wrapped.run()
+    assert wrapped.updater.iteration == 12
+
+
+def test_a_snapshot_of_a_wrapped_run_loads_into_an_unwrapped_one(tmp_path):
+    wrapped = make_trainer(tmp_path / 'wrapped', stop=4)
+    wrapped.run()
+    plain = make_trainer(tmp_path / 'plain', wrap=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        serializers.load_npz(tmp_path / 'wrapped' / 'at4', plain)
+    for actual, expected in zip(target(plain).params(), target(wrapped).params()):
+        numpy.testing.assert_array_equal(actual.array, expected.array)
+    plain.run()
