@@ -5,7 +5,15 @@ import functools
 import numbers
 import warnings
 
-from chainerlp import backprop, initial_scale, kernels, links, optimizer_hooks, policies
+from chainerlp import (
+    backprop,
+    initial_scale,
+    kernels,
+    links,
+    optimizer_hooks,
+    policies,
+    workers,
+)
 from chainerlp.recovery import Recovery
 
 import chainer
@@ -26,7 +34,8 @@ class AdaptiveLossScaling:
     the float32 copies, so that a resumed training goes on as if it had not been interrupted.
 
     Args:
-        optimizer (~chainer.GradientMethod): Any of Chainer's gradient methods.
+        optimizer (~chainer.GradientMethod): Any of Chainer's gradient methods, or what
+            ``chainermn.create_multi_node_optimizer`` makes of one.
         policy: How a layer's scale is chosen, one of :mod:`chainerlp.policies`; the paper's
             :class:`~chainerlp.policies.Adaptive` by default.
         initial_scale (float or str): What the gradient of the loss is multiplied by. ``'auto'``
@@ -50,6 +59,11 @@ class AdaptiveLossScaling:
 
     def __init__(self, optimizer, policy=None, initial_scale=1.0, scale_weights=None):
         innermost = getattr(optimizer, 'actual_optimizer', optimizer)
+        if hasattr(optimizer, 'communicated_target'):
+            raise TypeError(
+                'AdaptiveLossScaling wraps no optimizer with double buffering: its gradients belong'
+                ' to the update before; leave out double_buffering=True'
+            )
         if not isinstance(innermost, chainer.GradientMethod):
             kind = type(optimizer).__name__
             raise TypeError(f'AdaptiveLossScaling wraps a chainer.GradientMethod, not {kind}')
@@ -95,6 +109,14 @@ class AdaptiveLossScaling:
         self.actual_optimizer.setup(link)
         self._prepare(link)
         return self
+
+    def _innermost(self):
+        return (
+            self.actual_optimizer.actual_optimizer if self._has_workers() else self.actual_optimizer
+        )
+
+    def _has_workers(self):
+        return isinstance(vars(self.actual_optimizer).get('actual_optimizer'), chainer.Optimizer)
 
     def _prepare(self, link):
         links.convert(link, self.policy, self.scale_weights)
@@ -170,10 +192,12 @@ class AdaptiveLossScaling:
             self.target.cleargrads()
             self.backward(loss)
             del loss
+        if self._has_workers() and not workers.mean_gradients(self.actual_optimizer):
+            return
         if self._gradients_are_finite():
             self.recovery.note_clean()
             self._unscale_float32()
-            self.actual_optimizer.update()
+            self._innermost().update()
         else:
             self.recovery.note_overflow(bool(self._loss_is_finite))
             for _, layer_scale in self._layer_scales():
