@@ -16,11 +16,12 @@ from chainerlp.functions import ScaledFunction
 import chainer
 import numpy
 from chainer import backend, variable
+from chainer.functions.util.forget import Forget
 
 _Gradient = collections.namedtuple('_Gradient', ['variable', 'scale'])
 
 
-def backward(loss, initial_scale=1.0, retain_grad=False, backoff=1.0):
+def backward(loss, initial_scale=1.0, retain_grad=False, backoff=1.0, enable_double_backprop=False):
     """Runs backpropagation with a scale of its own for every gradient.
 
     Like ``loss.backward()``, but scaled layers scale the gradients that they pass down. A gradient
@@ -34,14 +35,22 @@ def backward(loss, initial_scale=1.0, retain_grad=False, backoff=1.0):
         retain_grad (bool): Keep the gradients of intermediate variables, with their scales in
             ``_loss_scale``.
         backoff (float): A power of two, at most 1, by which all gradients are kept smaller.
+        enable_double_backprop (bool): Must be ``False``.
 
     Raises:
         ValueError: If the loss is not a scalar and has no gradient.
+        NotImplementedError: If ``enable_double_backprop`` is set: the choice of a scale has no
+            derivative.
     """
+    if enable_double_backprop:
+        raise NotImplementedError(
+            'a scaled backward pass cannot be differentiated: use chainer.grad with'
+            ' enable_double_backprop=True for the inner gradient, and this for the loss made of it'
+        )
     scale = initial_scale * backoff
     gradient = _initial_gradient(loss, scale)
     loss.grad_var = None
-    _number_calls(loss)
+    _number_calls([loss])
 
     def step(function, indexes, outputs, arrived):
         if retain_grad:
@@ -49,7 +58,7 @@ def backward(loss, initial_scale=1.0, retain_grad=False, backoff=1.0):
                 _store(y, output_gradient)
         return _step(function, indexes, arrived, backoff)
 
-    _run(loss.node, gradient, step, _accumulate)
+    _run([(loss.node, gradient)], step, _accumulate)
 
 
 def gradients_at_first_layers(loss, initial_scale):
@@ -72,7 +81,8 @@ def gradients_at_first_layers(loss, initial_scale):
             return []
         return _step(function, indexes, arrived, backoff=1.0)
 
-    _run(loss.node, _initial_gradient(loss, initial_scale), step, lambda leaf, gradients: None)
+    root = (loss.node, _initial_gradient(loss, initial_scale))
+    _run([root], step, lambda leaf, gradients: None)
     return arrays
 
 
@@ -109,10 +119,10 @@ def _initial_gradient(loss, scale):
     return _Gradient(chainer.as_variable(joins.rescale(gradient, 1.0, scale)), scale)
 
 
-def _number_calls(loss):
+def _number_calls(outputs):
     """Tells each scaled function which use of its layer it is, in the order of the forward pass."""
     by_layer = collections.defaultdict(list)
-    functions = [loss.creator_node]
+    functions = [y.creator_node for y in outputs]
     seen = set()
     while functions:
         function = functions.pop()
@@ -144,12 +154,11 @@ class _Agenda:
             yield heapq.heappop(self._heap)[-1]
 
 
-def _run(root, gradient, step, accumulate):
-    """Walks the graph, from an output back to its leaves.
+def _run(roots, step, accumulate):
+    """Walks the graph, from outputs back to their leaves.
 
     Args:
-        root (~chainer.variable.VariableNode): The output.
-        gradient (_Gradient): Its gradient.
+        roots (list of tuple): The nodes of the outputs, each with its gradient.
         step (callable): Runs one function backward; takes it, the indexes of the inputs that want a
             gradient, the output nodes and their gradients; returns pairs of index and gradient.
         accumulate (callable): Takes a leaf and the list of its gradients.
@@ -165,7 +174,8 @@ def _run(root, gradient, step, accumulate):
         else:
             agenda.add(node.creator_node)
 
-    hand_on(root, gradient)
+    for node, gradient in roots:
+        hand_on(node, gradient)
     # A gradient that overflows is no accident here: the optimizer finds it and skips the update.
     quiet = numpy.errstate(over='ignore', invalid='ignore')
     with chainer.using_config('enable_backprop', False), quiet:
@@ -227,6 +237,8 @@ def _step(function, indexes, arrived, backoff):
         with _stack_shown(function):
             if isinstance(function, ScaledFunction):
                 pairs = function.backward_scaled(indexes, grad_outputs, scale, backoff)
+            elif isinstance(function, Forget):
+                pairs = _recompute_backward(function, indexes, grad_outputs, scale, backoff)
             else:
                 pairs = [(g, scale) for g in _plain_backward(function, indexes, grad_outputs)]
         pairs = [
@@ -273,6 +285,26 @@ def _plain_backward(function, indexes, grad_outputs):
             f' {len(function.inputs)}, one an input, or {len(indexes)}, one an input that needs it'
         )
     return gradients
+
+
+def _recompute_backward(function, indexes, grad_outputs, scale, backoff):
+    """Runs ``F.forget`` backward: what Chainer's does, with scales inside as well.
+
+    Chainer's runs a plain backward pass inside, which would also leave the parameters that it
+    reaches without the scale of their gradients.
+    """
+    inputs = [chainer.Variable(x.array) for x in function.get_retained_inputs()]
+    with chainer.force_backprop_mode(), chainer.using_config('in_recomputing', True):
+        outputs = function.func(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    roots = [(y.node, _Gradient(g, scale)) for y, g in zip(outputs, grad_outputs) if g is not None]
+    _number_calls(outputs)
+
+    def step(function, indexes, outputs, arrived):
+        return _step(function, indexes, arrived, backoff)
+
+    _run(roots, step, _accumulate)
+    return [(inputs[i].grad_var, inputs[i]._loss_scale) for i in indexes]
 
 
 def _hooks(function):

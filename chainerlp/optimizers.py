@@ -3,6 +3,7 @@
 import copy
 import functools
 import numbers
+import sys
 import warnings
 
 from chainerlp import (
@@ -18,6 +19,12 @@ from chainerlp.recovery import Recovery
 
 import chainer
 import numpy
+
+# They hand their gradients to update(), which takes those of backward().
+_UNSCALED_UPDATERS = (
+    'chainer.training.updaters.parallel_updater',
+    'chainer.training.updaters.multiprocess_parallel_updater',
+)
 
 
 class AdaptiveLossScaling:
@@ -192,6 +199,8 @@ class AdaptiveLossScaling:
             self.target.cleargrads()
             self.backward(loss)
             del loss
+        else:
+            self._check_who_calls(sys._getframe(1).f_globals.get('__name__', ''))
         if self._has_workers() and not workers.mean_gradients(self.actual_optimizer):
             return
         if self._gradients_are_finite():
@@ -204,23 +213,40 @@ class AdaptiveLossScaling:
                 layer_scale.forget()
             self.actual_optimizer.t += 1
 
-    def backward(self, loss):
+    def backward(self, loss, **kwargs):
         """Runs the scaled backward pass, :func:`chainerlp.backprop.backward`, from a loss.
 
         Args:
             loss (~chainer.Variable): The loss.
+            **kwargs: ``retain_grad``, as there.
         """
         self._loss_is_finite = kernels.all_finite(loss.array)
         if self.initial_scale == 'auto' and bool(self._loss_is_finite):
             largest = getattr(self.policy, 'max_total_scale', numpy.inf)
             self.initial_scale = initial_scale.find(loss, largest)
         scale = 1.0 if self.initial_scale == 'auto' else self.initial_scale
-        backprop.backward(loss, scale, backoff=self.recovery.backoff)
+        backprop.backward(loss, scale, backoff=self.recovery.backoff, **kwargs)
+
+    def _check_who_calls(self, module):
+        if module in _UNSCALED_UPDATERS:
+            raise RuntimeError(
+                f'{module.rpartition(".")[-1]} runs loss.backward(), in which no layer is scaled:'
+                ' use ChainerMN, AdaptiveLossScaling(create_multi_node_optimizer(...)), under'
+                ' mpiexec, or one device and a StandardUpdater'
+            )
+        halves = [p for p in self.target.params() if p.grad is not None and p.dtype == 'float16']
+        if halves and all(param._loss_scale is None for param in halves):
+            warnings.warn(
+                'update() was called with gradients of loss.backward(), in which no layer is'
+                ' scaled: call optimizer.backward(loss) instead',
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _gradients_are_finite(self):
         finite = True
         for param in self.target.params():
-            if param.grad is not None:
+            if param.grad is not None and _is_trained(param):
                 with chainer.using_device(param.device):
                     finite = finite & kernels.all_finite(param.grad)
         return bool(finite)
@@ -266,6 +292,10 @@ class AdaptiveLossScaling:
         for path, link in self.target.namedlinks():
             if isinstance(link, links.ScaledLink):
                 yield path, link.layer_scale
+
+
+def _is_trained(param):
+    return param.update_rule is not None and param.update_rule.enabled
 
 
 def _call_counting_from_zero(hook, rule, param):
