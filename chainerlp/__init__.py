@@ -7,6 +7,7 @@ only with the stand-ins of :mod:`chainerlp.compat`.
 from chainerlp import compat  # noqa: I001 -- first: it lets Chainer be imported
 from chainerlp import extensions, formats, functions, links, optimizer_hooks, policies
 from chainerlp.backprop import backward, unscaled_grad
+from chainerlp.diagnosis import diagnose
 from chainerlp.links import convert, restore
 from chainerlp.optimizers import AdaptiveLossScaling
 
@@ -17,6 +18,7 @@ __all__ = [
     'backward',
     'compat',
     'convert',
+    'diagnose',
     'extensions',
     'formats',
     'functions',

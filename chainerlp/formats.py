@@ -17,7 +17,8 @@ class Format:
         exponent_bits (int): Width of the exponent field.
         mantissa_bits (int): Width of the stored fraction, without the implicit leading bit.
         has_inf (bool): ``True`` if the highest exponent is kept for inf and NaN (IEEE 754). Without
-            it, as in the OCP's float8_e4m3, only the all-ones pattern is given up, to NaN.
+            it, as in the OCP's float8_e4m3, only the all-ones pattern is given up, to NaN, which is
+            what an overflow becomes (or ``largest``, where the conversion saturates).
     """
 
     name: str
@@ -57,7 +58,12 @@ class Format:
 
     @property
     def overflow_threshold(self):
-        """float: The smallest magnitude that rounds past ``largest`` (for float16: 65520)."""
+        """float: Half-way between ``largest`` and the next step up (for float16: 65520).
+
+        A tie goes to the even neighbour. With inf that is the next step, so that this is the
+        smallest magnitude that overflows; without, it is ``largest``, and this is the largest
+        magnitude that does not. :meth:`overflows` knows.
+        """
         half_a_step = 2.0 ** (self._largest_exponent - self.mantissa_bits - 1)
         return self.largest + half_a_step
 
@@ -65,6 +71,22 @@ class Format:
     def relative_rounding(self):
         """float: The largest relative error of rounding a normal number (for float16: 2^-11)."""
         return 2.0 ** -(self.mantissa_bits + 1)
+
+    def overflows(self, magnitude):
+        """Returns whether a magnitude rounds past ``largest``.
+
+        It makes no difference whether what is stored is then inf, NaN or, by a conversion that
+        saturates, ``largest``: the value is lost.
+
+        Args:
+            magnitude (float or :ref:`ndarray`): Not negative.
+
+        Returns:
+            bool or :ref:`ndarray`: The answer, for each element of an array.
+        """
+        if self.has_inf:
+            return magnitude >= self.overflow_threshold
+        return magnitude > self.overflow_threshold
 
     @property
     def _largest_exponent(self):
@@ -75,15 +97,21 @@ FLOAT16 = Format('float16', exponent_bits=5, mantissa_bits=10)
 FLOAT32 = Format('float32', exponent_bits=8, mantissa_bits=23)
 FLOAT64 = Format('float64', exponent_bits=11, mantissa_bits=52)
 BFLOAT16 = Format('bfloat16', exponent_bits=8, mantissa_bits=7)
+# The two 8-bit formats of the OCP (arXiv 2209.05433). The second is what ml_dtypes and PyTorch call
+# float8_e4m3fn: it has a NaN, and no inf.
+FLOAT8_E5M2 = Format('float8_e5m2', exponent_bits=5, mantissa_bits=2)
+FLOAT8_E4M3 = Format('float8_e4m3', exponent_bits=4, mantissa_bits=3, has_inf=False)
 
-_FORMATS = {f.name: f for f in (FLOAT16, FLOAT32, FLOAT64, BFLOAT16)}
+_ALL = (FLOAT16, FLOAT32, FLOAT64, BFLOAT16, FLOAT8_E5M2, FLOAT8_E4M3)
+_FORMATS = {f.name: f for f in _ALL}
 
 
 def get(name):
     """Returns the format of a name.
 
     Args:
-        name (str): ``'float16'``, ``'bfloat16'``, ``'float32'`` or ``'float64'``.
+        name (str): ``'float16'``, ``'bfloat16'``, ``'float8_e5m2'``, ``'float8_e4m3'``,
+            ``'float32'`` or ``'float64'``.
 
     Returns:
         Format: The format.

@@ -28,11 +28,12 @@ def join(arrays, scales):
         return arrays[0], scales[0]
     dtype = arrays[0].dtype
     is_half = dtype == numpy.float16
-    if _are_same(scales) and not is_half:
-        return _array(sum(arrays[1:], arrays[0])), scales[0]
-    common = _common_scale(arrays, scales)
-    total = sum(_widened(array, scale, common) for array, scale in zip(arrays, scales))
-    return rounding.from_float32(_array(total), dtype), common
+    with numpy.errstate(over='ignore', invalid='ignore'):  # a sum that is not finite says so itself
+        if _are_same(scales) and not is_half:
+            return _array(sum(arrays[1:], arrays[0])), scales[0]
+        common = _common_scale(arrays, scales)
+        total = sum(_widened(array, scale, common) for array, scale in zip(arrays, scales))
+        return rounding.from_float32(_array(total), dtype), common
 
 
 def align(arrays, scales):
@@ -56,7 +57,8 @@ def rescale(array, scale, target):
     """Returns what an array that carries ``scale`` is when it carries ``target``, in its dtype."""
     if _are_same([scale, target]):
         return array
-    return rounding.from_float32(_widened(array, scale, target), array.dtype)
+    with numpy.errstate(over='ignore'):
+        return rounding.from_float32(_widened(array, scale, target), array.dtype)
 
 
 def _widened(array, scale, target):

@@ -94,6 +94,27 @@ def exponent_counts(array):
     return xp.bincount(field + 1, minlength=_EXPONENT_FIELD + 1)[1:]
 
 
+def magnitude_counts(array, lowest, highest):
+    """Counts the elements of a float32 array by log2 of their magnitude: a histogram.
+
+    Args:
+        array (:ref:`ndarray`): A float32 array of any shape.
+        lowest (int): The first bin begins above 2^lowest; from -126.
+        highest (int): The last bin ends with 2^highest; up to 127.
+
+    Returns:
+        :ref:`ndarray`: ``highest - lowest + 4`` integers, which add up to the size of the array:
+        the zeros; the nonzero up to 2^lowest; then the bins, of which number ``k`` (from 0) has
+        2^(lowest + k) < |x| <= 2^(lowest + k + 1); those above 2^highest, inf included; the NaNs.
+    """
+    xp = backend.get_array_module(array)
+    counts = exponent_counts(array)
+    first, end = lowest + _EXPONENT_BIAS, highest + _EXPONENT_BIAS
+    ends = [array.size - counts.sum(), counts[:first].sum(), counts[end:-1].sum(), counts[-1]]
+    zero, below, above, nan = (xp.reshape(count, 1) for count in ends)
+    return xp.concatenate([zero, below, counts[first:end], above, nan])
+
+
 def smallest_shift(counts, threshold, rate):
     """Returns the power of two that leaves at most a share of elements at or below a threshold.
 
@@ -129,13 +150,14 @@ def count_losses(product, format):
         format (~chainerlp.formats.Format): The format, rounded to as IEEE 754's nearest even.
 
     Returns:
-        tuple: How many nonzero elements become zero, and how many finite ones become inf.
+        tuple: How many nonzero elements become zero, and how many finite ones become inf (or what
+        the format has instead).
     """
     xp = backend.get_array_module(product)
     magnitude = xp.abs(product)
     lost = (magnitude <= format.underflow_threshold) & (magnitude > 0)
     with numpy.errstate(over='ignore'):  # float32's own threshold is beyond float32
-        overflowed = (magnitude >= format.overflow_threshold) & (magnitude < numpy.inf)
+        overflowed = format.overflows(magnitude) & (magnitude < numpy.inf)
     return xp.count_nonzero(lost), xp.count_nonzero(overflowed)
 
 

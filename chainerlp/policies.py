@@ -63,9 +63,13 @@ class _Bounds:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            is_right, allowed = _CHECKS[field.name]
+            check, allowed = _CHECKS[field.name]
             value = getattr(self, field.name)
-            if not is_right(value):
+            try:
+                is_right = check(value)
+            except ValueError as error:  # it lists the formats that there are
+                raise ValueError(f'{type(self).__name__}: {error}') from None
+            if not is_right:
                 raise ValueError(
                     f'{type(self).__name__}: {field.name} must be {allowed}, not {value!r}'
                 )
@@ -92,8 +96,11 @@ class _Bounds:
         xp = backend.get_array_module(gy)
         if terms is None and W is not None:
             terms = W.shape[0] * math.prod(W.shape[2:])
+        is_empty = gy.size == 0 or (W is not None and W.size == 0)
         with numpy.errstate(all='ignore'):
-            alpha = self._unbounded(gy, W, terms, product, backoff)
+            alpha = xp.ones(())
+            if not is_empty:
+                alpha = self._unbounded(gy, W, terms, product, backoff)
             alpha = xp.where(xp.isfinite(alpha) & (alpha > 0), alpha, 1.0)
             alpha = self._bounded(alpha, total_scale / backoff)
         return float(alpha) if xp is numpy else alpha.astype(numpy.float32)
@@ -134,7 +141,8 @@ class Adaptive(_Bounds, _Threshold):
 
     def _unbounded(self, gy, W, terms, product, backoff):
         xp = backend.get_array_module(gy)
-        quantile = statistics.NormalDist().inv_cdf((1 + self.threshold) / 2)
+        # (1 - T) / 2, whose quantile is the same but for the sign, is never rounded to 1.
+        quantile = abs(statistics.NormalDist().inv_cdf((1 - self.threshold) / 2))
         variance = kernels.second_moment(gy) / backoff**2 * kernels.second_moment(W) * (terms / 2)
         lowest = formats.get(self.format).smallest_subnormal / (quantile * xp.sqrt(variance))
         lowest = xp.where(variance > 0, xp.maximum(lowest, 1.0), 1.0)
@@ -256,7 +264,7 @@ class Amax(_Bounds, _Margin):
         return self._largest(product, backoff)
 
     def _largest(self, product, backoff):
-        limit = formats.get(self.format).largest / 2.0**self.margin
+        limit = formats.get(self.format).largest * 2.0**-self.margin
         return limit / (kernels.largest_magnitude(product) / backoff)
 
 

@@ -3,6 +3,9 @@
 The CPU stands for a tensor core (design, section 5): factors rounded to float16, products
 accumulated in float32 by BLAS. Rounding the result is left to the caller, who may scale it first.
 All arrays are float32; NumPy and CuPy are treated alike.
+
+The classes are the geometries of Chainer's layers, and have the same methods: ``output``,
+``data_gradient``, ``weight_gradient``, ``terms`` and ``weight_by_output``.
 """
 
 import dataclasses
@@ -10,71 +13,83 @@ import math
 
 import numpy
 from chainer import backend
-from chainer.utils import conv
-
-
-def linear(x, W):
-    """Returns y = x Wᵀ for x (batch, in) and W (out, in)."""
-    return x.dot(W.T)
-
-
-def linear_data_gradient(gy, W):
-    """Returns gx = gy W for gy (batch, out) and W (out, in)."""
-    return gy.dot(W)
-
-
-def linear_weight_gradient(x, gy):
-    """Returns gW = gyᵀ x for gy (batch, out) and x (batch, in)."""
-    return gy.T.dot(x)
+from chainer.utils import conv, conv_nd
 
 
 @dataclasses.dataclass(frozen=True)
-class Convolution2D:
-    """The geometry of a 2-D convolution, and its three products.
+class Linear:
+    """The three products of a linear layer."""
+
+    def output(self, x, W):
+        """Returns y = x Wᵀ for x (batch, in) and W (out, in)."""
+        return x.dot(W.T)
+
+    def data_gradient(self, gy, W, x_size=()):
+        """Returns gx = gy W for gy (batch, out) and W (out, in)."""
+        return gy.dot(W)
+
+    def weight_gradient(self, x, gy, W_shape=None):
+        """Returns gW = gyᵀ x for x (batch, in) and gy (batch, out)."""
+        return gy.T.dot(x)
+
+    def terms(self, W_shape):
+        """Returns how many products are summed into an element of gx (K of the paper)."""
+        return W_shape[0]
+
+    def weight_by_output(self, W):
+        """Returns W with the outputs on its first axis."""
+        return W
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """The geometry of a convolution of any number of dimensions, and its three products.
+
+    ``size`` stands for the sizes of the spatial axes, such as (h, w), and ``k`` for the kernel's.
 
     Attributes:
-        stride (tuple of int): (vertical, horizontal).
-        pad (tuple of int): (vertical, horizontal).
-        dilate (tuple of int): (vertical, horizontal).
+        stride (tuple of int): One number for each spatial axis, such as (vertical, horizontal).
+        pad (tuple of int): Likewise.
+        dilate (tuple of int): Likewise.
         groups (int): Number of groups of channels.
+        cover_all (bool): Whether the last positions of the kernel may leave the padded input.
     """
 
     stride: tuple = (1, 1)
     pad: tuple = (0, 0)
     dilate: tuple = (1, 1)
     groups: int = 1
+    cover_all: bool = False
 
     def output(self, x, W):
-        """Returns y (n, out, oh, ow) for x (n, in, h, w) and W (out, in / groups, kh, kw)."""
+        """Returns y (n, out, *size) for x (n, in, *size) and W (out, in / groups, *k)."""
         xp = backend.get_array_module(x)
         columns, out_size = self._columns(x, W.shape)
         y = xp.matmul(self._group_weight(W), columns)
         return y.reshape((x.shape[0], W.shape[0]) + out_size)
 
     def data_gradient(self, gy, W, x_size=None):
-        """Returns gx (n, in, h, w) for gy (n, out, oh, ow) and W (out, in / groups, kh, kw).
+        """Returns gx (n, in, *size) for gy (n, out, *size) and W (out, in / groups, *k).
 
         Args:
             gy (:ref:`ndarray`): The gradient of the output.
             W (:ref:`ndarray`): The weight.
-            x_size (tuple of int): Height and width of x; the smallest that fits, by default.
+            x_size (tuple of int): Spatial size of x; the smallest that fits, by default.
         """
         xp = backend.get_array_module(gy)
-        n, _, oh, ow = gy.shape
-        kh, kw = W.shape[2:]
+        out_size, k = gy.shape[2:], W.shape[2:]
         weight = self._group_weight(W).swapaxes(-1, -2)
         columns = xp.matmul(weight, self._group_outputs(gy))
-        columns = columns.reshape(n, W.shape[1] * self.groups, kh, kw, oh, ow)
+        columns = columns.reshape((gy.shape[0], W.shape[1] * self.groups) + k + out_size)
         if x_size is None:
-            x_size = tuple(
-                conv.get_deconv_outsize(size, k, s, p, d=d)
-                for size, k, s, p, d in zip((oh, ow), (kh, kw), self.stride, self.pad, self.dilate)
-            )
-        dy, dx = self.dilate
-        return conv.col2im(columns, *self.stride, *self.pad, *x_size, dy=dy, dx=dx)
+            x_size = self.smallest_input(out_size, k)
+        if len(k) == 2:
+            dy, dx = self.dilate
+            return conv.col2im(columns, *self.stride, *self.pad, *x_size, dy=dy, dx=dx)
+        return conv_nd.col2im_nd(columns, self.stride, self.pad, x_size, dilate=self.dilate)
 
     def weight_gradient(self, x, gy, W_shape):
-        """Returns gW of shape ``W_shape`` for x (n, in, h, w) and gy (n, out, oh, ow)."""
+        """Returns gW of shape ``W_shape`` for x (n, in, *size) and gy (n, out, *size)."""
         xp = backend.get_array_module(x)
         columns, _ = self._columns(x, W_shape)
         outputs = self._group_outputs(gy)
@@ -86,24 +101,134 @@ class Convolution2D:
 
     def terms(self, W_shape):
         """Returns how many products are summed into an element of gx (K of the paper)."""
-        out_channels, _, kh, kw = W_shape
-        return out_channels // self.groups * kh * kw
+        return W_shape[0] // self.groups * math.prod(W_shape[2:])
+
+    def weight_by_output(self, W):
+        """Returns W with the output channels on its first axis."""
+        return W
+
+    def smallest_input(self, out_size, k):
+        """Returns the smallest spatial size of x that gives y this spatial size."""
+        return tuple(
+            conv.get_deconv_outsize(*sizes, d=d)
+            for *sizes, d in zip(out_size, k, self.stride, self.pad, self.dilate)
+        )
 
     def _columns(self, x, W_shape):
-        kh, kw = W_shape[2:]
-        dy, dx = self.dilate
-        columns = conv.im2col(x, kh, kw, *self.stride, *self.pad, dy=dy, dx=dx)
+        k = W_shape[2:]
+        if len(k) == 2:
+            dy, dx = self.dilate
+            columns = conv.im2col(
+                x, *k, *self.stride, *self.pad, cover_all=self.cover_all, dy=dy, dx=dx
+            )
+        else:
+            columns = conv_nd.im2col_nd(
+                x, k, self.stride, self.pad, cover_all=self.cover_all, dilate=self.dilate
+            )
         n, channels = x.shape[:2]
-        oh, ow = columns.shape[-2:]
-        shape = (n, self.groups, channels // self.groups * kh * kw, oh * ow)
-        return columns.reshape(shape), (oh, ow)
+        out_size = columns.shape[2 + len(k) :]
+        rows = channels // self.groups * math.prod(k)
+        return columns.reshape(n, self.groups, rows, math.prod(out_size)), out_size
 
     def _group_weight(self, W):
         return W.reshape(self.groups, W.shape[0] // self.groups, math.prod(W.shape[1:]))
 
     def _group_outputs(self, gy):
-        n, channels, oh, ow = gy.shape
-        return gy.reshape(n, self.groups, channels // self.groups, oh * ow)
+        n, channels, *size = gy.shape
+        return gy.reshape(n, self.groups, channels // self.groups, math.prod(size))
+
+
+@dataclasses.dataclass(frozen=True)
+class Deconvolution:
+    """The geometry of a deconvolution, the transpose of a convolution, and its three products.
+
+    Attributes:
+        transpose (Convolution): The convolution whose data gradient is this layer's output.
+        out_size (tuple of int): Spatial size of y; the smallest that fits, by default.
+    """
+
+    transpose: Convolution
+    out_size: tuple = None
+
+    def output(self, x, W):
+        """Returns y (n, out, *size) for x (n, in, *size) and W (in, out / groups, *k)."""
+        return self.transpose.data_gradient(x, W, self.out_size)
+
+    def data_gradient(self, gy, W, x_size=None):
+        """Returns gx (n, in, *size) for gy (n, out, *size) and W (in, out / groups, *k)."""
+        return self.transpose.output(gy, W)
+
+    def weight_gradient(self, x, gy, W_shape):
+        """Returns gW of shape ``W_shape`` for x (n, in, *size) and gy (n, out, *size)."""
+        return self.transpose.weight_gradient(gy, x, W_shape)
+
+    def terms(self, W_shape):
+        """Returns how many products are summed into an element of gx (K of the paper)."""
+        return math.prod(W_shape[1:])
+
+    def weight_by_output(self, W):
+        """Returns W with the output channels on its first axis: (out, in / groups, *k)."""
+        groups, (channels, per_group, *k) = self.transpose.groups, W.shape
+        by_group = W.reshape(groups, channels // groups, per_group, *k)
+        return by_group.swapaxes(1, 2).reshape(groups * per_group, channels // groups, *k)
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalConvolution2D:
+    """The geometry of a 2-D convolution with a kernel of its own at each position.
+
+    Attributes:
+        stride (tuple of int): (vertical, horizontal).
+    """
+
+    stride: tuple = (1, 1)
+
+    def output(self, x, W):
+        """Returns y (n, out, oh, ow) for x (n, in, h, w) and W (out, oh, ow, in, kh, kw)."""
+        xp = backend.get_array_module(x)
+        weight = self._weight_by_position(W).swapaxes(-1, -2)
+        return self._outputs(xp.matmul(self._columns(x, W.shape), weight), W.shape)
+
+    def data_gradient(self, gy, W, x_size):
+        """Returns gx (n, in, *x_size) for gy (n, out, oh, ow) and W."""
+        xp = backend.get_array_module(gy)
+        columns = xp.matmul(self._by_position(gy), self._weight_by_position(W))
+        columns = columns.reshape(W.shape[1:3] + gy.shape[:1] + W.shape[3:])
+        columns = columns.transpose(2, 3, 4, 5, 0, 1)
+        return conv.col2im(columns, *self.stride, 0, 0, *x_size)
+
+    def weight_gradient(self, x, gy, W_shape):
+        """Returns gW of shape ``W_shape`` for x (n, in, h, w) and gy (n, out, oh, ow)."""
+        xp = backend.get_array_module(x)
+        by_position = self._by_position(gy).swapaxes(-1, -2)
+        gW = xp.matmul(by_position, self._columns(x, W_shape)).swapaxes(0, 1)
+        return gW.reshape(W_shape)
+
+    def terms(self, W_shape):
+        """Returns how many products are summed into an element of gx (K of the paper)."""
+        return W_shape[0] * math.prod(W_shape[4:])
+
+    def weight_by_output(self, W):
+        """Returns W with the output channels on its first axis."""
+        return W
+
+    def _columns(self, x, W_shape):
+        _, oh, ow, channels, kh, kw = W_shape
+        columns = conv.im2col(x, kh, kw, *self.stride, 0, 0, out_h=oh, out_w=ow)
+        columns = columns.transpose(4, 5, 0, 1, 2, 3)
+        return columns.reshape(oh * ow, x.shape[0], channels * kh * kw)
+
+    def _weight_by_position(self, W):
+        out, oh, ow, *kernel = W.shape
+        return W.reshape(out, oh * ow, math.prod(kernel)).swapaxes(0, 1)
+
+    def _by_position(self, gy):
+        n, out, oh, ow = gy.shape
+        return gy.transpose(2, 3, 0, 1).reshape(oh * ow, n, out)
+
+    def _outputs(self, by_position, W_shape):
+        out, oh, ow = W_shape[:3]
+        return by_position.reshape(oh, ow, by_position.shape[1], out).transpose(2, 3, 0, 1)
 
 
 def default_data_gradient(gy, W):
@@ -119,9 +244,9 @@ def default_data_gradient(gy, W):
     """
     if gy.ndim == W.ndim and gy.shape[1:2] == W.shape[:1]:
         if W.ndim == 2:
-            return linear_data_gradient(gy, W)
+            return Linear().data_gradient(gy, W)
         if W.ndim == 4:
-            return Convolution2D().data_gradient(gy, W)
+            return Convolution().data_gradient(gy, W)
     raise ValueError(
         'the product of gy and W is formed for shapes (batch, out) and (out, in), or'
         f' (n, out, h, w) and (out, in, kh, kw), not {gy.shape} and {W.shape}; hand it in as'

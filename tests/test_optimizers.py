@@ -182,11 +182,11 @@ def test_after_an_overflow_scales_are_chosen_anew():
     wrapped = wrap(model, policy=policies.Adaptive(interval=1000))
     wrapped.update(model, *batch())
     layer = model.predictor[2].layer_scale
-    layer._held[0].scale = 2.0**40  # a scale from another time
+    layer._held[0, 0].scale = 2.0**40  # a scale from another time
     wrapped.update(model, *batch())
     assert wrapped.skipped == 1
     wrapped.update(model, *batch())
-    assert wrapped.skipped == 1 and layer._held[0].scale < 2.0**40
+    assert wrapped.skipped == 1 and layer._held[0, 0].scale < 2.0**40
 
 
 def test_gradients_are_kept_smaller_while_they_overflow_and_grow_back():

@@ -1,6 +1,7 @@
 """Trainer extensions."""
 
-from chainerlp.extensions.probe import Measurement
+from chainerlp.extensions.measurement import Measurement
+from chainerlp.extensions.plot_scales import PlotScales
 from chainerlp.extensions.scale_report import ScaleReport
 
-__all__ = ['Measurement', 'ScaleReport']
+__all__ = ['Measurement', 'PlotScales', 'ScaleReport']

@@ -1,19 +1,18 @@
 """Trainer extension that logs each layer's scale and underflow rate."""
 
-import csv
 import dataclasses
 import fnmatch
 import os
 import warnings
 
+from chainerlp.extensions import histogram_file, scales_file
 from chainerlp.extensions.ahead import TrainerAhead
-from chainerlp.extensions.probe import Measurement, Probe
+from chainerlp.extensions.measurement import Measurement, measure
+from chainerlp.extensions.probe import Probe
 
 import chainer
 from chainer import training
 from chainer.training import extension
-
-COLUMNS = ('iteration',) + tuple(field.name for field in dataclasses.fields(Measurement))
 
 
 class ScaleReport(extension.Extension):
@@ -37,6 +36,12 @@ class ScaleReport(extension.Extension):
     underflow_unscaled, overflow, absmax``, as :class:`~chainerlp.extensions.Measurement` describes
     them. A resumed training continues the file, without its lines from beyond the snapshot.
 
+    With ``histogram=True`` there is a second file, ``histogram.npz``: for each of these lines the
+    counts of log2|gx| from 2^-40 to 2^16, with zeros, what lies below and above, and NaNs apart.
+    gx is what is about to be rounded and stored, that is, ``total_scale`` times the true gradient,
+    in float32: divide by ``total_scale``, which is in the file too, for the true one. Its arrays
+    are described in :func:`chainerlp.extensions.histogram_file.write`.
+
     Args:
         filename (str): Name of the csv file.
         trigger: When to measure and report: a trigger, or a pair such as ``(100, 'iteration')``.
@@ -44,35 +49,47 @@ class ScaleReport(extension.Extension):
             iteration, since it has to know before an update whether to measure it.
         layers (list of str): Paths of the layers to measure, or patterns such as ``'/res*/conv1'``;
             all by default.
+        histogram (bool): Whether to write ``histogram.npz``.
     """
 
     default_name = 'ScaleReport'
     priority = extension.PRIORITY_WRITER
     trigger = (1, 'iteration')
 
-    def __init__(self, filename='scales.csv', trigger=(100, 'iteration'), layers=None):
+    def __init__(
+        self, filename='scales.csv', trigger=(100, 'iteration'), layers=None, histogram=False
+    ):
         self._filename = filename
         self._report_trigger = training.get_trigger(trigger)
         self._layers = None if layers is None else [layers] if isinstance(layers, str) else layers
+        self._with_histogram = histogram
+        self._histograms = None  # all that the file has, once it has been read
         self._probe = None
+        # A trigger is asked once for each iteration, mostly ahead of it, and its answer kept: its
+        # state, which snapshots save, is that of having been asked.
+        self._asked_for = 0
+        self._answer = False
         self._skipped_by_chainer = 0
-        self._has_written = False
+        self._has_started = False
+        self._has_warned = False
 
     def initialize(self, trainer):
         """Attaches the probe before the first update."""
         if self._layers is not None:
             self._check_layers(trainer)
         # Whether the first update is wanted is asked during it: a snapshot may be loaded yet.
-        self._attach(trainer, lambda: self._report_trigger(TrainerAhead(trainer, in_update=True)))
+        self._attach(trainer, lambda: self._is_wanted(TrainerAhead(trainer, in_update=True)))
 
     def __call__(self, trainer):
         """Writes what was measured, and attaches the probe if the next update is wanted."""
         self._count_skipped(trainer)
-        measurements = self._detach()
-        if measurements:
-            self._write(trainer, measurements)
-            chainer.report(self._summary(trainer, measurements))
-        if self._report_trigger(TrainerAhead(trainer)):
+        seen = self._detach()
+        if seen:
+            self._report(trainer, seen)
+        elif not self._has_warned and self._is_wanted(trainer):
+            self._has_warned = True
+            self._warn_of_nothing(trainer)
+        if self._is_wanted(TrainerAhead(trainer)):
             self._attach(trainer)
 
     def finalize(self):
@@ -80,14 +97,29 @@ class ScaleReport(extension.Extension):
         self._detach()
 
     def serialize(self, serializer):
-        """Saves or loads the state: the trigger's, and the count of skipped updates."""
+        """Saves or loads the state: the trigger's, its answer, and the count of skipped updates."""
         if hasattr(self._report_trigger, 'serialize'):
             self._report_trigger.serialize(serializer['_report_trigger'])
+        self._asked_for = int(serializer('_asked_for', self._asked_for))
+        self._answer = bool(serializer('_answer', self._answer))
         self._skipped_by_chainer = serializer('_skipped_by_chainer', self._skipped_by_chainer)
+
+    def _is_wanted(self, trainer):
+        iteration = trainer.updater.iteration
+        if self._asked_for != iteration:
+            self._asked_for = iteration
+            self._answer = bool(self._report_trigger(trainer))
+        return self._answer
 
     def _attach(self, trainer, is_wanted=lambda: True):
         optimizers = trainer.updater.get_all_optimizers()
-        self._probe = Probe(optimizers, is_wanted, self._matches)
+        models = {name: optimizer.target for name, optimizer in optimizers.items()}
+
+        def look(function, in_data, gy, name):
+            loss_scale = getattr(optimizers.get(name), '_loss_scale', None) or 1.0
+            return measure(function, in_data, gy, loss_scale, self._with_histogram)
+
+        self._probe = Probe(models, look, is_wanted, self._matches)
         self._probe.__enter__()
 
     def _detach(self):
@@ -95,7 +127,7 @@ class ScaleReport(extension.Extension):
             return []
         probe, self._probe = self._probe, None
         probe.__exit__(None, None, None)
-        return probe.measurements()
+        return probe.seen()
 
     def _matches(self, path):
         return self._layers is None or any(
@@ -115,6 +147,17 @@ class ScaleReport(extension.Extension):
                 raise ValueError(
                     f'ScaleReport: no layer matches {pattern!r}; the paths are {", ".join(paths)}'
                 )
+
+    def _warn_of_nothing(self, trainer):
+        optimizers = trainer.updater.get_all_optimizers().values()
+        models = ', '.join(type(optimizer.target).__name__ for optimizer in optimizers)
+        among = '' if self._layers is None else f' among {self._layers}'
+        warnings.warn(
+            f'ScaleReport: {models} has no layer{among} that passes a gradient on to its input;'
+            f' nothing is written to {self._filename}',
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
     def _count_skipped(self, trainer):
         for optimizer in trainer.updater.get_all_optimizers().values():
@@ -136,31 +179,50 @@ class ScaleReport(extension.Extension):
             'scaling/skipped': skipped,
         }
 
-    def _write(self, trainer, measurements):
-        path = os.path.join(trainer.out, self._filename)
+    def _report(self, trainer, seen):
+        # The only place that waits for the device.
+        measurements = [
+            Measurement(path, call, *map(float, values)) for path, call, (values, _) in seen
+        ]
+        self._try_to_write(self._write_scales, trainer, self._filename, measurements)
+        if self._with_histogram:
+            counts = [chainer.backends.cuda.to_cpu(counts) for _, _, (_, counts) in seen]
+            self._try_to_write(
+                self._write_histogram, trainer, 'histogram.npz', measurements, counts
+            )
+        chainer.report(self._summary(trainer, measurements))
+
+    def _try_to_write(self, write, trainer, filename, *values):
+        path = os.path.join(trainer.out, filename)
         iteration = trainer.updater.iteration
-        rows = [(iteration, *dataclasses.astuple(m)) for m in measurements]
         try:
-            if not self._has_written:
-                _keep_rows_before(path, iteration)
-            with open(path, 'a', newline='') as file:
-                csv.writer(file).writerows(rows)
-            self._has_written = True
+            write(path, iteration, *values)
         except OSError as error:
             warnings.warn(
                 f'ScaleReport: iteration {iteration} is missing in {path}: {error.strerror}',
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=4,
             )
 
+    def _write_scales(self, path, iteration, measurements):
+        if not self._has_started or not os.path.exists(path):
+            scales_file.start(path, iteration)
+            self._has_started = True
+        rows = [scales_file.Row(iteration, *dataclasses.astuple(m)) for m in measurements]
+        scales_file.append(path, rows)
 
-def _keep_rows_before(path, iteration):
-    """Leaves a header and the rows before an iteration: a new training's, or a resumed one's."""
-    rows = []
-    if os.path.exists(path):
-        with open(path, newline='') as file:
-            rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS)]
-        rows = [row for row in rows[1:] if row[0].isdigit() and int(row[0]) < iteration]
-    with open(path + '.new', 'w', newline='') as file:
-        csv.writer(file).writerows([COLUMNS, *rows])
-    os.replace(path + '.new', path)
+    def _write_histogram(self, path, iteration, measurements, counts):
+        new = histogram_file.of_counts(
+            iteration,
+            [m.layer for m in measurements],
+            [m.call for m in measurements],
+            [m.total_scale for m in measurements],
+            counts,
+        )
+        old = self._histograms
+        if old is None and os.path.exists(path):
+            old = histogram_file.read(path)
+            old = old.where(old.iteration < iteration)
+        new = new if old is None else old + new
+        histogram_file.write(path, new)
+        self._histograms = new

@@ -1,15 +1,41 @@
 """The float32 product behind the data gradient of a layer, scaled or Chainer's own."""
 
-from chainerlp import products, rounding
-from chainerlp.functions.convolution_2d import geometry
+from chainerlp import rounding
+from chainerlp.functions import bilinear
+from chainerlp.functions.convolution_2d import ScaledConvolution2DFunction
+from chainerlp.functions.convolution_nd import ScaledConvolutionNDFunction
+from chainerlp.functions.deconvolution_2d import ScaledDeconvolution2DFunction
+from chainerlp.functions.deconvolution_nd import ScaledDeconvolutionNDFunction
+from chainerlp.functions.linear import ScaledLinearFunction
+from chainerlp.functions.local_convolution_2d import ScaledLocalConvolution2DFunction
 
+from chainer.functions.connection.bilinear import BilinearFunction
 from chainer.functions.connection.convolution_2d import Convolution2DFunction
+from chainer.functions.connection.convolution_nd import ConvolutionND
+from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
+from chainer.functions.connection.deconvolution_nd import DeconvolutionND
 from chainer.functions.connection.linear import LinearFunction
+from chainer.functions.connection.local_convolution_2d import LocalConvolution2DFunction
+
+_GEOMETRIES = {
+    LinearFunction: ScaledLinearFunction.geometry,
+    Convolution2DFunction: ScaledConvolution2DFunction.geometry,
+    ConvolutionND: ScaledConvolutionNDFunction.geometry,
+    Deconvolution2DFunction: ScaledDeconvolution2DFunction.geometry,
+    DeconvolutionND: ScaledDeconvolutionNDFunction.geometry,
+    LocalConvolution2DFunction: ScaledLocalConvolution2DFunction.geometry,
+}
 
 
 def has_data_gradient(function):
-    """Returns whether a function is linear or a convolution, and its input wants a gradient."""
-    known = isinstance(function, (LinearFunction, Convolution2DFunction))
+    """Returns whether a function is one that is scaled, or Chainer's own, and x wants a gradient.
+
+    That is linear, convolution, deconvolution, local convolution and bilinear (whose x is e1).
+
+    Args:
+        function (~chainer.FunctionNode): Any function.
+    """
+    known = isinstance(function, (*_GEOMETRIES, BilinearFunction))
     return known and function.inputs[0].requires_grad
 
 
@@ -17,15 +43,17 @@ def data_gradient(function, in_data, gy):
     """Returns gx of a function that :func:`has_data_gradient`, before it is scaled and rounded.
 
     Args:
-        function (~chainer.FunctionNode): The function.
-        in_data (tuple of :ref:`ndarray`): Its inputs x, W and, if there is one, b.
+        function (~chainer.FunctionNode): The function, after its backward.
+        in_data (tuple of :ref:`ndarray`): Its inputs: x, W and, if there is one, b; for a bilinear
+            function as there.
         gy (:ref:`ndarray`): The gradient of its output as it is stored.
 
     Returns:
         :ref:`ndarray`: A float32 array of the shape of x.
     """
+    gy = rounding.to_float32(gy)
+    if isinstance(function, BilinearFunction):
+        return bilinear.data_gradient(in_data, gy).product
     x, W = in_data[:2]
-    gy, W = rounding.to_float32(gy), rounding.to_float32(W)
-    if isinstance(function, LinearFunction):
-        return products.linear_data_gradient(gy, W)
-    return geometry(function).data_gradient(gy, W, x.shape[2:])
+    geometry = next(g for kind, g in _GEOMETRIES.items() if isinstance(function, kind))
+    return geometry(function).data_gradient(gy, rounding.to_float32(W), x.shape[2:])

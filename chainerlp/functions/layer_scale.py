@@ -32,7 +32,7 @@ class LayerScale:
         self.scale_weights = policy.scales_weights if scale_weights is None else scale_weights
         self._held = {}
 
-    def choose(self, call, gy, W, total_scale, *, terms, product, backoff):
+    def choose(self, call, gy, W, total_scale, *, terms, product, backoff, data_input=0):
         """Returns α for one use of the layer; see :meth:`chainerlp.policies.Adaptive.scale`.
 
         Args:
@@ -43,13 +43,14 @@ class LayerScale:
             terms (int): K of the paper.
             product (:ref:`ndarray`): gx in float32, before α.
             backoff (float): What gradients are multiplied by because of overflows.
+            data_input (int): Which of the layer's data inputs gx belongs to, from 0.
         """
-        held = self._held.get(call)
+        held = self._held.get((call, data_input))
         if held is None or held.age >= self.policy.interval:
             scale = self.policy.scale(
                 gy, W, total_scale, terms=terms, product=product, backoff=backoff
             )
-            held = self._held[call] = _Held(scale, age=0)
+            held = self._held[call, data_input] = _Held(scale, age=0)
         held.age += 1
         return held.scale
 
@@ -61,10 +62,13 @@ class LayerScale:
         """Saves or loads the scales that are kept, with their age within the interval."""
         if isinstance(serializer, serializer_module.Deserializer):
             rows = serializer('held', None)
-            self._held = {int(call): _Held(float(scale), int(age)) for call, scale, age in rows}
+            self._held = {
+                (int(call), int(data_input)): _Held(float(scale), int(age))
+                for call, data_input, scale, age in rows
+            }
         else:
-            rows = [(call, float(h.scale), h.age) for call, h in sorted(self._held.items())]
-            serializer('held', numpy.array(rows, numpy.float64).reshape(-1, 3))
+            rows = [(*key, float(h.scale), h.age) for key, h in sorted(self._held.items())]
+            serializer('held', numpy.array(rows, numpy.float64).reshape(-1, 4))
 
 
 # gW sums over the batch and all positions: with gy near u_max it overflows, with gy near u_min its

@@ -1,32 +1,19 @@
 """Linear function whose data gradient is scaled; beside ``chainer.functions.linear``."""
 
 from chainerlp import products
-from chainerlp.functions.scaled_function import ScaledFunction
+from chainerlp.functions.scaled_function import ScaledLayerFunction
 
 from chainer import utils
 from chainer.functions.connection.linear import LinearFunction
 
 
-class ScaledLinearFunction(ScaledFunction, LinearFunction):
-    """:class:`ScaledFunction` of y = x Wᵀ + b."""
+class ScaledLinearFunction(ScaledLayerFunction, LinearFunction):
+    """:class:`ScaledLayerFunction` of y = x Wᵀ + b."""
 
-    bias_shape = (1, -1)
-
-    def output(self, x, W):
-        """Returns y without the bias."""
-        return products.linear(x, W)
-
-    def data_gradient(self, gy, W, x_shape):
-        """Returns gx."""
-        return products.linear_data_gradient(gy, W)
-
-    def weight_gradient(self, x, gy, W_shape):
-        """Returns gW."""
-        return products.linear_weight_gradient(x, gy)
-
-    def terms(self, W_shape):
-        """Returns K: the size of the output."""
-        return W_shape[0]
+    @staticmethod
+    def geometry(function):
+        """Returns the :class:`~chainerlp.products.Linear` of one of Chainer's functions."""
+        return products.Linear()
 
 
 def scaled_linear(x, W, b=None, n_batch_axes=1, layer_scale=None):

@@ -1,5 +1,6 @@
 """What the scaled functions share: their arithmetic in float16, and the choice of the scale."""
 
+import dataclasses
 import itertools
 
 from chainerlp import rounding
@@ -11,8 +12,25 @@ import numpy
 _serial_numbers = itertools.count()
 
 
+@dataclasses.dataclass(frozen=True)
+class DataGradient:
+    """A data gradient before it is scaled and rounded, and the factors that it is made of.
+
+    Attributes:
+        product (:ref:`ndarray`): gx, in float32.
+        gy (:ref:`ndarray`): The gradient of the output, in float32.
+        W (:ref:`ndarray`): The weight, in float32, with the outputs on its first axis.
+        terms (int): How many products are summed into an element of gx.
+    """
+
+    product: object
+    gy: object
+    W: object
+    terms: int
+
+
 class ScaledFunction:
-    """Mixed in before one of Chainer's function nodes with the inputs x, W and, optionally, b.
+    """Mixed in before one of Chainer's function nodes.
 
     In float16, products are accumulated in float32 and rounded once (design, section 5). Under
     Chainer's own ``backward`` nothing is scaled. Under :func:`chainerlp.backward` the function
@@ -25,8 +43,9 @@ class ScaledFunction:
     Attributes:
         layer_scale (LayerScale): See above.
         call (int): Which use of its layer this function is in the pass, from 0.
-        scale (float or 0-d array): α of the last backward pass.
-        total_scale (float or 0-d array): What gx carried in it.
+        scale (float or 0-d array): α of the last backward pass; of several data inputs the first
+            one's.
+        total_scale (float or 0-d array): What gx carried in it; likewise.
         serial (int): Functions are numbered in the order in which they were made.
     """
 
@@ -34,43 +53,40 @@ class ScaledFunction:
     scale = 1.0
     total_scale = None
 
+    data_inputs = (0,)
+    """tuple of int: The inputs whose gradients are scaled; each gets an α of its own."""
+
+    n_retained = 2
+    """int: How many of the inputs, from the first, the gradients are computed from."""
+
     def __init__(self, *args, layer_scale=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.layer_scale = layer_scale
         self.serial = next(_serial_numbers)
 
-    # What a scaled function adds to these: the three products, all in float32.
+    # What a scaled function adds to these: its products, all in float32. Inputs are handed in as
+    # they are, since most products need some of them only.
 
-    def output(self, x, W):
-        """Returns y without the bias."""
+    def half_output(self, inputs):
+        """Returns y."""
         raise NotImplementedError
 
-    def data_gradient(self, gy, W, x_shape):
-        """Returns gx."""
+    def half_data_gradient(self, index, inputs, gy):
+        """Returns the :class:`DataGradient` of one of the ``data_inputs``."""
         raise NotImplementedError
 
-    def weight_gradient(self, x, gy, W_shape):
-        """Returns gW."""
+    def half_parameter_gradient(self, index, inputs, gy):
+        """Returns the gradient of one of the other inputs."""
         raise NotImplementedError
-
-    def terms(self, W_shape):
-        """Returns how many products are summed into an element of gx."""
-        raise NotImplementedError
-
-    bias_shape = None
-    """tuple of int: The shape with which b broadcasts to y."""
 
     def forward(self, inputs):
         """Computes y; see the class."""
-        x, W = inputs[:2]
+        x = inputs[0]
         if x.dtype != numpy.float16 or not self._is_plain():
             return super().forward(inputs)
         self._config_use_ideep = chainer.config.use_ideep  # as Chainer's own forward notes it
-        self.retain_inputs((0, 1))
-        y = self.output(rounding.to_float32(x), rounding.to_float32(W))
-        if len(inputs) == 3:
-            y += inputs[2].reshape(self.bias_shape)
-        return (rounding.from_float32(y, x.dtype),)
+        self.retain_inputs(tuple(range(min(self.n_retained, len(inputs)))))
+        return (rounding.from_float32(self.half_output(inputs), x.dtype),)
 
     def backward(self, indexes, grad_outputs):
         """Computes the gradients as Chainer's function does; see the class."""
@@ -80,7 +96,7 @@ class ScaledFunction:
         return [gradient for gradient, _ in self._half_gradients(indexes, grad_outputs[0].array)]
 
     def backward_scaled(self, indexes, grad_outputs, total_scale, backoff=1.0):
-        """Computes the gradients, the one of x multiplied by α.
+        """Computes the gradients, those of the data multiplied by α.
 
         Args:
             indexes (tuple of int): The inputs whose gradients are wanted.
@@ -93,7 +109,10 @@ class ScaledFunction:
         """
         self.scale, self.total_scale = 1.0, total_scale
         if not self._is_half():
-            return [(g, total_scale) for g in super().backward(indexes, grad_outputs)]
+            gradients = super().backward(indexes, grad_outputs)
+            if len(gradients) != len(indexes):  # there is one for each input
+                gradients = [gradients[i] for i in indexes]
+            return [(g, total_scale) for g in gradients]
         gy = grad_outputs[0].array
         return self._half_gradients(indexes, gy, self.layer_scale, total_scale, backoff)
 
@@ -104,36 +123,76 @@ class ScaledFunction:
         return self.inputs[0].dtype == numpy.float16 and self._is_plain()
 
     def _half_gradients(self, indexes, gy, layer_scale=None, total_scale=1.0, backoff=1.0):
-        x, W = (v.array for v in self.get_retained_inputs())
+        inputs = [v.array for v in self.get_retained_inputs()]
         gy = rounding.to_float32(gy)
         gradients = []
-        if 0 in indexes:
-            weight = rounding.to_float32(W)
-            gx = self.data_gradient(gy, weight, x.shape)
+        for index in indexes:
+            dtype = self.inputs[index].dtype
             scale = 1.0
-            if layer_scale is not None:
-                terms = self.terms(W.shape)
-                scale = layer_scale.choose(
-                    self.call, gy, weight, total_scale, terms=terms, product=gx, backoff=backoff
-                )
-                self.scale, self.total_scale = scale, total_scale * scale
-            gradients.append(_rounded(gx, x.dtype, scale, total_scale))
-        scale_weights = layer_scale is not None and layer_scale.scale_weights
-        if 1 in indexes:
-            gW = self.weight_gradient(rounding.to_float32(x), gy, W.shape)
-            gradients.append(_parameter_gradient(gW, W.dtype, total_scale, scale_weights))
-        if 2 in indexes:
-            axes = tuple(axis for axis, size in enumerate(self.bias_shape) if size == 1)
-            gb = gy.sum(axis=axes)
-            gradients.append(_parameter_gradient(gb, x.dtype, total_scale, scale_weights))
+            if index in self.data_inputs:
+                gradient = self.half_data_gradient(index, inputs, gy)
+                product = gradient.product
+                if layer_scale is not None:
+                    scale = self._choose(index, gradient, layer_scale, total_scale, backoff)
+            else:
+                product = self.half_parameter_gradient(index, inputs, gy)
+                if layer_scale is not None and layer_scale.scale_weights and dtype == numpy.float16:
+                    scale = WEIGHT_POLICY.scale(product, None, total_scale, product=product)
+            gradients.append(_rounded(product, dtype, scale, total_scale))
         return gradients
 
+    def _choose(self, index, gradient, layer_scale, total_scale, backoff):
+        scale = layer_scale.choose(
+            self.call,
+            gradient.gy,
+            gradient.W,
+            total_scale,
+            terms=gradient.terms,
+            product=gradient.product,
+            backoff=backoff,
+            data_input=self.data_inputs.index(index),
+        )
+        if index == self.data_inputs[0]:
+            self.scale, self.total_scale = scale, total_scale * scale
+        return scale
 
-def _parameter_gradient(gradient, dtype, total_scale, scale_weights):
-    scale = 1.0
-    if scale_weights and dtype == numpy.float16:
-        scale = WEIGHT_POLICY.scale(gradient, None, total_scale, product=gradient)
-    return _rounded(gradient, dtype, scale, total_scale)
+
+class ScaledLayerFunction(ScaledFunction):
+    """A :class:`ScaledFunction` with the inputs x, W and, optionally, b."""
+
+    @staticmethod
+    def geometry(function):
+        """Returns what Chainer's function computes, one of the classes of ``products``."""
+        raise NotImplementedError
+
+    def prepare(self, x, W):
+        """Does what Chainer's forward does to the function, besides computing y."""
+
+    def half_output(self, inputs):
+        """Returns y."""
+        x, W = inputs[:2]
+        self.prepare(x, W)
+        y = self.geometry(self).output(rounding.to_float32(x), rounding.to_float32(W))
+        if len(inputs) == 3:
+            b = inputs[2]
+            y += b.reshape(b.shape + (1,) * (y.ndim - 1 - b.ndim))
+        return y
+
+    def half_data_gradient(self, index, inputs, gy):
+        """Returns gx."""
+        x, W = inputs
+        W = rounding.to_float32(W)
+        geometry = self.geometry(self)
+        gx = geometry.data_gradient(gy, W, x.shape[2:])
+        return DataGradient(gx, gy, geometry.weight_by_output(W), geometry.terms(W.shape))
+
+    def half_parameter_gradient(self, index, inputs, gy):
+        """Returns gW or gb."""
+        if index == 1:
+            x, W = inputs
+            return self.geometry(self).weight_gradient(rounding.to_float32(x), gy, W.shape)
+        b_ndim = len(self.inputs[2].shape)
+        return gy.sum(axis=(0,) + tuple(range(1 + b_ndim, gy.ndim)))
 
 
 def _rounded(product, dtype, scale, total_scale):

@@ -1,11 +1,13 @@
 """ScaleReport measures exactly, at its trigger, on any trainer, and changes nothing."""
 
 import csv
+import errno
 import os
+import warnings
 
 import chainerlp
 from chainerlp import policies
-from chainerlp.extensions import ScaleReport
+from chainerlp.extensions import ScaleReport, scales_file
 
 import chainer
 import chainer.functions as F
@@ -33,12 +35,40 @@ class ResNet(chainer.Chain):
         return self.fc(F.relu(self.down(h)))
 
 
-def make_trainer(out, kind='mixed16', epochs=2, extension=None, batch_size=8, shrink=2.0**-12):
+class MLP(chainer.Chain):
+    """That of Chainer's MNIST example, with fewer units."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.l1 = L.Linear(None, 40)
+            self.l2 = L.Linear(None, 30)
+            self.l3 = L.Linear(None, 10)
+
+    def forward(self, x):
+        return self.l3(F.relu(self.l2(F.relu(self.l1(x)))))
+
+
+class NothingToMeasure(chainer.Chain):
+    """Its only layer's input wants no gradient."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.fc = L.Linear(None, 10)
+
+    def forward(self, x):
+        return self.fc(x)
+
+
+def make_trainer(
+    out, kind='mixed16', epochs=2, extension=None, batch_size=8, shrink=2.0**-12, net=ResNet
+):
     dtype = numpy.float32 if kind == 'float32' else chainer.mixed16
     numpy.random.seed(0)
     with chainer.using_config('dtype', dtype):
         model = L.Classifier(
-            ResNet(), lossfun=lambda y, t: F.softmax_cross_entropy(F.cast(y, 'f'), t) * shrink
+            net(), lossfun=lambda y, t: F.softmax_cross_entropy(F.cast(y, 'f'), t) * shrink
         )
         x = numpy.random.standard_normal((32, 1, 8, 8)).astype(chainer.get_dtype())
     t = numpy.random.randint(0, 10, 32).astype('i')
@@ -94,18 +124,28 @@ class Slow(chainer.FunctionHook):
         self.rates.setdefault(W.shape, []).append((lost.mean(), near.mean()))
 
 
-def test_underflow_equals_that_of_float64_products_on_a_plain_mixed16_trainer(tmp_path):
-    trainer = make_trainer(tmp_path, epochs=1, extension=ScaleReport(trigger=(1, 'iteration')))
+@pytest.mark.parametrize(
+    'net, shrink, paths, uses',
+    [(MLP, 2.0**-14, ['l2', 'l3'], 2), (ResNet, 2.0**-12, ['down', 'fc'], 4)],
+    ids=['MLP', 'residual CNN'],
+)
+def test_underflow_equals_that_of_float64_products_on_a_plain_mixed16_trainer(
+    tmp_path, net, shrink, paths, uses
+):
+    extension = ScaleReport(trigger=(1, 'iteration'))
+    trainer = make_trainer(tmp_path, epochs=1, extension=extension, net=net, shrink=shrink)
     hook = Slow()
     with hook:
         trainer.run()
     rows = rows_of(tmp_path)
-    model = trainer.updater.get_optimizer('main').target
-    assert len(rows) == 4 * 4  # iterations, uses of layers whose input wants a gradient
+    predictor = trainer.updater.get_optimizer('main').target.predictor
+    assert len(rows) == 4 * uses  # iterations, uses of layers whose input wants a gradient
     seen = 0
-    for path, shape in [('down', (8, 6, 3, 3)), ('fc', model.predictor.fc.W.shape)]:
+    for path in paths:
         mine = [row for row in rows if row['layer'] == f'/predictor/{path}']
-        for row, (rate, near) in zip(mine, hook.rates[shape]):
+        slow = hook.rates[predictor[path].W.shape]
+        assert len(mine) == len(slow) == 4
+        for row, (rate, near) in zip(mine, slow):
             assert abs(float(row['underflow']) - rate) <= near
             assert near < 1e-3  # the bound leaves no room for a wrong answer
             assert row['underflow'] == row['underflow_unscaled']
@@ -123,11 +163,14 @@ def test_a_link_used_twice_has_two_lines_in_forward_order(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize('net', [MLP, ResNet])
 @pytest.mark.parametrize('kind', ['float32', 'mixed16', 'static', 'dynamic', 'wrapped'])
-def test_training_with_it_ends_with_identical_weights(tmp_path, kind):
+def test_training_with_it_ends_with_identical_weights(tmp_path, kind, net):
     weights = []
-    for extension in (None, ScaleReport(trigger=(1, 'iteration'))):
-        trainer = make_trainer(tmp_path, kind, extension=extension)
+    for is_attached in (False, True):
+        trainer = make_trainer(tmp_path, kind, net=net)
+        if is_attached:
+            trainer.extend(ScaleReport(trigger=(1, 'iteration'), histogram=True))
         trainer.run()
         target = trainer.updater.get_optimizer('main').target
         weights.append([param.array for param in target.params()])
@@ -238,27 +281,192 @@ def test_an_older_file_is_replaced(tmp_path):
     assert [row['iteration'] for row in rows_of(tmp_path)] == ['4'] * 4 + ['8'] * 4
 
 
-def test_a_resumed_training_continues_the_file_without_gap_or_double(tmp_path):
-    def prepare(out):
-        trainer = make_trainer(out, 'float32', extension=ScaleReport(trigger=(2, 'iteration')))
+@pytest.mark.parametrize('epochs', [1, 2], ids=['stopped', 'went on'])
+@pytest.mark.parametrize('snapshot_at', [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    'trigger', [(1, 'iteration'), (2, 'iteration'), (0.5, 'epoch'), (0.6, 'epoch')], ids=str
+)
+def test_a_resumed_training_continues_the_file_without_gap_or_double(
+    tmp_path, trigger, snapshot_at, epochs
+):
+    def prepare(out, epochs=2):
+        extension = ScaleReport(trigger=trigger)
+        trainer = make_trainer(out, 'float32', epochs, extension=extension, net=MLP)
         snapshot = extensions.snapshot(filename='at{.updater.iteration}')
-        trainer.extend(snapshot, trigger=(3, 'iteration'))
+        trainer.extend(snapshot, trigger=(1, 'iteration'))
         return trainer
 
     prepare(tmp_path / 'whole').run()
-    prepare(tmp_path / 'resumed').run()  # writes up to iteration 8
+    prepare(tmp_path / 'resumed', epochs).run()
     trainer = prepare(tmp_path / 'resumed')
-    chainer.serializers.load_npz(tmp_path / 'resumed' / 'at3', trainer)
+    chainer.serializers.load_npz(tmp_path / 'resumed' / f'at{snapshot_at}', trainer)
     trainer.run()
     assert rows_of(tmp_path / 'resumed') == rows_of(tmp_path / 'whole')
 
 
-def test_a_file_that_cannot_be_written_is_a_warning_and_training_goes_on(tmp_path):
-    (tmp_path / 'scales.csv').mkdir()
-    trainer = make_trainer(tmp_path, extension=ScaleReport(trigger=(4, 'iteration')))
-    with pytest.warns(RuntimeWarning, match=r'iteration 4 is missing in .*scales.csv: '):
+def test_a_snapshot_that_is_taken_before_the_report_is_as_good(tmp_path):
+    def prepare(out):
+        extension = ScaleReport(trigger=(2, 'iteration'))
+        trainer = make_trainer(out, 'float32', extension=extension, net=MLP)
+        snapshot = extensions.snapshot(filename='at{.updater.iteration}')
+        trainer.extend(snapshot, trigger=(1, 'iteration'), priority=1000)
+        return trainer
+
+    prepare(tmp_path / 'whole').run()
+    for iteration in (1, 3, 5):
+        trainer = prepare(tmp_path / 'resumed')
+        chainer.serializers.load_npz(tmp_path / 'whole' / f'at{iteration}', trainer)
         trainer.run()
+        expected = [row for row in rows_of(tmp_path / 'whole') if int(row['iteration']) > iteration]
+        assert rows_of(tmp_path / 'resumed')[-len(expected) :] == expected
+
+
+@pytest.fixture
+def broken_folder(tmp_path, monkeypatch):
+    """Lets writing in the folder fail, for root too; `.error` says how, `None` for not at all."""
+
+    class Full:
+        """A file on a disk with room for half of what is written."""
+
+        def __init__(self, file):
+            self._file = file
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self._file.close()
+
+        def write(self, content):
+            self._file.write(content[: len(content) // 2])
+            self._file.flush()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Folder:
+        error = None
+
+    def broken_open(path, mode='r', *args, **kwargs):
+        is_meant = not isinstance(path, int) and os.fspath(path).startswith(str(tmp_path))
+        if not is_meant or mode in ('r', 'rb') or Folder.error is None:
+            return real_open(path, mode, *args, **kwargs)
+        if Folder.error == errno.ENOSPC:
+            return Full(real_open(path, mode, *args, **kwargs))
+        raise OSError(Folder.error, os.strerror(Folder.error), path)
+
+    real_open = open
+    monkeypatch.setattr('builtins.open', broken_open)
+    monkeypatch.setattr('io.open', broken_open)  # that of zipfile, and so of NumPy
+    return Folder
+
+
+BROKEN = pytest.mark.parametrize(
+    'error', [errno.ENOSPC, errno.EROFS, errno.EACCES], ids=['full', 'read-only', 'forbidden']
+)
+
+
+@BROKEN
+def test_what_cannot_be_written_is_a_warning_and_training_goes_on(tmp_path, broken_folder, error):
+    extension = ScaleReport(trigger=(4, 'iteration'), histogram=True)
+    trainer = make_trainer(tmp_path, extension=extension)
+    broken_folder.error = error
+    with pytest.warns(RuntimeWarning) as caught:
+        trainer.run()
+    messages = [str(w.message) for w in caught if 'ScaleReport' in str(w.message)]
+    expected = [
+        f'ScaleReport: iteration {iteration} is missing in {tmp_path / name}: {os.strerror(error)}'
+        for iteration in (4, 8)
+        for name in ('scales.csv', 'histogram.npz')
+    ]
+    assert messages == expected
     assert trainer.updater.iteration == 8
+    assert os.listdir(tmp_path) == []
+
+
+@BROKEN
+def test_what_was_written_before_the_disk_was_full_stays_and_goes_on_later(
+    tmp_path, broken_folder, error
+):
+    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+    for out in (whole, broken):
+        extension = ScaleReport(trigger=(1, 'iteration'), histogram=True)
+        trainer = make_trainer(out, extension=extension, epochs=1)
+
+        @training.make_extension(trigger=(1, 'iteration'), priority=1000)
+        def breaks(trainer, out=out):
+            is_broken = out == broken and trainer.updater.iteration in (2, 3)
+            broken_folder.error = error if is_broken else None
+
+        trainer.extend(breaks)
+        if out == broken:
+            with pytest.warns(RuntimeWarning, match='iteration [23] is missing'):
+                trainer.run()
+        else:
+            trainer.run()
+    expected = [row for row in rows_of(whole) if row['iteration'] in '14']
+    assert rows_of(broken) == expected and len(expected) == 8
+    assert set(os.listdir(broken)) == {'scales.csv', 'histogram.npz'}
+    with numpy.load(broken / 'histogram.npz') as file:
+        assert file['iteration'].tolist() == [1] * 4 + [4] * 4
+
+
+def test_a_half_written_line_is_not_continued(tmp_path):
+    """What a crash left behind is dropped when the training is resumed."""
+    make_trainer(tmp_path, extension=ScaleReport(trigger=(4, 'iteration')), epochs=1).run()
+    before = rows_of(tmp_path)
+    with open(tmp_path / 'scales.csv', 'a') as file:
+        file.write('4,/predictor/fc,0,1.0,1.')
+    scales_file.start(tmp_path / 'scales.csv', 8)
+    assert rows_of(tmp_path) == before
+
+
+def test_a_file_that_is_taken_away_meanwhile_is_begun_anew(tmp_path):
+    trainer = make_trainer(tmp_path, extension=ScaleReport(trigger=(1, 'iteration')), epochs=1)
+
+    @training.make_extension(trigger=(1, 'iteration'), priority=1)
+    def take_away(trainer):
+        if trainer.updater.iteration == 2:
+            os.remove(tmp_path / 'scales.csv')
+
+    trainer.extend(take_away)
+    trainer.run()
+    assert [row['iteration'] for row in rows_of(tmp_path)] == ['3'] * 4 + ['4'] * 4
+
+
+@pytest.mark.parametrize(
+    'trigger',
+    [lambda: (1, 'iteration'), lambda: (3, 'iteration'), training.triggers.OnceTrigger],
+    ids=['each', 'third', 'once'],
+)
+@pytest.mark.parametrize('kind', ['mixed16', 'wrapped'])
+def test_a_model_without_anything_to_measure_is_one_warning(tmp_path, kind, trigger):
+    extension = ScaleReport(trigger=trigger())
+    trainer = make_trainer(tmp_path, kind, extension=extension, net=NothingToMeasure)
+    with pytest.warns(RuntimeWarning) as caught:
+        trainer.run()
+    messages = [str(w.message) for w in caught if 'ScaleReport' in str(w.message)]
+    assert messages == [
+        'ScaleReport: Classifier has no layer that passes a gradient on to its input; nothing is'
+        ' written to scales.csv'
+    ]
+    assert trainer.updater.iteration == 8
+    assert os.listdir(tmp_path) == []
+
+
+def test_layers_that_have_nothing_to_measure_are_named_in_the_warning(tmp_path):
+    extension = ScaleReport(trigger=(1, 'iteration'), layers='*/conv1')
+    trainer = make_trainer(tmp_path, extension=extension)
+    with pytest.warns(RuntimeWarning, match=r"no layer among \['\*/conv1'\] that passes"):
+        trainer.run()
+
+
+def test_a_model_with_something_to_measure_is_no_warning(tmp_path):
+    extension = ScaleReport(trigger=(3, 'iteration'))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', RuntimeWarning)
+        make_trainer(tmp_path, extension=extension).run()
 
 
 def test_nothing_stays_attached_after_training(tmp_path):

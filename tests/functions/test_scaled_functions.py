@@ -121,6 +121,22 @@ def test_mismatched_shapes_are_chainers_error():
         functions.scaled_linear(x.astype('e'), W[:, :3].astype('e'))
 
 
+def test_in_float16_mismatched_channels_of_an_nd_convolution_are_an_error():
+    x, W = numpy.zeros((2, 4, 8), 'e'), numpy.zeros((6, 3, 3), 'e')
+    with pytest.raises(ValueError, match=r'groups=2 is for 6 input channels .* has 4'):
+        functions.scaled_convolution_nd(x, W, groups=2)
+
+
+@pytest.mark.parametrize(
+    'function', [functions.scaled_deconvolution_2d, functions.scaled_deconvolution_nd]
+)
+@pytest.mark.parametrize('dtype', [numpy.float16, numpy.float32])
+def test_a_deconvolution_without_output_is_chainers_error(function, dtype):
+    x, W = numpy.zeros((2, 4, 1, 1), dtype), numpy.zeros((4, 3, 2, 2), dtype)
+    with pytest.raises((AssertionError, RuntimeError), match='[Oo]utput.* (should|must) be positi'):
+        function(x, W, pad=1)
+
+
 @pytest.mark.parametrize('weight_dtype', [numpy.float16, numpy.float32])
 def test_gradients_have_the_dtypes_of_what_they_belong_to(weight_dtype):
     x, W, b = linear_case(0)

@@ -36,10 +36,6 @@ class Net(chainer.Chain):
         return self.out(h)
 
 
-class MyLinear(L.Linear):
-    pass
-
-
 def make_net(seed=0):
     numpy.random.seed(seed)
     net = Net()
@@ -146,11 +142,77 @@ def test_a_layer_may_have_a_policy_of_its_own():
     assert net.conv.layer_scale.policy == policies.Adaptive()
 
 
-def test_what_is_no_plain_linear_or_convolution_is_left_alone():
-    net = chainer.Sequential(MyLinear(3, 3), L.BatchNormalization(3), L.EmbedID(4, 3))
+def test_what_multiplies_by_no_weight_is_left_alone():
+    net = chainer.Sequential(L.BatchNormalization(3), L.EmbedID(4, 3), L.Scale(W_shape=(3,)))
     kinds = [type(link) for link in net]
     chainerlp.convert(net, policies.Adaptive())
     assert [type(link) for link in net] == kinds
+
+
+class Doubling(chainer.Function):
+    """A function of the old style."""
+
+    def forward(self, inputs):
+        return (2 * inputs[0],)
+
+    def backward(self, inputs, grad_outputs):
+        return (2 * grad_outputs[0],)
+
+
+class OwnProduct(chainer.Chain):
+    """Multiplies by a parameter of its own, between two layers."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.below = L.Linear(3, 4)
+            self.W = chainer.Parameter(numpy.eye(4, dtype='f') * 2)
+            self.above = L.Linear(4, 2)
+
+    def forward(self, x):
+        return self.above(F.linear(self.below(x), self.W))
+
+
+def half_gradients(net, in_size):
+    """Returns true gradients of a net in float16, where without scaling there are none left."""
+    for i, param in enumerate(sorted(net.params(), key=lambda param: param.name)):
+        values = numpy.random.RandomState(i).standard_normal(param.shape) * 2.0**-8
+        param.array = values.astype('e')
+    x = chainer.Variable(numpy.random.RandomState(9).standard_normal((4, in_size)).astype('e'))
+    y = net(x)
+    y.grad = numpy.full(y.shape, 2.0**-24, 'e')
+    net.cleargrads()
+    chainerlp.backward(y)
+    return x, chainerlp.unscaled_grad(x)
+
+
+def test_a_function_of_the_old_style_passes_scales_through():
+    net = chainer.Sequential(L.Linear(3, 4), L.Linear(4, 2))
+    old = chainer.Sequential(net[0], lambda x: Doubling()(x), net[1])
+    chainerlp.convert(old, policies.Amax())
+    _, plain = half_gradients(net, 3)
+    x, doubled = half_gradients(old, 3)
+    assert x._loss_scale > 2**8 and numpy.abs(plain).min() > 0
+    # Scales are powers of two, and so are the factors between both: rounding is the same.
+    numpy.testing.assert_array_equal(doubled, 2 * plain)
+
+
+def test_a_products_function_that_no_link_calls_is_left_alone():
+    net = chainerlp.convert(OwnProduct(), policies.Amax())
+    x, gx = half_gradients(net, 3)
+    product = net(x.array).creator_node.inputs[0].creator_node
+    assert type(product) is chainer.functions.connection.linear.LinearFunction
+    assert net.above.layer_scale._held and net.below.layer_scale._held
+    assert numpy.abs(gx).min() > 0
+
+
+def test_layers_in_every_container_are_converted():
+    blocks = L.Linear(3, 3).repeat(2)
+    net = chainer.ChainList(blocks, chainer.Sequential(L.Linear(3, 3), F.relu), L.Linear(3, 3))
+    chainerlp.convert(net, policies.Adaptive())
+    layers = [blocks[0], blocks[1], net[1][0], net[2]]
+    assert {type(layer) for layer in layers} == {ScaledLinear}
+    assert len({id(layer.layer_scale) for layer in layers}) == 4
 
 
 def test_scaled_links_can_be_made_directly():

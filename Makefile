@@ -1,0 +1,80 @@
+# Everything runs in an environment that make builds itself: .venv, or .venv-numpy1 with STACK=numpy1.
+# `make clean env` takes the newest packages of the day; another interpreter: `make env PYTHON=python3.12`.
+
+PYTHON = python3
+STACK = newest
+CHAINER = chainer==7.8.1
+
+ifeq ($(STACK),newest)
+VENV = .venv
+NUMPY = numpy
+else ifeq ($(STACK),numpy1)
+VENV = .venv-numpy1
+NUMPY = numpy==1.26.4
+else
+$(error STACK=$(STACK) is unknown; it is newest (the default) or numpy1)
+endif
+
+PY = $(VENV)/bin/python
+PIP = $(PY) -m pip install --quiet --disable-pip-version-check
+
+# Of the caller's settings for Python and pip only those reach the environment that say where packages come from.
+unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH
+unexport $(filter-out %_URL %_LINKS %_INDEX %CERT %_HOST %_PROXY %_PROVIDER %_TIMEOUT %_RETRIES \
+    %CACHE_DIR %_CONFIG_FILE,$(filter PIP_%,$(.VARIABLES)))
+
+# The models here are small: BLAS threads that wait for each other cost more than they bring.
+export OPENBLAS_NUM_THREADS ?= 1
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+
+env: $(VENV)/built  ## build the environment, if it is missing or stale
+	@:
+
+quickstart: env  ## train the digits MLP in fp32 and in fp16 by every method; prints a table
+	$(PY) -m experiments sweep configs/digits_mlp.yaml -o 'sweep.seeds=[0]'
+	@$(PY) -m experiments report results/digits_mlp --html
+
+test: env  ## run the tests but for the slow ones; STACK=numpy1: on NumPy 1.26; ARGS='-k join': some
+	$(PY) -m pytest -m 'not slow' $(ARGS)
+
+test-slow: env  ## run the slow tests
+	$(PY) -m pytest -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: none was found
+
+test-mpi: env  ## run the tests with several workers; installs OpenMPI (Debian's) and mpi4py if missing
+	command -v mpiexec >/dev/null || { apt-get update -qq && \
+	    apt-get install -y -qq --no-install-recommends openmpi-bin; }
+	$(PIP) --only-binary :all: --no-build-isolation --editable '.[mpi]'
+	$(PY) -m pytest -m mpi --strict-mpi $(ARGS)
+
+lint: env  ## check the style
+	$(PY) -m ruff check
+
+clean:  ## remove the environments and what tools left behind; results stay
+	rm -rf .venv .venv-numpy1 build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help env quickstart test test-slow test-mpi lint clean
+
+# `built` is written last, so an interrupted build is never taken for a whole one. It says what the environment was
+# made from, and counts as long as that is still so. The path is part of it: the editable install points there.
+BUILT_FROM = $(PY) -V; pwd; cksum setup.py; echo '$(PYTHON) $(CHAINER) $(NUMPY)'
+ifneq ($(shell ($(BUILT_FROM)) 2>&1),$(shell cat $(VENV)/built 2>&1))
+.PHONY: $(VENV)/built
+endif
+
+FIT = import sys, ensurepip, venv; print(sys.version_info >= (3, 9))
+NO_PYTHON = $(PYTHON) is not Python 3.9 or newer with venv and pip. Debian: apt install python3-venv. \
+    Another interpreter: make PYTHON=/path/to/python3
+
+# Chainer is an sdist of pure Python whose setup.py imports pkg_resources, which setuptools 82 dropped: it is built, and
+# so are we, with an older setuptools, which then makes way for the newest. Nothing else may be compiled.
+$(VENV)/built:
+	$(if $(filter True,$(shell '$(PYTHON)' -I -c '$(FIT)' 2>&1 || :)),,$(error $(NO_PYTHON)))
+	rm -rf $(VENV)
+	'$(PYTHON)' -m venv $(VENV)
+	$(PIP) --upgrade --only-binary :all: 'setuptools<81' wheel
+	$(PIP) --no-build-isolation --no-deps $(CHAINER)
+	$(PIP) --upgrade --only-binary :all: --no-build-isolation setuptools '$(NUMPY)' --editable '.[experiments,test]'
+	@($(BUILT_FROM)) > $@

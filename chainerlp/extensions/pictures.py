@@ -1,0 +1,298 @@
+"""Pictures of a run's scales: pure functions from what ScaleReport wrote to matplotlib figures.
+
+Importing this module imports matplotlib; nothing of it needs a display. For any run's folder::
+
+    rows = scales_file.read(folder + '/scales.csv')
+    pictures.scales(rows).savefig('scales.png')
+    pictures.histogram(histogram_file.read(folder + '/histogram.npz')).savefig('histogram.png')
+
+Layers run from input (top) to output (bottom). Colours are told apart by the colour-blind and in
+grey.
+"""
+
+import itertools
+
+from chainerlp import formats
+from chainerlp.extensions import histogram_file, layer_axis
+
+import matplotlib
+import numpy
+from matplotlib import colors, ticker
+from matplotlib.figure import Figure
+
+_BLUE, _ORANGE, _GREY = '#0072b2', '#d55e00', '0.75'  # of Okabe and Ito's palette
+_MOST_COLUMNS = 800
+_SMALLEST_SHARE = 1e-8
+
+
+def scales(rows, title=None):
+    """Draws a heat map of log2(total scale), layers by iterations.
+
+    Args:
+        rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
+        title (str): What to write above it, such as the run's name.
+
+    Returns:
+        ~matplotlib.figure.Figure: The picture.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    uses, iterations, grid = _grid(rows, 'total_scale')
+    with numpy.errstate(all='ignore'):
+        exponents = numpy.log2(grid)
+    exponents[~numpy.isfinite(exponents)] = numpy.nan
+    known = exponents[~numpy.isnan(exponents)]
+    low, high = (known.min(), known.max()) if known.size else (0, 0)
+    # At one value only, its colour stands in the middle of a few powers of two.
+    room = max(0, 2 - (high - low) / 2)
+    norm = colors.Normalize(numpy.floor(low - room), numpy.ceil(high + room))
+    figure, axes = _canvas(uses, title or 'Total scale of the layers’ gradients')
+    mesh = _heat_map(axes, iterations, uses, exponents, cmap='viridis', norm=norm)
+    bar = _colour_bar(figure, mesh, axes, 'log$_2$(total scale)')
+    bar.locator = ticker.MaxNLocator(integer=True)
+    return figure
+
+
+def underflow(rows, threshold=1e-3, title=None):
+    """Draws a heat map of the underflow rate on a log axis, layers by iterations.
+
+    The colours go from white (none) to yellow and, with a jump at T, from grey to dark blue.
+
+    Args:
+        rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
+        threshold (float): T, the rate that is accepted; it is marked.
+        title (str): As for :func:`scales`.
+
+    Returns:
+        ~matplotlib.figure.Figure: The picture.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    uses, iterations, grid = _grid(rows, 'underflow')
+    lowest = numpy.log10(_lowest_rate(grid, threshold))
+    # Whatever T is, it lies in the middle of the colours.
+    norm = colors.TwoSlopeNorm(numpy.log10(threshold), lowest, 0)
+    rates = numpy.log10(numpy.maximum(grid, 10 ** (lowest - 1)))  # none: below the lowest colour
+    figure, axes = _canvas(uses, title or 'Underflow rate of the layers’ gradients')
+    mesh = _heat_map(axes, iterations, uses, rates, cmap=_underflow_colours(), norm=norm)
+    if not (grid > 0).any():
+        axes.text(0.5, 0.5, 'no underflow', transform=axes.transAxes, ha='center', va='center')
+    bar = _colour_bar(figure, mesh, axes, 'underflow rate (white: none)', extend='min')
+    bar.set_ticks(numpy.arange(numpy.ceil(lowest), 1))
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f'$10^{{{value:.0f}}}$')
+    bar.ax.axhline(numpy.log10(threshold), color='black', linewidth=2)
+    bar.ax.text(
+        -0.3,
+        numpy.log10(threshold),
+        f'T = {threshold:.3g}',
+        transform=bar.ax.get_yaxis_transform(),
+        ha='right',
+        va='center',
+        rotation=90,
+    )
+    return figure
+
+
+def layers(rows, threshold=1e-3, title=None):
+    """Draws the newest iteration, layer by layer: scales, and underflow with and without them.
+
+    Args:
+        rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
+        threshold (float): T, the rate that is accepted; it is marked.
+        title (str): As for :func:`scales`.
+
+    Returns:
+        ~matplotlib.figure.Figure: The picture.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    newest = max(row.iteration for row in _checked(rows))
+    rows = [row for row in rows if row.iteration == newest]
+    uses = [(row.layer, row.call) for row in rows]
+    figure, (left, right) = _canvas(
+        uses, f'{title or "Scales and underflow"}, iteration {newest}', panels=2
+    )
+    size = 5 if len(rows) <= 40 else 2.5
+    places = range(len(rows))
+
+    total_scale = [row.total_scale for row in rows]
+    left.plot(total_scale, places, 'o-', color=_BLUE, ms=size, lw=0.7, label='total scale')
+    own = dict(color=_ORANGE, ms=size + 1, label='the layer’s own')
+    left.plot([row.scale for row in rows], places, 'x', **own)
+    left.set_xscale('log', base=2)
+    _widen_to_powers_of_two(left, total_scale + [row.scale for row in rows])
+    left.set_xlabel('scale (factor)')
+
+    lossy = numpy.array([(row.underflow_unscaled, row.underflow) for row in rows])
+    lowest = _lowest_rate(lossy, threshold)
+    right.hlines(places, lossy.min(axis=1), lossy.max(axis=1), color=_GREY, lw=size / 2.5)
+    without = dict(color=_ORANGE, mfc='none', ms=size + 1, label='without scaling')
+    right.plot(lossy[:, 0], places, 's', **without)
+    right.plot(lossy[:, 1], places, 'o', color=_BLUE, ms=size, label='with scaling')
+    right.axvline(threshold, color='black', lw=1, ls='--', label=f'T = {threshold:.3g}')
+    right.set_xscale('symlog', linthresh=lowest, linscale=0.5)
+    right.set_xlim(-lowest / 5, 1.5)
+    right.set_xticks([0, *10.0 ** numpy.arange(numpy.log10(lowest), 1)])
+    right.set_xlabel('underflow rate (share of all elements)')
+    for axes in (left, right):
+        axes.grid(color='0.92')
+        axes.set_axisbelow(True)
+        axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=3, fontsize=8, frameon=False)
+    layer_axis.label(left, uses, figure.get_figheight())
+    return figure
+
+
+def histogram(histograms, title=None):
+    """Draws the newest histograms of log2|gx|, a line for each layer: true, and as stored.
+
+    Args:
+        histograms (~chainerlp.extensions.histogram_file.Histograms): What was reported.
+        title (str): As for :func:`scales`.
+
+    Returns:
+        ~matplotlib.figure.Figure: The picture; with one panel if nothing is scaled.
+
+    Raises:
+        ValueError: If there are no histograms.
+    """
+    newest = max(_checked(histograms.iteration))
+    shown = histograms.where(histograms.iteration == newest)
+    uses = list(zip(shown.layer, shown.call.tolist()))
+    shifts = numpy.rint(numpy.log2(shown.total_scale)).astype(int)
+    panels = [('true gradient', shifts)]
+    if shifts.any():
+        panels.append(('as stored, times the total scale', numpy.zeros_like(shifts)))
+    heading = f'{title or "Magnitudes of the layers’ gradients"}, iteration {newest}'
+    figure, all_axes = _canvas(uses, heading, len(panels))
+    all_axes = numpy.atleast_1d(all_axes)
+    norm = colors.LogNorm(_lowest_rate(_shares(shown, shifts)[1], 1e-2), 1)
+    for axes, (subtitle, shift) in zip(all_axes, panels):
+        edges, shares = _shares(shown, shift)
+        shares = numpy.ma.masked_equal(shares, 0)
+        places = numpy.arange(len(uses) + 1) - 0.5
+        mesh = axes.pcolormesh(edges, places, shares, cmap='viridis_r', norm=norm)
+        axes.set_title(subtitle, fontsize=10)
+        _mark_float16(axes, with_nan=shown.nan.any())
+    layer_axis.label(all_axes[0], uses, figure.get_figheight())
+    _colour_bar(figure, mesh, all_axes, 'share of elements (white: none)')
+    return figure
+
+
+def _checked(rows):
+    if len(rows) == 0:
+        raise ValueError('nothing to draw: no rows were reported')
+    return rows
+
+
+def _canvas(uses, title, panels=1):
+    size = (9 if panels == 1 else 11, layer_axis.height(len(uses)))
+    figure = Figure(size, dpi=110, layout='constrained')
+    figure.suptitle(title, fontsize=11)
+    return figure, figure.subplots(1, panels, sharey=True)
+
+
+def _grid(rows, column):
+    """Returns uses, iterations, and an array of them, NaN where something was not reported."""
+    reports = {}
+    for iteration, group in itertools.groupby(_checked(rows), lambda row: row.iteration):
+        reports.setdefault(iteration, []).extend(group)
+    uses = layer_axis.order([(row.layer, row.call) for row in group] for group in reports.values())
+    iterations = numpy.array(sorted(reports))
+    grid = numpy.full((len(uses), len(iterations)), numpy.nan)
+    place = {use: index for index, use in enumerate(uses)}
+    for index, iteration in enumerate(iterations):
+        for row in reports[iteration]:
+            grid[place[row.layer, row.call], index] = getattr(row, column)
+    return uses, iterations, grid
+
+
+def _heat_map(axes, iterations, uses, grid, **colouring):
+    # More columns than pixels would be drawn by chance; the largest of some neighbours is shown.
+    merged = -(-len(iterations) // _MOST_COLUMNS)
+    starts = numpy.arange(0, len(iterations), merged)
+    grid = numpy.ma.masked_invalid(numpy.fmax.reduceat(grid, starts, axis=1))
+    places = numpy.arange(len(uses) + 1) - 0.5
+    mesh = axes.pcolormesh(_edges(iterations[starts]), places, grid, **colouring)
+    axes.patch.set(hatch='////', edgecolor='0.8')  # what was not reported
+    axes.set_xlabel('iteration' if merged == 1 else f'iteration (largest of {merged} reports)')
+    if len(iterations) == 1:
+        axes.set_xticks(iterations)
+    else:
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    layer_axis.label(axes, uses, axes.figure.get_figheight())
+    return mesh
+
+
+def _colour_bar(figure, mesh, axes, label, **options):
+    # Of the same width, and with the same tip, beside few layers and many.
+    inches = figure.get_figheight()
+    sizes = dict(aspect=4 * inches, extendfrac=0.15 / inches)
+    bar = figure.colorbar(mesh, ax=axes, fraction=0.05, **sizes, **options)
+    bar.set_label(label, fontsize=9)
+    return bar
+
+
+def _underflow_colours():
+    palette = matplotlib.colormaps['cividis_r']
+    accepted = palette(numpy.linspace(0.05, 0.35, 128))
+    over = palette(numpy.linspace(0.6, 1, 128))
+    listed = colors.ListedColormap(numpy.concatenate([accepted, over]))
+    return listed.with_extremes(under='white')
+
+
+def _edges(centres):
+    if len(centres) == 1:
+        return numpy.array([centres[0] - 0.5, centres[0] + 0.5])
+    middle = (centres[1:] + centres[:-1]) / 2
+    return numpy.concatenate(
+        [[1.5 * centres[0] - centres[1] / 2], middle, [1.5 * centres[-1] - centres[-2] / 2]]
+    )
+
+
+def _lowest_rate(rates, threshold):
+    """Returns the power of ten from which rates are drawn: T / 100, or the smallest that occurs."""
+    present = rates[rates > 0]
+    smallest = min(present.min(initial=1.0), threshold / 100)
+    return 10 ** numpy.floor(numpy.log10(max(smallest, _SMALLEST_SHARE)))
+
+
+def _widen_to_powers_of_two(axes, values):
+    finite = [v for v in values if 0 < v < numpy.inf]
+    low, high = (numpy.log2(f(finite)) if finite else 0.0 for f in (min, max))
+    axes.set_xlim(2.0 ** (low - 0.5 - (high == low)), 2.0 ** (high + 0.5 + (high == low)))
+
+
+def _shares(histograms, shift):
+    """Returns the edges and the shares of a picture's columns: zeros, below, bins, above."""
+    counts = histograms.counts.copy()
+    below, above = histograms.below.copy(), histograms.above + histograms.nan
+    for line, down in enumerate(shift):
+        moved = numpy.zeros_like(counts[line])
+        targets = numpy.arange(len(moved)) - down
+        inside = (targets >= 0) & (targets < len(moved))
+        moved[targets[inside]] = counts[line, inside]
+        below[line] += counts[line, targets < 0].sum()
+        above[line] += counts[line, targets >= len(moved)].sum()
+        counts[line] = moved
+    gap = numpy.zeros((len(counts), 1))
+    columns = [histograms.zero[:, None], gap, below[:, None], gap, counts, gap, above[:, None]]
+    columns = numpy.concatenate(columns, axis=1)
+    first, last = histogram_file.EXPONENTS[[0, -1]]
+    ends = [first - 10, first - 6, first - 4, first - 1], [last + 1, last + 5]
+    edges = numpy.concatenate([ends[0], histogram_file.EXPONENTS, ends[1]])
+    total = numpy.maximum(columns.sum(axis=1, keepdims=True), 1)
+    return edges, columns / total
+
+
+def _mark_float16(axes, with_nan):
+    first, last = histogram_file.EXPONENTS[[0, -1]]
+    powers = numpy.arange(first + 8, last, 8)
+    ends = ['0', f'≤$2^{{{first}}}$', f'>$2^{{{last}}}$' + ('\nor NaN' if with_nan else '')]
+    labels = [*ends[:2], *(f'$2^{{{power}}}$' for power in powers), ends[2]]
+    axes.set_xticks([first - 8, first - 2, *powers, last + 3], labels, fontsize=8)
+    lost = numpy.log2(formats.FLOAT16.underflow_threshold)
+    axes.axvline(lost, color=_ORANGE, lw=1.2)
+    axes.set_xlabel(f'|gx|; left of the line, at $2^{{{lost:.0f}}}$, float16 rounds to zero')

@@ -1,0 +1,135 @@
+"""Bilinear function whose data gradients are scaled; beside ``chainer.functions.bilinear``.
+
+y = (e1 ⊗ e2) W + e1 V1 + e2 V2 + b. The gradient of e1 is a linear layer's: the product of
+(e2 ⊗ gy | gy) and the transpose of (W | V1), each as a matrix; that of e2 likewise. So it is these
+factors that a policy is shown.
+"""
+
+import math
+
+from chainerlp import rounding
+from chainerlp.functions.scaled_function import DataGradient, ScaledFunction
+
+import numpy
+from chainer import backend
+from chainer.functions.connection.bilinear import BilinearFunction
+from chainer.utils import type_check
+
+
+class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
+    """:class:`ScaledFunction` of e1, e2, W and, optionally, V1, V2 and b.
+
+    The gradients of e1 and e2 are each multiplied by an α of their own. Unlike Chainer's function
+    it takes float16.
+    """
+
+    data_inputs = (0, 1)
+    n_retained = 6
+
+    def check_type_forward(self, in_types):
+        """Checks the inputs as Chainer's function does, which knows float32 only."""
+        if type_check.eval(in_types[0].dtype) != numpy.float16:
+            super().check_type_forward(in_types)
+            return
+        e1, e2, W = in_types[:3]
+        product = type_check.make_variable(numpy.prod, 'prod')
+        type_check.expect(
+            e2.dtype == e1.dtype,
+            e1.ndim >= 2,
+            e2.ndim >= 2,
+            W.ndim == 3,
+            e1.shape[0] == e2.shape[0],
+            product(e1.shape[1:]) == W.shape[0],
+            product(e2.shape[1:]) == W.shape[1],
+        )
+        if type_check.eval(in_types.size()) == 6:
+            V1, V2, b = in_types[3:]
+            type_check.expect(V1.ndim == 2, V2.ndim == 2, b.ndim == 1)
+            for i, V in enumerate((V1, V2)):
+                type_check.expect(V.shape[0] == W.shape[i], V.shape[1] == W.shape[2])
+            type_check.expect(b.shape[0] == W.shape[2])
+
+    def half_output(self, inputs):
+        """Returns y."""
+        e1, e2 = _matrix(inputs[0]), _matrix(inputs[1])
+        W, *rest = (rounding.to_float32(a) for a in inputs[2:])
+        y = _rows(e1, e2).dot(W.reshape(W.shape[0] * W.shape[1], W.shape[2]))
+        if rest:
+            V1, V2, b = rest
+            y += e1.dot(V1)
+            y += e2.dot(V2)
+            y += b
+        return y
+
+    def half_data_gradient(self, index, inputs, gy):
+        """Returns the gradient of e1 or of e2."""
+        return data_gradient(inputs, gy, index)
+
+    def half_parameter_gradient(self, index, inputs, gy):
+        """Returns gW, gV1, gV2 or gb."""
+        if index == 5:
+            return gy.sum(axis=0)
+        if index == 2:
+            e1, e2 = _matrix(inputs[0]), _matrix(inputs[1])
+            return e1.T.dot(_rows(e2, gy)).reshape(inputs[2].shape)
+        return _matrix(inputs[index - 3]).T.dot(gy)
+
+
+def data_gradient(inputs, gy, index=0):
+    """Returns the gradient of e1 (index 0) or of e2 (index 1), before it is scaled and rounded.
+
+    Args:
+        inputs (tuple of :ref:`ndarray`): The function's inputs.
+        gy (:ref:`ndarray`): The gradient of y, in float32.
+        index (int): See above.
+
+    Returns:
+        DataGradient: The gradient, in the shape of the input that it belongs to.
+    """
+    xp = backend.get_array_module(gy)
+    W = rounding.to_float32(inputs[2]).swapaxes(0, index)
+    rows = [_rows(_matrix(inputs[1 - index]), gy)]
+    weights = [W.reshape(len(W), W.shape[1] * W.shape[2])]
+    if len(inputs) == 6:
+        rows.append(gy)
+        weights.append(rounding.to_float32(inputs[3 + index]))
+    rows, weights = xp.concatenate(rows, axis=1), xp.concatenate(weights, axis=1)
+    gradient = rows.dot(weights.T).reshape(inputs[index].shape)
+    return DataGradient(gradient, rows, weights.T, weights.shape[1])
+
+
+def _matrix(array):
+    return rounding.to_float32(array).reshape(len(array), math.prod(array.shape[1:]))
+
+
+def _rows(a, b):
+    """Returns the outer product of each row of a with the same row of b, as a row."""
+    return (a[:, :, None] * b[:, None, :]).reshape(len(a), a.shape[1] * b.shape[1])
+
+
+def scaled_bilinear(e1, e2, W, V1=None, V2=None, b=None, layer_scale=None):
+    """Bilinear function whose data gradients are scaled.
+
+    Args:
+        e1 (:class:`~chainer.Variable` or :ref:`ndarray`): Left input, a batch of vectors.
+        e2 (:class:`~chainer.Variable` or :ref:`ndarray`): Right input.
+        W (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape (left, right, out).
+        V1 (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape (left, out), or ``None``.
+        V2 (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape (right, out), or
+            ``None``.
+        b (:class:`~chainer.Variable` or :ref:`ndarray`): Bias of shape (out,), or ``None``.
+        layer_scale (LayerScale): What chooses the scales; ``None`` scales nothing.
+
+    Returns:
+        ~chainer.Variable: Output of shape (batch, out).
+
+    Raises:
+        ValueError: If some of V1, V2 and b are given and others are not.
+    """
+    linear = (V1, V2, b)
+    given = [name for name, value in zip(('V1', 'V2', 'b'), linear) if value is not None]
+    if len(given) not in (0, 3):
+        raise ValueError(f'V1, V2 and b are given all or none, not {" and ".join(given)} alone')
+    inputs = (e1, e2, W) + (linear if given else ())
+    (y,) = ScaledBilinearFunction(layer_scale=layer_scale).apply(inputs)
+    return y

@@ -1,0 +1,22 @@
+"""The loss and the metric of a classifier, the same for every dtype and every way of scaling.
+
+Logits are cast to float32 first: a softmax in float16 would be off before any gradient is. On the
+way back that cast rounds the gradient to float16, once, before the last layer sees it. What is lost
+there no layer's scale can bring back, only the scale of the loss: Chainer's loss scale, or the
+``initial_scale`` of layer-wise scaling, which is 1 by default as in unscaled training. It belongs
+to no layer and so is in no method's underflow rate.
+"""
+
+import chainerlp  # noqa: F401 -- it lets Chainer be imported
+
+from chainer import functions
+
+
+def loss(logits, classes):
+    """Returns the mean softmax cross entropy of a batch, in float32."""
+    return functions.softmax_cross_entropy(functions.cast(logits, 'float32'), classes)
+
+
+def accuracy(logits, classes):
+    """Returns the share of a batch that is classified rightly, in float32."""
+    return functions.accuracy(functions.cast(logits, 'float32'), classes)

@@ -1,0 +1,29 @@
+"""Chainer's devices, by name."""
+
+import chainerlp  # noqa: F401 -- it lets Chainer be imported
+from experiments.errors import ConfigError
+
+import chainer
+
+
+def get(specifier):
+    """Returns a device, and makes sure that it can be used.
+
+    Args:
+        specifier (str): Such as ``@numpy`` or ``@cupy:0``.
+
+    Returns:
+        ~chainer.backend.Device: The device.
+
+    Raises:
+        ConfigError: If there is no such device here.
+    """
+    try:
+        device = chainer.get_device(specifier)
+        device.use()
+    except Exception as error:  # Chainer's, CuPy's or the driver's
+        reason = ' '.join(str(error).split())
+        raise ConfigError(
+            f'--device {specifier}: {reason}; allowed: @numpy, or @cupy:0 with CuPy and a GPU'
+        ) from None
+    return device

@@ -1,0 +1,35 @@
+"""A small convolutional network for images."""
+
+import chainerlp  # noqa: F401 -- it lets Chainer be imported
+
+import chainer
+from chainer import functions, links
+
+
+class SmallCNN(chainer.Chain):
+    """Three 3×3 convolutions with ReLU, the last two of stride 2, and a linear classifier.
+
+    It computes in the dtype that Chainer is configured for when it is built.
+
+    Args:
+        in_channels (int): Channels of the images.
+        classes (int): Number of classes.
+        channels (tuple of int): Output channels of the convolutions.
+    """
+
+    def __init__(self, in_channels, classes, channels=(32, 64, 64)):
+        super().__init__()
+        first, second, third = channels
+        he = chainer.initializers.HeNormal()
+        with self.init_scope():
+            self.conv1 = links.Convolution2D(in_channels, first, 3, pad=1, initialW=he)
+            self.conv2 = links.Convolution2D(first, second, 3, 2, pad=1, initialW=he)
+            self.conv3 = links.Convolution2D(second, third, 3, 2, pad=1, initialW=he)
+            self.fc = links.Linear(None, classes, initialW=he)
+
+    def forward(self, x):
+        """Returns the logits of a batch of images (n, channels, h, w)."""
+        h = functions.relu(self.conv1(x))
+        h = functions.relu(self.conv2(h))
+        h = functions.relu(self.conv3(h))
+        return self.fc(h)

@@ -1,0 +1,147 @@
+"""What a run left in its folder, whole, half-finished or broken."""
+
+import dataclasses
+import json
+import os
+from typing import Optional
+
+from chainerlp.extensions import scales_file
+from experiments import underflow
+from experiments.errors import ReportError
+from experiments.underflow import Underflow
+
+import yaml
+
+_MARK = 'config.yaml'
+_DEPTH = 3
+
+
+@dataclasses.dataclass
+class RunFolder:
+    """A run as its folder tells it.
+
+    Attributes:
+        path (str): The folder.
+        config (dict): The resolved config; empty if it cannot be read.
+        log (list of dict): Chainer's log; empty if there is none.
+        scales (list): What ScaleReport wrote; empty if it wrote nothing.
+        underflow (~experiments.underflow.Underflow): Its means.
+        result (dict): How the run ended; empty while it has not.
+        problem (str): Why it is not whole, or ``None``.
+    """
+
+    path: str
+    config: dict = dataclasses.field(default_factory=dict)
+    log: list = dataclasses.field(default_factory=list)
+    scales: list = dataclasses.field(default_factory=list)
+    underflow: Underflow = Underflow()
+    result: dict = dataclasses.field(default_factory=dict)
+    problem: Optional[str] = None
+
+    @property
+    def name(self):
+        """str: The experiment's name and the run's."""
+        parts = os.path.normpath(self.path).split(os.sep)
+        return '/'.join(parts[-2:])
+
+    def last(self, key):
+        """Returns the last value of a key in the log, or ``None``."""
+        values = [entry[key] for entry in self.log if key in entry]
+        return values[-1] if values else None
+
+    @property
+    def seconds_per_iteration(self):
+        """float: Time of an iteration, evaluations and measurements included, or ``None``."""
+        iterations = self.last('iteration')
+        return self.last('elapsed_time') / iterations if iterations else None
+
+
+def find(paths):
+    """Finds the folders of runs.
+
+    Args:
+        paths (list of str): Folders of runs, or folders that hold some, up to three levels down.
+
+    Returns:
+        list of str: The folders, each once, in the order given.
+
+    Raises:
+        ReportError: If a path is no folder, or holds no run.
+    """
+    found = {}
+    for path in paths:
+        if not os.path.isdir(path):
+            raise ReportError(f'{path}: no such folder; allowed: folders of runs, such as results')
+        below = [folder for folder in _folders(path, _DEPTH) if _is_run(folder)]
+        if not below:
+            raise ReportError(f'{path}: no run in it; a run is a folder with a {_MARK}')
+        found.update(dict.fromkeys(map(os.path.normpath, below)))
+    return list(found)
+
+
+def read(path):
+    """Reads a run's folder; what is missing or damaged is named in ``problem``.
+
+    Args:
+        path (str): The folder.
+
+    Returns:
+        RunFolder: What is there.
+    """
+    run = RunFolder(path)
+    problems = []
+    for attribute, filename, reader in (
+        ('config', _MARK, _yaml),
+        ('log', 'log', _json),
+        ('scales', 'scales.csv', scales_file.read),
+        ('underflow', 'scales.csv', underflow.read),
+        ('result', 'result.json', _json),
+    ):
+        file = os.path.join(path, filename)
+        try:
+            setattr(run, attribute, reader(file))
+        except FileNotFoundError:
+            if filename == 'log':
+                problems.append('no log yet')
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            problems.append(f'{filename} is damaged ({" ".join(str(error).split())[:80]})')
+    run.problem = _problem(run, problems)
+    return run
+
+
+def _problem(run, problems):
+    error = os.path.join(run.path, 'error.txt')
+    if os.path.exists(error):
+        with open(error, encoding='utf-8', errors='replace') as file:
+            lines = file.read().split('\n')
+        reason = next((line for line in reversed(lines) if line.strip()), 'no reason given')
+        problems = [f'failed: {reason}', *problems]
+    elif not run.result:
+        iterations = run.last('iteration') or 0
+        problems = [f'not finished; the log ends at iteration {iterations}', *problems]
+    return '; '.join(problems) or None
+
+
+def _folders(path, depth):
+    yield path
+    if depth and not _is_run(path):
+        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+            if entry.is_dir():
+                yield from _folders(entry.path, depth - 1)
+
+
+def _is_run(path):
+    return os.path.isfile(os.path.join(path, _MARK))
+
+
+def _yaml(path):
+    with open(path, encoding='utf-8') as file:
+        content = yaml.safe_load(file)
+    if not isinstance(content, dict):
+        raise ValueError('no mapping')
+    return content
+
+
+def _json(path):
+    with open(path, encoding='utf-8') as file:
+        return json.load(file)

@@ -1,0 +1,43 @@
+"""What chainerlp is and needs. Chainer has to be installed first: README.md, "Install", says how.
+
+A range begins with the oldest version that the tests were run with, and ends before the next major
+one. The newest that they were run with: NumPy 2.5.5, CuPy 14.2.0, mpi4py 4.1.2, pydantic 2.14.3,
+PyYAML 6.0.3, tqdm 4.70.1, scikit-learn 1.9.1, matplotlib 3.11.2, pillow 13.0.0, pytest 9.2.0,
+hypothesis 6.170.15, ml_dtypes 0.6.0, scipy 1.18.1. (CuPy and mpi4py: imported, with Chainer.)
+"""
+
+from setuptools import find_packages, setup
+
+setup(
+    name='chainerlp',
+    version='0.1.0',
+    description='Layer-wise adaptive loss scaling for mixed precision training in Chainer',
+    python_requires='>=3.9',
+    packages=find_packages(include=['chainerlp', 'chainerlp.*']),
+    install_requires=[
+        'chainer==7.8.1',
+        'numpy>=1.26.4,<3',
+    ],
+    extras_require={
+        'cuda12x': ['cupy-cuda12x>=13.6,<15'],
+        'cuda13x': ['cupy-cuda13x>=14.2,<15'],
+        'mpi': ['mpi4py>=4.1,<5'],
+        'experiments': [
+            'pydantic>=2.9,<3',
+            'PyYAML>=6.0.1,<7',
+            'tqdm>=4.66,<5',
+            'scikit-learn>=1.4,<2',
+            'matplotlib>=3.9,<4',
+            'pillow>=10.4,<14',
+            'threadpoolctl>=3.5,<4',
+            'markdown>=3.6,<4',
+        ],
+        'test': [
+            'pytest>=8.2,<10',
+            'hypothesis>=6.100,<7',
+            'ml_dtypes>=0.4,<1',
+            'scipy>=1.13,<2',
+            'ruff==0.17.6',  # one version: a rule that a later one adds must not fail the tests
+        ],
+    },
+)
