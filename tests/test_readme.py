@@ -32,6 +32,8 @@ def test_the_python_that_it_shows_runs_in_the_order_shown(tmp_path):
     assert done.returncode == 0, done.stderr
     assert '0 updates skipped' in done.stdout
     assert (tmp_path / 'result' / 'scales.csv').read_text().startswith('iteration,layer,call,scale')
+    for name in re.findall(r'`([a-z]+\.(?:png|npz))`', README):
+        assert (tmp_path / 'result' / name).stat().st_size > 0, name
 
 
 def test_every_make_target_that_it_shows_is_there():
@@ -45,11 +47,13 @@ def test_every_make_target_that_it_shows_is_there():
 def test_every_experiment_that_it_shows_starts(tmp_path):
     shown = [c.split()[1:] for c in commands() if c.startswith('python -m experiments')]
     shown += [c.split()[1:] for c in re.findall(r'`(python -m experiments [^`]*)`', README)]
+    shown.sort(key=lambda arguments: 'report' in arguments)  # it needs what the others leave
     assert shown
     for arguments in shown:
         if any(part.endswith('.yaml') for part in arguments):
             short = ['-o', 'train.epochs=1', '-o', 'sweep.seeds=[0]', '--out', str(tmp_path)]
             arguments = [*arguments, *short, '--quiet']
+        arguments = [str(tmp_path) if part == 'RESULTS' else part for part in arguments]
         done = subprocess.run(
             [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True
         )
