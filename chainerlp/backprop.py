@@ -240,6 +240,7 @@ def _step(function, indexes, arrived, backoff):
             elif isinstance(function, Forget):
                 pairs = _recompute_backward(function, indexes, grad_outputs, scale, backoff)
             else:
+                function.total_scale = scale  # for who looks at layers that are not scaled
                 pairs = [(g, scale) for g in _plain_backward(function, indexes, grad_outputs)]
         pairs = [
             (index, _Gradient(*pair))

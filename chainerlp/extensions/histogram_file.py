@@ -1,6 +1,7 @@
 """The npz file of ``ScaleReport(histogram=True)``: counts of log2|gx| of each layer, over time."""
 
 import dataclasses
+import io
 import os
 import zipfile
 
@@ -108,9 +109,12 @@ def write(path, histograms):
     number = {path: index for index, path in enumerate(dict.fromkeys(histograms.layer))}
     arrays['layer'] = numpy.array([number[path] for path in histograms.layer], numpy.int64)
     arrays['layers'] = numpy.array(list(number), numpy.str_)
-    with replacing(path) as unfinished:
-        # Not compressed: it is written anew at every report.
-        numpy.savez(unfinished, exponents=EXPONENTS, **arrays)
+    # Not compressed: it is written anew at every report. In memory first: an archive that meets a
+    # full disk by itself is left half open.
+    content = io.BytesIO()
+    numpy.savez(content, exponents=EXPONENTS, **arrays)
+    with replacing(path) as unfinished, open(unfinished, 'wb') as file:
+        file.write(content.getbuffer())
 
 
 def read(path):

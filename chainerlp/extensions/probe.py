@@ -7,7 +7,7 @@ import chainer
 
 
 class Probe(chainer.FunctionHook):
-    """Looks at the data gradients of linear and convolution functions in one backward pass.
+    """Looks at the data gradients of a model's layers in one backward pass.
 
     It can be attached to converted and unconverted links alike, and changes nothing.
 
@@ -53,9 +53,17 @@ class Probe(chainer.FunctionHook):
         """
         # What a layer sees last in the backward pass was used first in the forward pass.
         in_order = sorted(reversed(self._seen), key=lambda entry: entry[0].rank)
-        calls = {}
-        entries = []
-        for _, path, value in in_order:
-            call = calls[path] = calls.get(path, -1) + 1
-            entries.append((path, call, value))
-        return entries
+        calls = _calls(in_order)
+        return [(path, call, value) for (_, path, value), call in zip(in_order, calls)]
+
+
+def _calls(in_order):
+    """Numbers the uses of each layer, as the backward pass does where a function tells its turn."""
+    uses = {}
+    for position, (function, path, _) in enumerate(in_order):
+        uses.setdefault(path, []).append((getattr(function, 'serial', position), position))
+    calls = [0] * len(in_order)
+    for turns in uses.values():
+        for call, (_, position) in enumerate(sorted(turns)):
+            calls[position] = call
+    return calls

@@ -493,3 +493,30 @@ def test_several_optimizers_have_their_names_before_the_paths(tmp_path):
     trainer.run()
     layers = {row['layer'] for row in rows_of(tmp_path)}
     assert {'/a/predictor/fc', '/b/predictor/fc'} < layers and len(layers) == 6
+
+
+class OwnForward(L.Linear):
+    """A user's layer, which conversion leaves alone."""
+
+    def forward(self, x):
+        return F.linear(x, self.W, self.b)
+
+
+def test_a_layer_that_is_not_scaled_reports_the_total_scale_that_passes_through_it(tmp_path):
+    numpy.random.seed(0)
+    with chainer.using_config('dtype', chainer.mixed16):
+        net = chainer.Sequential(L.Linear(6, 6), OwnForward(6, 6), L.Linear(6, 3))
+        x = numpy.random.standard_normal((8, 6)).astype(numpy.float16)
+    optimizer = chainerlp.AdaptiveLossScaling(optimizers.SGD(), policies.Fixed(8))
+    with pytest.warns(RuntimeWarning, match='OwnForward'):
+        optimizer.setup(net)
+    iterator = chainer.iterators.SerialIterator(list(x), 8)
+    updater = training.updaters.StandardUpdater(
+        iterator, optimizer, loss_func=lambda batch: F.sum(net(batch))
+    )
+    trainer = training.Trainer(updater, (1, 'iteration'), out=str(tmp_path))
+    trainer.extend(ScaleReport(trigger=(1, 'iteration')))
+    trainer.run()
+    rows = {row['layer']: row for row in rows_of(tmp_path)}
+    assert float(rows['/1']['scale']) == 1 and float(rows['/1']['total_scale']) == 8
+    assert float(rows['/2']['total_scale']) == 8
