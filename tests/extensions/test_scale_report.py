@@ -505,14 +505,14 @@ class OwnForward(L.Linear):
 def test_a_layer_that_is_not_scaled_reports_the_total_scale_that_passes_through_it(tmp_path):
     numpy.random.seed(0)
     with chainer.using_config('dtype', chainer.mixed16):
-        net = chainer.Sequential(L.Linear(6, 6), OwnForward(6, 6), L.Linear(6, 3))
+        layers = chainer.ChainList(L.Linear(6, 6), OwnForward(6, 6), L.Linear(6, 3))
         x = numpy.random.standard_normal((8, 6)).astype(numpy.float16)
     optimizer = chainerlp.AdaptiveLossScaling(optimizers.SGD(), policies.Fixed(8))
     with pytest.warns(RuntimeWarning, match='OwnForward'):
-        optimizer.setup(net)
+        optimizer.setup(layers)
     iterator = chainer.iterators.SerialIterator(list(x), 8)
     updater = training.updaters.StandardUpdater(
-        iterator, optimizer, loss_func=lambda batch: F.sum(net(batch))
+        iterator, optimizer, loss_func=lambda x: F.sum(layers[2](layers[1](layers[0](x))))
     )
     trainer = training.Trainer(updater, (1, 'iteration'), out=str(tmp_path))
     trainer.extend(ScaleReport(trigger=(1, 'iteration')))
