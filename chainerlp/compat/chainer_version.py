@@ -7,7 +7,10 @@ import runpy
 import sys
 
 NEEDED = '7.8.1'
-INSTALL = f'pip install "setuptools<81" wheel && pip install --no-build-isolation chainer=={NEEDED}'
+INSTALL = (
+    'pip install --upgrade "setuptools<81" wheel'
+    f' && pip install --no-build-isolation chainer=={NEEDED}'
+)
 
 
 def require():

@@ -7,7 +7,10 @@ from chainerlp.compat import chainer_version
 import chainer
 import pytest
 
-INSTALL = 'pip install "setuptools<81" wheel && pip install --no-build-isolation chainer==7.8.1'
+INSTALL = (
+    'pip install --upgrade "setuptools<81" wheel'
+    ' && pip install --no-build-isolation chainer==7.8.1'
+)
 
 
 def test_the_installed_chainer_will_do():
