@@ -89,15 +89,20 @@ def _report(arguments):
     return 0
 
 
+def _say(text):
+    print(text, file=sys.stderr)
+
+
 def _benchmark(arguments):
-    from experiments import benchmark
+    from experiments import benchmark, report_benchmark
 
     import threadpoolctl
 
     with threadpoolctl.threadpool_limits(arguments.threads, user_api='blas'):
-        rows = benchmark.run(
-            arguments.model, arguments.turns, lambda text: print(text, file=sys.stderr)
-        )
+        if arguments.model == 'report':
+            print(report_benchmark.render(report_benchmark.run(arguments.turns, _say)))
+            return 0
+        rows = benchmark.run(arguments.model, arguments.turns, _say)
     print(benchmark.render(arguments.model, rows))
     path = os.path.join(arguments.out, f'benchmark-{arguments.model}.json')
     benchmark.save(path, arguments.model, rows)
@@ -147,7 +152,12 @@ def _add_report(commands):
 def _add_benchmark(commands):
     what = 'time a training iteration with every way of scaling, side by side'
     sub = commands.add_parser('benchmark', help=what, description=what, epilog=_EPILOG)
-    sub.add_argument('--model', choices=('cnn', 'mlp'), default='cnn', help='(%(default)s)')
+    sub.add_argument(
+        '--model',
+        choices=('cnn', 'mlp', 'report'),
+        default='cnn',
+        help='what is trained; report: what ScaleReport costs (%(default)s)',
+    )
     sub.add_argument(
         '--turns', type=_positive, default=9, metavar='N', help='timed iterations (%(default)s)'
     )
