@@ -50,6 +50,7 @@ test-mpi: env  ## run the tests with several workers; installs OpenMPI (Debian's
 
 lint: env  ## check the style
 	$(PY) -m ruff check
+	$(PY) -m ruff format --check
 
 clean:  ## remove the environments and what tools left behind; results stay
 	rm -rf .venv .venv-numpy1 build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

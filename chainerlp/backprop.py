@@ -11,7 +11,7 @@ import heapq
 import traceback
 
 from chainerlp import joins
-from chainerlp.functions import ScaledFunction
+from chainerlp.functions import ScaledFunction, has_data_gradient
 
 import chainer
 import numpy
@@ -50,13 +50,18 @@ def backward(loss, initial_scale=1.0, retain_grad=False, backoff=1.0, enable_dou
     scale = initial_scale * backoff
     gradient = _initial_gradient(loss, scale)
     loss.grad_var = None
-    _number_calls([loss])
+    uses = collections.Counter()
+    _number_calls([loss], uses)
 
     def step(function, indexes, outputs, arrived):
         if retain_grad:
             for y, output_gradient in zip(outputs, arrived):
                 _store(y, output_gradient)
-        return _step(function, indexes, arrived, backoff)
+        return _step(function, indexes, arrived, backoff, run_inside)
+
+    def run_inside(outputs, roots, inputs):
+        _number_calls(outputs, uses)
+        _run(roots, step, _accumulate)
 
     _run([(loss.node, gradient)], step, _accumulate)
 
@@ -79,7 +84,14 @@ def gradients_at_first_layers(loss, initial_scale):
         if isinstance(function, ScaledFunction):
             arrays.append(arrived[0].variable.array)
             return []
-        return _step(function, indexes, arrived, backoff=1.0)
+        return _step(function, indexes, arrived, 1.0, run_inside)
+
+    def run_inside(outputs, roots, inputs):
+        def accumulate(leaf, gradients):
+            if leaf in inputs:
+                _accumulate(leaf, gradients)
+
+        _run(roots, step, accumulate)
 
     root = (loss.node, _initial_gradient(loss, initial_scale))
     _run([root], step, lambda leaf, gradients: None)
@@ -119,8 +131,14 @@ def _initial_gradient(loss, scale):
     return _Gradient(chainer.as_variable(joins.rescale(gradient, 1.0, scale)), scale)
 
 
-def _number_calls(outputs):
-    """Tells each scaled function which use of its layer it is, in the order of the forward pass."""
+def _number_calls(outputs, uses):
+    """Tells each scaled function which use of its layer it is, in the order of the forward pass.
+
+    Args:
+        outputs (list of ~chainer.Variable): The ends of the graph.
+        uses (collections.Counter): How often each layer was used in this pass before: what is
+            recomputed counts on from there.
+    """
     by_layer = collections.defaultdict(list)
     functions = [y.creator_node for y in outputs]
     seen = set()
@@ -132,9 +150,10 @@ def _number_calls(outputs):
         functions.extend(x.creator_node for x in function.inputs)
         if isinstance(function, ScaledFunction):
             by_layer[id(function.layer_scale)].append(function)
-    for uses in by_layer.values():
-        for call, function in enumerate(sorted(uses, key=lambda use: use.serial)):
-            function.call = call
+    for layer, functions in by_layer.items():
+        for function in sorted(functions, key=lambda use: use.serial):
+            function.call = uses[layer]
+            uses[layer] += 1
 
 
 class _Agenda:
@@ -224,8 +243,12 @@ def _store(node, gradient):
         holder._loss_scale = gradient.scale
 
 
-def _step(function, indexes, arrived, backoff):
-    """Runs one function backward; returns pairs of input index and gradient."""
+def _step(function, indexes, arrived, backoff, run_inside):
+    """Runs one function backward; returns pairs of input index and gradient.
+
+    ``run_inside`` goes on inside ``F.forget``: takes the outputs that were computed anew, the roots
+    as :func:`_run` does, and the set of nodes whose gradients are wanted.
+    """
     in_data = tuple(x.data for x in function.inputs)
     grad_arrays = [None if g is None else g.variable.array for g in arrived]
     with chainer.using_device(backend.get_device_from_array(*in_data, *grad_arrays)):
@@ -238,9 +261,10 @@ def _step(function, indexes, arrived, backoff):
             if isinstance(function, ScaledFunction):
                 pairs = function.backward_scaled(indexes, grad_outputs, scale, backoff)
             elif isinstance(function, Forget):
-                pairs = _recompute_backward(function, indexes, grad_outputs, scale, backoff)
+                pairs = _recompute_backward(function, indexes, grad_outputs, scale, run_inside)
             else:
-                function.total_scale = scale  # for who looks at layers that are not scaled
+                if has_data_gradient(function):  # for who looks at layers that are not scaled
+                    function.total_scale = scale
                 pairs = [(g, scale) for g in _plain_backward(function, indexes, grad_outputs)]
         pairs = [
             (index, _Gradient(*pair))
@@ -288,7 +312,7 @@ def _plain_backward(function, indexes, grad_outputs):
     return gradients
 
 
-def _recompute_backward(function, indexes, grad_outputs, scale, backoff):
+def _recompute_backward(function, indexes, grad_outputs, scale, run_inside):
     """Runs ``F.forget`` backward: what Chainer's does, with scales inside as well.
 
     Chainer's runs a plain backward pass inside, which would also leave the parameters that it
@@ -299,12 +323,7 @@ def _recompute_backward(function, indexes, grad_outputs, scale, backoff):
         outputs = function.func(*inputs)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     roots = [(y.node, _Gradient(g, scale)) for y, g in zip(outputs, grad_outputs) if g is not None]
-    _number_calls(outputs)
-
-    def step(function, indexes, outputs, arrived):
-        return _step(function, indexes, arrived, backoff)
-
-    _run(roots, step, _accumulate)
+    run_inside(outputs, roots, {x.node for x in inputs})
     return [(inputs[i].grad_var, inputs[i]._loss_scale) for i in indexes]
 
 

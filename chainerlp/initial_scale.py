@@ -26,7 +26,8 @@ def find(loss, largest=numpy.inf):
 
     Returns:
         float: The largest power of two at which the largest float16 gradient that arrives at a
-        scaled layer stays under 65504 / 2^4; 1 if none arrives, or only zeros do.
+        scaled layer stays under 65504 / 2^4; 1 if none arrives, or only zeros do; ``None`` if what
+        arrives is not finite at any scale.
     """
     bound = _LARGEST_FOR_HALF if loss.dtype == numpy.float16 else _LARGEST
     scale = float(kernels.floor_power_of_two(numpy.float64(min(bound, largest))))
@@ -34,7 +35,9 @@ def find(loss, largest=numpy.inf):
     while not numpy.isfinite(magnitude) and scale > _HALF.smallest_subnormal:
         scale /= 2.0**_MARGIN
         magnitude = _largest_arriving(loss, scale)
-    if not numpy.isfinite(magnitude) or magnitude == 0:
+    if not numpy.isfinite(magnitude):
+        return None
+    if magnitude == 0:
         return 1.0
     fits = kernels.floor_power_of_two(numpy.float64(_HALF.largest / 2.0**_MARGIN / magnitude))
     return min(scale, scale * float(fits))

@@ -6,14 +6,15 @@ Statistics are accumulated in float32, as design, section 1, asks; the few opera
 into a scale are done in float64, where a product of maxima is exact, so that CPU and GPU agree.
 """
 
-from chainerlp import rounding
+from chainerlp import formats, rounding
 
 import numpy
 from chainer import backend
 
-_EXPONENT_FIELD = 256  # values of float32's exponent field
-_EXPONENT_BIAS = 127
-_MANTISSA_BITS = 23
+_SINGLE = formats.FLOAT32
+_EXPONENT_FIELD = 2**_SINGLE.exponent_bits  # how many values it has
+_EXPONENT_BIAS = _SINGLE.bias
+_MANTISSA_BITS = _SINGLE.mantissa_bits
 _SUMMED_AT_ONCE = 1 << 13
 
 

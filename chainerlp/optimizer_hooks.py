@@ -61,16 +61,13 @@ class GradientClipping(optimizer_hooks.GradientClipping):
         with chainer.using_device(params[0].device):
             xp = params[0].xp
             norm = xp.sqrt(sum(_square_norm(backprop.unscaled_grad(param)) for param in params))
-            rate = xp.minimum(self.threshold / xp.maximum(norm, _SMALLEST), 1)
+            rate = self.threshold / xp.maximum(norm, self.threshold)
             rate = float(rate) if xp is numpy else rate
             for param in params:
                 if param._loss_scale is None:
                     param.grad *= rate
                 else:
                     param._loss_scale = param._loss_scale / rate
-
-
-_SMALLEST = numpy.finfo(numpy.float32).tiny  # instead of dividing by a norm of zero
 
 
 def _square_norm(gradient):

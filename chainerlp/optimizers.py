@@ -46,8 +46,8 @@ class AdaptiveLossScaling:
         policy: How a layer's scale is chosen, one of :mod:`chainerlp.policies`; the paper's
             :class:`~chainerlp.policies.Adaptive` by default.
         initial_scale (float or str): What the gradient of the loss is multiplied by. ``'auto'``
-            finds it in the first backward pass: the largest at which nothing overflows before the
-            first layer is there to choose a scale.
+            finds it in the first backward pass whose gradients are finite: the largest at which
+            nothing overflows before the first layer is there to choose a scale.
         scale_weights (bool): Whether weight gradients get scales of their own; ``None`` leaves it
             to the policy.
 
@@ -71,7 +71,8 @@ class AdaptiveLossScaling:
                 'AdaptiveLossScaling wraps no optimizer with double buffering: its gradients belong'
                 ' to the update before; leave out double_buffering=True'
             )
-        if not isinstance(innermost, chainer.GradientMethod):
+        is_wrapped = isinstance(optimizer, AdaptiveLossScaling)
+        if is_wrapped or not isinstance(innermost, chainer.GradientMethod):
             kind = type(optimizer).__name__
             raise TypeError(f'AdaptiveLossScaling wraps a chainer.GradientMethod, not {kind}')
         if optimizer._loss_scale is not None:
@@ -223,7 +224,7 @@ class AdaptiveLossScaling:
         self._loss_is_finite = kernels.all_finite(loss.array)
         if self.initial_scale == 'auto' and bool(self._loss_is_finite):
             largest = getattr(self.policy, 'max_total_scale', numpy.inf)
-            self.initial_scale = initial_scale.find(loss, largest)
+            self.initial_scale = initial_scale.find(loss, largest) or 'auto'
         scale = 1.0 if self.initial_scale == 'auto' else self.initial_scale
         backprop.backward(loss, scale, backoff=self.recovery.backoff, **kwargs)
 
@@ -257,7 +258,11 @@ class AdaptiveLossScaling:
         for param in self.target.params():
             if param.grad is not None and param.grad.dtype != numpy.float16:
                 if param._loss_scale is not None:
-                    param.grad /= param._loss_scale
+                    # Not in place: the array may be another parameter's gradient too (p + q), or
+                    # a read-only view (of a sum).
+                    true = param.grad.copy()
+                    true /= param._loss_scale
+                    param.grad = true
                     param._loss_scale = None
 
     def serialize(self, serializer):
@@ -276,6 +281,14 @@ class AdaptiveLossScaling:
                 RuntimeWarning,
                 stacklevel=2,
             )
+            self._begin_anew()
+
+    def _begin_anew(self):
+        for _, layer_scale in self._layer_scales():
+            layer_scale.forget()
+        for param in self.target.params():
+            if param.update_rule is not None:
+                param.update_rule._fp32_param = None
 
     def _serialize_own(self, serializer):
         self.recovery.serialize(serializer)
@@ -315,7 +328,9 @@ def _serialize_master(serializer, path, param):
     rule = param.update_rule
     if isinstance(serializer, chainer.Deserializer):
         array = serializer(path, None)
-        if array.size > 0:
+        if array is None or array.size == 0:
+            rule._fp32_param = None  # is made anew: one of later than the snapshot would undo it
+        else:
             array = param.device.send(array)
             rule._fp32_param = chainer.Parameter(array, name=param.name)
     else:

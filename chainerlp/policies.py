@@ -135,7 +135,8 @@ class Adaptive(_Bounds, _Threshold):
         max_scale (float): Largest α; the authors ran with 16, 128 and 65504.
         max_total_scale (float): Largest product of all α down to a layer.
         power_of_two (bool): Round α down to a power of two, so that multiplying by it is exact.
-        interval (int): α is chosen anew every so many iterations and kept in between.
+        interval (int): α is chosen anew every so many backward passes (iterations, unless gradients
+            accumulate over several) and kept in between.
         format (str): The format that gx is rounded to, see :mod:`chainerlp.formats`.
     """
 

@@ -10,8 +10,11 @@ class Recovery:
     """Counts skipped updates, and decides by how much gradients are kept smaller.
 
     A first overflow leads to fresh scales only. If the next update overflows too, ``backoff`` is
-    halved, and again for every further one; it is doubled after every 200 clean updates, up to 1. A
-    loss that is not finite is no matter of scales and leaves it as it is. Design, section 4.
+    halved, and again for every further one. The first clean update after that leads to a try at
+    full size, since it may have been the data that was bad, for long enough to take gradients out
+    of float16. If that overflows, gradients go back to the size at which they were clean, and
+    ``backoff`` is doubled after every 200 clean updates, up to 1. A loss that is not finite is no
+    matter of scales and leaves it as it is. Design, section 4.
 
     Attributes:
         skipped (int): Number of updates that were skipped.
@@ -23,20 +26,30 @@ class Recovery:
         self.backoff = 1.0
         self._clean = 0
         self._just_overflowed = False
+        self._refuge = 1.0  # where a try at full size goes back to; 1 when there is none to make
 
     def note_clean(self):
         """Takes note of an update whose gradients were all finite."""
         self._just_overflowed = False
         self._clean += 1
-        if self._clean % _GROWTH_INTERVAL == 0:
+        if self._is_trying():
+            self._refuge = 1.0
+        elif self.backoff < self._refuge == 1.0:
+            self._refuge, self.backoff = self.backoff, 1.0
+        elif self._clean % _GROWTH_INTERVAL == 0:
             self.backoff = min(1.0, self.backoff * 2)
+            if self.backoff == 1.0:
+                self._refuge = 1.0
 
     def note_overflow(self, loss_is_finite):
         """Takes note of an update whose gradients were not all finite."""
         self.skipped += 1
         self._clean = 0
-        if self._just_overflowed and loss_is_finite:
-            self.backoff = max(self.backoff / 2, _SMALLEST_BACKOFF)
+        if loss_is_finite:
+            if self._is_trying():
+                self.backoff = self._refuge
+            elif self._just_overflowed:
+                self.backoff = max(self.backoff / 2, _SMALLEST_BACKOFF)
         self._just_overflowed = loss_is_finite
 
     def serialize(self, serializer):
@@ -45,3 +58,7 @@ class Recovery:
         self.backoff = float(serializer('backoff', self.backoff))
         self._clean = int(serializer('clean', self._clean))
         self._just_overflowed = bool(serializer('just_overflowed', self._just_overflowed))
+        self._refuge = float(serializer('refuge', self._refuge))
+
+    def _is_trying(self):
+        return self._refuge < self.backoff == 1.0

@@ -62,21 +62,26 @@ def _sweep(arguments):
 
 def _run(arguments, config, runs, summary_path=None):
     # Here and not at the top: Chainer takes a second to import, and an error is shown before that.
-    from experiments import devices, progress, sweep, table
+    from experiments import devices, progress, sweep, table, workers
 
     import threadpoolctl
 
     device = devices.get(arguments.device)
+    communicator = workers.communicator(device)
+    device = workers.own_device(device, communicator)
+    is_first = workers.is_first(communicator)
     folder = os.path.join(arguments.out, config.name)
-    quiet = arguments.quiet or not sys.stderr.isatty()
+    quiet = arguments.quiet or not sys.stderr.isatty() or not is_first
     shown = (progress.Lines if quiet else progress.Bars)(len(runs))
     results = []
     try:
         with threadpoolctl.threadpool_limits(arguments.threads, user_api='blas'):
-            for result in sweep.execute(runs, folder, device, shown, summary_path):
+            for result in sweep.execute(runs, folder, device, shown, summary_path, communicator):
                 results.append(result)
     except KeyboardInterrupt:
         return _complain(f'interrupted; {len(results)} of {len(runs)} runs are in {folder}', 130)
+    if not is_first:
+        return 0
     print(table.render(results))
     print(f'\n{summary_path or os.path.join(folder, runs[0].run_name)}')
     return 1 if any(result.error for result in results) else 0

@@ -12,7 +12,17 @@ class Evaluator(extensions.Evaluator):
 
     Chainer's is the mean of the batches' means, in which an example of a small last batch counts
     for more than the others; here batches count by their sizes.
+
+    Args:
+        communicator (~chainermn.CommunicatorBase): Of the workers, each of which has a part of the
+            data set; ``None`` if there is one.
+        *args: As Chainer's.
+        **kwargs: As Chainer's.
     """
+
+    def __init__(self, *args, communicator=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._communicator = communicator
 
     def evaluate(self):
         """Returns the means over the data set, a dict."""
@@ -20,9 +30,24 @@ class Evaluator(extensions.Evaluator):
         batches.reset()
         model = self.eval_func or self.get_target('main')
         summary = reporter.DictSummary()
+        examples = 0
         for batch in batches:
             observation = {}
             with reporter.report_scope(observation), chainer.no_backprop_mode():
                 model(*self.converter(batch, self.device))
             summary.add({key: (value, len(batch)) for key, value in observation.items()})
-        return summary.compute_mean()
+            examples += len(batch)
+        if self._communicator is None:
+            return summary.compute_mean()
+        means = {key: float(value) for key, value in summary.compute_mean().items()}
+        return self._mean_over_workers(means, examples)
+
+    def _mean_over_workers(self, means, examples):
+        everyones = self._communicator.gather_obj((means, examples))
+        mean = None
+        if self._communicator.rank == 0:
+            summary = reporter.DictSummary()
+            for means, examples in everyones:
+                summary.add({key: (value, examples) for key, value in means.items()})
+            mean = summary.compute_mean()
+        return self._communicator.bcast_obj(mean)

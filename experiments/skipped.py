@@ -26,7 +26,8 @@ class SkippedUpdates(training.Extension):
         optimizer = trainer.updater.get_optimizer('main')
         if isinstance(optimizer, chainerlp.AdaptiveLossScaling):
             self.count = optimizer.skipped
-        elif not optimizer.is_safe_to_update():
+        elif optimizer.t > 0 and not optimizer.is_safe_to_update():
+            # Before its first update it could not say: ChainerMN spends one on the parameters.
             self.count += 1
 
     def serialize(self, serializer):

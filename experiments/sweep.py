@@ -5,7 +5,7 @@ import os
 from experiments import runner, summary
 
 
-def execute(configs, folder, device, progress, summary_path=None):
+def execute(configs, folder, device, progress, summary_path=None, communicator=None):
     """Runs configs one after another; a run that fails does not stop the others.
 
     Args:
@@ -14,15 +14,20 @@ def execute(configs, folder, device, progress, summary_path=None):
         device (~chainer.backend.Device): Where they run.
         progress (experiments.progress.Bars or experiments.progress.Lines): Shows them.
         summary_path (str): The summary, written after every run; none by default.
+        communicator (~chainermn.CommunicatorBase): Of the workers; ``None`` if there is one.
 
     Yields:
-        experiments.summary.Result: Of each run, as it ends.
+        experiments.summary.Result: Of each run, as it ends; on the first worker only.
     """
     results = []
     with progress:
         for config in configs:
             extras = progress.extensions(config.run_name)
-            result = runner.run(config, os.path.join(folder, config.run_name), device, extras)
+            result = runner.run(
+                config, os.path.join(folder, config.run_name), device, extras, communicator
+            )
+            if result is None:
+                continue
             results.append(result)
             if summary_path is not None:
                 summary.write(summary_path, results)

@@ -71,11 +71,11 @@ def _row(name, runs):
 def _mean(values, form):
     if not values:
         return '-'
-    if len(values) == 1:
-        return format(values[0], form)
     mean = math.fsum(values) / len(values)
     if not math.isfinite(mean):
-        return 'nan'
+        return 'nan'  # and not nan%
+    if len(values) == 1:
+        return format(mean, form)
     return f'{mean:{form}} ± {statistics.stdev(values):{form}}'
 
 

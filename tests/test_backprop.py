@@ -380,3 +380,24 @@ def test_backoff_keeps_all_gradients_smaller_by_the_same_factor():
         return numpy.array([x._loss_scale] + [layer.W._loss_scale for layer in net])
 
     numpy.testing.assert_array_equal(total_scales(2.0**-3), total_scales(1.0) * 2.0**-3)
+
+
+class Tripled(chainer.FunctionNode):
+    """A user's own function that has a name in common with the scaled ones."""
+
+    total_scale = property(lambda self: 3.0)
+
+    def forward(self, inputs):
+        return (inputs[0] * 3,)
+
+    def backward(self, indexes, grad_outputs):
+        return (grad_outputs[0] * self.total_scale,)
+
+
+def test_the_attributes_of_a_users_own_function_are_left_alone():
+    with chainer.using_config('dtype', chainer.mixed16):
+        layer = chainerlp.convert(L.Linear(4, 2), policies.Adaptive())
+    layer.cleargrads()
+    (y,) = Tripled().apply((layer(numpy.ones((5, 4), 'e')),))
+    chainerlp.backward(F.sum(y), initial_scale=8.0)
+    numpy.testing.assert_array_equal(chainerlp.unscaled_grad(layer.b), 15)

@@ -192,6 +192,7 @@ def test_after_an_overflow_scales_are_chosen_anew():
 def test_gradients_are_kept_smaller_while_they_overflow_and_grow_back():
     model = make_model()
     wrapped = wrap(model, policy=policies.Fixed(1), initial_scale=2.0**14)
+    wrapped.lr = 0  # so that what is loud stays so
     losses = []
 
     def loud(x, t):  # its gradients leave float16 unless the initial scale is 1/16 of what it is
@@ -203,10 +204,13 @@ def test_gradients_are_kept_smaller_while_they_overflow_and_grow_back():
     while wrapped.skipped == wrapped.t:
         wrapped.update(loud, x, None)
         assert wrapped.skipped < 20
-    assert before == 1.0 and wrapped.recovery.backoff < 1.0
-    assert wrapped.recovery.backoff == 2.0 ** -(wrapped.skipped - 1)
-    smallest = wrapped.recovery.backoff
-    for _ in range(400):
+    smallest = 2.0 ** -(wrapped.skipped - 1)
+    assert before == 1.0 and smallest < 1.0
+    skipped = wrapped.skipped
+    for _ in range(5):  # the first is a try at full size, which overflows
+        wrapped.update(loud, x, None)
+    assert wrapped.skipped == skipped + 1 and wrapped.recovery.backoff == smallest
+    for _ in range(396):
         wrapped.update(model, *batch())
     assert wrapped.recovery.backoff == min(1.0, smallest * 4)
 
@@ -241,6 +245,26 @@ def test_float32_parameters_of_a_mixed_model_are_updated_by_their_true_gradient(
     numpy.testing.assert_array_equal(chainerlp.unscaled_grad(net[1].beta), gradient)
 
 
+@pytest.mark.parametrize('shape', [(3,), ()])
+@pytest.mark.parametrize('of_sum', [F.identity, F.square], ids=['read-only', 'shared'])
+def test_float32_parameters_that_are_added_get_their_own_true_gradient(of_sum, shape):
+    class Sum(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.p = chainer.Parameter(numpy.ones(shape, 'f'))
+                self.q = chainer.Parameter(numpy.ones(shape, 'f'))
+
+        def forward(self):
+            return F.sum(of_sum(self.p + self.q))
+
+    model, twin = Sum(), Sum()
+    optimizers.SGD(0.125).setup(twin).update(twin)
+    chainerlp.AdaptiveLossScaling(optimizers.SGD(0.125), initial_scale=8).setup(model).update(model)
+    for param, expected in zip(model.params(), twin.params()):
+        numpy.testing.assert_array_equal(param.array, expected.array)
+
+
 def test_a_loss_scale_given_to_the_updater_is_the_initial_scale():
     wrapped = wrap()
     iterator = chainer.iterators.SerialIterator(chainer.datasets.TupleDataset(*batch()), 4)
@@ -268,6 +292,8 @@ def test_an_initial_scale_that_is_no_positive_number_is_an_error(bad):
 def test_what_is_no_gradient_method_is_an_error():
     with pytest.raises(TypeError, match='wraps a chainer.GradientMethod, not Linear'):
         chainerlp.AdaptiveLossScaling(L.Linear(2, 2))
+    with pytest.raises(TypeError, match='wraps a chainer.GradientMethod, not AdaptiveLossScaling'):
+        chainerlp.AdaptiveLossScaling(chainerlp.AdaptiveLossScaling(optimizers.SGD()))
 
 
 def test_it_trains_under_chainers_trainer(tmp_path):

@@ -200,6 +200,30 @@ def test_recomputation_with_forget_keeps_the_scales():
     check_against_float32(Forgetful(), loss_of)
 
 
+def test_recomputation_with_forget_is_left_alone_while_the_initial_scale_is_found():
+    model = linears(6, 8, 3)
+    optimizer = wrap(model, initial_scale='auto')
+
+    def loss_of(model, cast):
+        h = F.relu(model[0](cast(inputs())))
+        return F.mean(F.square(F.cast(F.forget(model[2], h), 'f')))
+
+    model.cleargrads()
+    optimizer.backward(loss_of(model, lambda array: array))
+    assert optimizer.initial_scale > 1
+    assert_close(true_gradients(model), float32_gradients(model, loss_of))
+
+
+def test_recomputed_uses_of_a_layer_have_scales_of_their_own():
+    model = Forgetful()
+    optimizer = wrap(model, policies.Measured(interval=2))
+    for age in (1, 2, 1):
+        model.cleargrads()
+        optimizer.backward(F.sum(F.square(model(chainer.Variable(inputs())))) * SMALL)
+        held = model.b.layer_scale._held
+        assert {key: kept.age for key, kept in held.items()} == {(0, 0): age, (1, 0): age}
+
+
 class OldStyleDouble(chainer.Function):
     def forward(self, inputs):
         return (inputs[0] * 2,)

@@ -120,3 +120,43 @@ def test_a_snapshot_of_a_wrapped_run_loads_into_an_unwrapped_one(tmp_path):
     for actual, expected in zip(target(plain).params(), target(wrapped).params()):
         numpy.testing.assert_array_equal(actual.array, expected.array)
     plain.run()
+
+
+def test_a_snapshot_without_scales_or_master_copies_may_be_loaded_loosely(tmp_path):
+    plain = make_trainer(tmp_path, stop=1, wrap=False)
+    plain.run()
+    wrapped = make_trainer(tmp_path / 'other', stop=1)
+    wrapped.run()
+    serializers.load_npz(str(tmp_path / 'at1'), wrapped, strict=False)
+    weights = target(wrapped).predictor.fc1.W
+    assert weights.update_rule._fp32_param is None
+    numpy.testing.assert_array_equal(weights.array, target(plain).predictor.fc1.W.array)
+
+
+@pytest.mark.parametrize('wrap', [True, False])
+def test_going_back_to_a_snapshot_forgets_later_master_copies_and_scales(tmp_path, wrap):
+    def setup(wrap):
+        with chainer.using_config('dtype', chainer.mixed16):
+            model = chainer.Sequential(L.Linear(6, 8), F.relu, L.Linear(8, 3))
+        optimizer = optimizers.SGD(0.1)
+        if wrap:
+            optimizer = chainerlp.AdaptiveLossScaling(optimizer, policies.Measured(interval=4))
+        return optimizer.setup(model)
+
+    optimizer = setup(wrap=True)
+    model = optimizer.target
+    x = numpy.random.RandomState(0).standard_normal((4, 6)).astype('e')
+    serializers.save_npz(str(tmp_path / 'model'), model)
+    serializers.save_npz(str(tmp_path / 'optimizer'), optimizer if wrap else setup(wrap=False))
+    before = [param.array.copy() for param in model.params()]
+    for _ in range(3):
+        optimizer.update(lambda: F.sum(model(x)))
+    serializers.load_npz(str(tmp_path / 'model'), model)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', RuntimeWarning)
+        serializers.load_npz(str(tmp_path / 'optimizer'), optimizer)
+    optimizer.lr = 0.0  # an update that takes the master copies and changes nothing
+    optimizer.update(lambda: F.sum(model(x)))
+    for param, array in zip(model.params(), before):
+        numpy.testing.assert_array_equal(param.array, array)
+    assert [kept.age for kept in model[2].layer_scale._held.values()] == [1]

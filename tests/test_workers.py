@@ -1,12 +1,7 @@
 """Workers with different data and different scales train one model."""
 
-import importlib.util
 import json
-import os
 import pathlib
-import shutil
-import subprocess
-import sys
 
 import chainerlp
 
@@ -19,36 +14,19 @@ PROGRAM = pathlib.Path(__file__).with_name('workers_program.py')
 pytestmark = pytest.mark.mpi
 
 
-@pytest.fixture(autouse=True)
-def needs_mpi(request):
-    """Skips where there is no MPI; `make test-mpi`, which installs one, must not skip."""
-    missing = [] if shutil.which('mpiexec') else ['mpiexec']
-    missing += [] if importlib.util.find_spec('mpi4py') else ['mpi4py']
-    if missing:
-        (pytest.fail if request.config.getoption('--strict-mpi') else pytest.skip)(
-            f'no {" and no ".join(missing)}'
-        )
+@pytest.fixture
+def train(mpiexec):
+    def train(workers, *arguments):
+        done = mpiexec(workers, str(PROGRAM), *arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
 
-
-def train(workers, *arguments):
-    environment = dict(
-        os.environ,
-        PYTHONPATH=str(PROGRAM.parents[1]),
-        OPENBLAS_NUM_THREADS='1',
-        OMPI_ALLOW_RUN_AS_ROOT='1',
-        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM='1',
-    )
-    command = ['mpiexec', '--oversubscribe', '-n', str(workers), sys.executable, str(PROGRAM)]
-    done = subprocess.run(
-        [*command, *arguments], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return train
 
 
 @pytest.mark.parametrize('policy', ['Adaptive', 'Measured'])
 @pytest.mark.parametrize('workers', [2, 3])
-def test_parameters_stay_identical_and_equal_those_of_one_process(workers, policy):
+def test_parameters_stay_identical_and_equal_those_of_one_process(train, workers, policy):
     result = train(workers, 'mixed16', policy)
     parameters = [numpy.array(rank[0]) for rank in result['ranks']]
     for other in parameters[1:]:
@@ -61,7 +39,7 @@ def test_parameters_stay_identical_and_equal_those_of_one_process(workers, polic
 
 
 @pytest.mark.parametrize('workers', [2, 3])
-def test_in_float32_they_equal_one_process_within_the_rounding_of_the_mean(workers):
+def test_in_float32_they_equal_one_process_within_the_rounding_of_the_mean(train, workers):
     result = train(workers, 'float32', 'Adaptive')
     parameters = [numpy.array(rank[0]) for rank in result['ranks']]
     for other in parameters[1:]:
@@ -71,7 +49,7 @@ def test_in_float32_they_equal_one_process_within_the_rounding_of_the_mean(worke
 
 
 @pytest.mark.parametrize('workers', [2, 3])
-def test_a_gradient_that_is_not_finite_on_one_worker_skips_the_update_on_all(workers):
+def test_a_gradient_that_is_not_finite_on_one_worker_skips_the_update_on_all(train, workers):
     result = train(workers, 'mixed16', 'Adaptive', '20')
     parameters = [numpy.array(rank[0]) for rank in result['ranks']]
     assert [rank[1] for rank in result['ranks']] == [1] * workers

@@ -62,6 +62,8 @@ class LayerScale:
         """Saves or loads the scales that are kept, with their age within the interval."""
         if isinstance(serializer, serializer_module.Deserializer):
             rows = serializer('held', None)
+            if rows is None:  # from a deserializer that is not strict
+                rows = ()
             self._held = {
                 (int(call), int(data_input)): _Held(float(scale), int(age))
                 for call, data_input, scale, age in rows

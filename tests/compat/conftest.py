@@ -23,7 +23,11 @@ def run_python():
         environment['PYTHONPATH'] = os.pathsep.join([str(path), str(ROOT)])
         return subprocess.run(
             [sys.executable, *options, '-c', textwrap.dedent(code)],
-            env=environment, capture_output=True, text=True, timeout=120)
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     return run
 

@@ -8,8 +8,7 @@ import chainer
 import pytest
 
 INSTALL = (
-    'pip install --upgrade "setuptools<81" wheel'
-    ' && pip install --no-build-isolation chainer==7.8.1'
+    'pip install --upgrade "setuptools<81" wheel && pip install --no-build-isolation chainer==7.8.1'
 )
 
 
@@ -22,7 +21,8 @@ def test_a_missing_chainer_is_said_in_one_line_with_the_command_that_installs_it
     with pytest.raises(ImportError) as caught:
         chainer_version.require()
     assert str(caught.value) == (
-        f'chainerlp needs Chainer 7.8.1 and found none. To install it: {INSTALL}')
+        f'chainerlp needs Chainer 7.8.1 and found none. To install it: {INSTALL}'
+    )
     assert caught.value.name == 'chainer'
 
 
@@ -47,15 +47,20 @@ def make_chainer(folder, version_file):
     return package
 
 
-@pytest.mark.parametrize('version_file, found', [
-    ("__version__ = '6.7.0'\n", '6.7.0'),
-    ('version = 1\n', 'an unknown version'),
-    ('', 'an unknown version'),
-])
+@pytest.mark.parametrize(
+    'version_file, found',
+    [
+        ("__version__ = '6.7.0'\n", '6.7.0'),
+        ('version = 1\n', 'an unknown version'),
+        ('', 'an unknown version'),
+    ],
+)
 def test_another_version_is_refused_before_its_import_fails(
-        run_python, tmp_path, version_file, found):
+    run_python, tmp_path, version_file, found
+):
     package = make_chainer(tmp_path, version_file)
     done = run_python('import chainerlp', path=tmp_path)
     assert done.stderr.splitlines()[-1] == (
         f'ImportError: chainerlp needs Chainer 7.8.1 and found {found} in {package}. '
-        f'To install it: {INSTALL}')
+        f'To install it: {INSTALL}'
+    )

@@ -14,7 +14,7 @@ ON_NUMPY_2 = int(numpy.__version__.split('.')[0]) >= 2
 HAS_PKG_RESOURCES = importlib.util.find_spec('pkg_resources') is not None
 
 # What Chainer lacks on NumPy 2, for a while, as somebody without chainerlp would help himself.
-SHIMS = '''
+SHIMS = """
     import sys, types
     import numpy
     import numpy.random
@@ -35,7 +35,7 @@ SHIMS = '''
         del sys.modules[name]
     if int(numpy.__version__[0]) >= 2:
         del numpy.sctypes
-'''
+"""
 
 
 @pytest.mark.parametrize('treatment', ['always', 'error'])
@@ -47,7 +47,7 @@ def test_the_import_prints_nothing_and_warns_of_nothing(run_python, treatment):
 @pytest.fixture(scope='module')
 def plain(facts_of):
     """Returns what a process looks like after the import and nothing else."""
-    return facts_of('''
+    return facts_of("""
         import sys
         import numpy
         import chainerlp, chainer
@@ -69,7 +69,7 @@ def plain(facts_of):
                 if hasattr(function, '__wrapped__')],
             'loader_of_as_strided': type(as_strided.__spec__.loader).__name__,
         }
-    ''')
+    """)
 
 
 def test_numpy_and_the_imported_modules_are_left_as_they_are(plain):
@@ -79,8 +79,13 @@ def test_numpy_and_the_imported_modules_are_left_as_they_are(plain):
 
 
 REPLACED = [
-    'AsStridedGrad.forward', 'compute_indices_and_weights', 'Categorical.log_prob', 'Summary.add',
-    'LayerNormalization.__init__', 'PadSequence.forward']
+    'AsStridedGrad.forward',
+    'compute_indices_and_weights',
+    'Categorical.log_prob',
+    'Summary.add',
+    'LayerNormalization.__init__',
+    'PadSequence.forward',
+]
 
 
 @pytest.mark.skipif(not ON_NUMPY_2, reason='for NumPy 2')
@@ -94,11 +99,11 @@ def test_on_numpy_1_only_what_numpy_1_24_removed_is_replaced(plain):
 
 
 def test_warnings_of_ones_own_are_still_given(run_python):
-    done = run_python('''
+    done = run_python("""
         import warnings, chainerlp
         for category in (UserWarning, DeprecationWarning, RuntimeWarning, FutureWarning):
             warnings.warn(category.__name__, category)
-    ''')
+    """)
     assert done.returncode == 0
     for category in ('UserWarning', 'DeprecationWarning', 'RuntimeWarning', 'FutureWarning'):
         assert f'{category}: {category}' in done.stderr
@@ -110,7 +115,7 @@ def test_where_pkg_resources_is_there_nothing_is_lent(plain):
 
 
 def test_a_forbidden_pkg_resources_is_done_without_and_stays_forbidden(facts_of):
-    facts = facts_of('''
+    facts = facts_of("""
         import sys
         sys.modules['pkg_resources'] = None
         import chainerlp, chainer
@@ -120,7 +125,7 @@ def test_a_forbidden_pkg_resources_is_done_without_and_stays_forbidden(facts_of)
             'used': chainer._environment_check.pkg_resources.__name__,
             'used_by_testing': chainer.testing.helper.pkg_resources.__name__,
         }
-    ''')
+    """)
     assert facts == {
         'still_forbidden': True,
         'used': 'chainerlp.compat.pkg_resources_stand_in',
@@ -136,8 +141,10 @@ def test_a_pkg_resources_that_is_there_is_used(facts_of, tmp_path):
         'asked = []\n'
         'def require(name):\n'
         '    asked.append(name)\n'
-        '    raise DistributionNotFound\n')
-    facts = facts_of('''
+        '    raise DistributionNotFound\n'
+    )
+    facts = facts_of(
+        """
         import chainerlp, pkg_resources, chainer
         import chainer.testing
         facts = {
@@ -145,14 +152,20 @@ def test_a_pkg_resources_that_is_there_is_used(facts_of, tmp_path):
             'asked': len(pkg_resources.asked),
             'testing_uses_it': chainer.testing.helper.pkg_resources is pkg_resources,
         }
-    ''', '-W', 'error', path=tmp_path)
+    """,
+        '-W',
+        'error',
+        path=tmp_path,
+    )
     assert facts['file'] == str(tmp_path / 'pkg_resources.py')
     assert facts['asked'] > 0
     assert facts['testing_uses_it']
 
 
 def test_a_chainer_that_was_imported_before_gets_what_it_needs_at_run_time(facts_of):
-    facts = facts_of(SHIMS + '''
+    facts = facts_of(
+        SHIMS
+        + """
     import chainerlp
     import chainer.functions as F
     summary = chainer.Summary()
@@ -166,13 +179,14 @@ def test_a_chainer_that_was_imported_before_gets_what_it_needs_at_run_time(facts
     import chainer.testing
     facts = {
         'mean': float(summary.compute_mean()), 'grad': x.grad.tolist(), 'sum': image.sum().item()}
-    ''')
-    assert facts == {'mean': 1., 'grad': [1., 2., 2., 1.], 'sum': 16.}
+    """
+    )
+    assert facts == {'mean': 1.0, 'grad': [1.0, 2.0, 2.0, 1.0], 'sum': 16.0}
 
 
 def test_chainer_can_be_imported_after_an_import_of_it_that_failed(facts_of):
     # The first fails for what the stack lacks, or else for the missing module.
-    facts = facts_of('''
+    facts = facts_of("""
         import sys
         sys.modules['chainer.training'] = None
         try:
@@ -185,12 +199,12 @@ def test_chainer_can_be_imported_after_an_import_of_it_that_failed(facts_of):
             'failed': failed,
             'one_chainer': chainer.backend.chainer is chainer and chainer.link.chainer is chainer,
         }
-    ''')
+    """)
     assert facts == {'failed': True, 'one_chainer': True}
 
 
 def test_a_second_import_changes_nothing_more(facts_of):
-    facts = facts_of('''
+    facts = facts_of("""
         import importlib, sys
         import chainerlp, chainer
         from chainer.functions.array import resize_images
@@ -207,7 +221,7 @@ def test_a_second_import_changes_nothing_more(facts_of):
             del sys.modules[name]
         import chainerlp
         facts = {'after_reload': reloaded == first, 'after_import': state() == first}
-    ''')
+    """)
     assert facts == {'after_reload': True, 'after_import': True}
 
 
@@ -216,7 +230,8 @@ def test_reloading_compat_here_is_harmless():
 
 
 @pytest.mark.skipif(
-    'numpy.distutils.system_info' in sys.modules, reason='numpy.distutils is there, and is used')
+    'numpy.distutils.system_info' in sys.modules, reason='numpy.distutils is there, and is used'
+)
 def test_what_chainer_asks_for_on_macos_is_answered(monkeypatch):
     monkeypatch.setattr(sys, 'platform', 'darwin')
     chainer._environment_check._check_osx_numpy_backend()

@@ -10,11 +10,11 @@ from chainerlp.compat import lending
 import numpy
 import pytest
 
-BORROWER = '''
+BORROWER = """
 import lent_module
 import numpy
 found = lent_module.answer, numpy.lent_name
-'''
+"""
 
 
 @pytest.fixture
@@ -30,7 +30,9 @@ def borrower(tmp_path, monkeypatch):
 def make_loan():
     return lending.Loan(
         modules={'lent_module': types.SimpleNamespace(answer=42)},
-        numpy_names={'lent_name': 'name'}, keeps={'kept': 1})
+        numpy_names={'lent_name': 'name'},
+        keeps={'kept': 1},
+    )
 
 
 def test_a_loan_lasts_for_the_execution_of_one_module(borrower):

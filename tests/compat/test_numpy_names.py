@@ -26,11 +26,14 @@ def test_the_gradient_of_integers_is_refused():
         y.backward()
 
 
-@pytest.mark.parametrize('mode, align_corners, expected', [
-    ('bilinear', True, [0, 1, 2, 3]),
-    ('bilinear', False, [0, .75, 2.25, 3]),
-    ('nearest', False, [0, 0, 3, 3]),
-])
+@pytest.mark.parametrize(
+    'mode, align_corners, expected',
+    [
+        ('bilinear', True, [0, 1, 2, 3]),
+        ('bilinear', False, [0, 0.75, 2.25, 3]),
+        ('nearest', False, [0, 0, 3, 3]),
+    ],
+)
 def test_images_are_resized(mode, align_corners, expected):
     x = numpy.array([0, 3], 'f').reshape(1, 1, 1, 2)
     y = F.resize_images(x, (1, 4), mode=mode, align_corners=align_corners)

@@ -10,17 +10,28 @@ import numpy
 import pytest
 
 
-@pytest.mark.parametrize('requirements', [
-    [], ['numpy'], ['numpy>=1.10'], ['numpy', f'numpy=={numpy.__version__}'],
-    ['no-such-package; python_version < "3"']])
+@pytest.mark.parametrize(
+    'requirements',
+    [
+        [],
+        ['numpy'],
+        ['numpy>=1.10'],
+        ['numpy', f'numpy=={numpy.__version__}'],
+        ['no-such-package; python_version < "3"'],
+    ],
+)
 def test_what_is_installed_is_found(requirements):
     stand_in.WorkingSet().require(*requirements)
 
 
-@pytest.mark.parametrize('requirements, error', [
-    (['no-such-package'], stand_in.DistributionNotFound),
-    (['numpy', 'no-such-package>=1'], stand_in.DistributionNotFound),
-    (['numpy<1.10'], stand_in.VersionConflict)])
+@pytest.mark.parametrize(
+    'requirements, error',
+    [
+        (['no-such-package'], stand_in.DistributionNotFound),
+        (['numpy', 'no-such-package>=1'], stand_in.DistributionNotFound),
+        (['numpy<1.10'], stand_in.VersionConflict),
+    ],
+)
 def test_what_is_not_installed_is_an_unresolved_requirement(requirements, error):
     with pytest.raises(error):
         stand_in.WorkingSet().require(*requirements)
@@ -32,10 +43,14 @@ def test_chainers_own_check_finds_nothing_to_warn_of():
         stand_in.require('cupy>=7.7.0,<8.0.0')
 
 
-@pytest.mark.parametrize('decorate, runs', [
-    (chainer.testing.with_requires('numpy>=1.10'), True),
-    (chainer.testing.with_requires('numpy<1.10'), False),
-    (chainer.testing.without_requires('no-such-package'), True)])
+@pytest.mark.parametrize(
+    'decorate, runs',
+    [
+        (chainer.testing.with_requires('numpy>=1.10'), True),
+        (chainer.testing.with_requires('numpy<1.10'), False),
+        (chainer.testing.without_requires('no-such-package'), True),
+    ],
+)
 def test_tests_that_require_something_run_if_it_is_there(decorate, runs, monkeypatch):
     class Case(unittest.TestCase):
         @decorate

@@ -29,10 +29,12 @@ KINDS = [numpy.float16, lambda x: numpy.array(x, numpy.float16)]
 
 
 @pytest.mark.parametrize('kind', KINDS, ids=['scalar', '0-d array'])
-@pytest.mark.parametrize('value, count', [(1., 4096), (0.625, 5000), (60., 100), (2.**-24, 3000)])
+@pytest.mark.parametrize(
+    'value, count', [(1.0, 4096), (0.625, 5000), (60.0, 100), (2.0**-24, 3000)]
+)
 def test_equal_values_have_that_mean_and_no_deviation(kind, value, count):
     # In double, sums of so few equal fp16 numbers and of their squares are exact.
-    assert summarize([kind(value)] * count).make_statistics() == (value, 0.)
+    assert summarize([kind(value)] * count).make_statistics() == (value, 0.0)
 
 
 @given(st.lists(fp16_numbers, min_size=1, max_size=50))
@@ -47,17 +49,23 @@ def test_squares_do_not_overflow(values):
     mean, std = summarize([numpy.float16(value) for value in values]).make_statistics()
     # x2/n - mean² cancels: each of the two is off by at most (n + 2) 2^-53 of E[x²].
     second_moment = math.fsum(value * value for value in values) / len(values)
-    error = 2 * (len(values) + 2) * 2.**-53 * second_moment
+    error = 2 * (len(values) + 2) * 2.0**-53 * second_moment
     variance = math.fsum((value - mean) ** 2 for value in values) / len(values)
     if math.isnan(std):  # a variance that came out below zero
         assert variance <= error
     else:
-        assert abs(std ** 2 - variance) <= 2 * error
+        assert abs(std**2 - variance) <= 2 * error
 
 
 WEIGHTS = {
-    'int': int, 'int64': numpy.int64, 'float': float, 'float32': numpy.float32,
-    'int8': numpy.int8, 'float16': numpy.float16, '0-d float16': KINDS[1]}
+    'int': int,
+    'int64': numpy.int64,
+    'float': float,
+    'float32': numpy.float32,
+    'int8': numpy.int8,
+    'float16': numpy.float16,
+    '0-d float16': KINDS[1],
+}
 
 
 @pytest.mark.parametrize('kind', WEIGHTS)
@@ -68,18 +76,18 @@ def test_weights_of_any_type_are_added_up_without_loss(kind):
     # 700 · 100 is beyond fp16, and the weights' sum, 8000, beyond int8 and fp16's integers.
     values = [numpy.float16(700), numpy.float16(300)] * 40
     mean, std = summarize(values, [kind(100)] * 80).make_statistics()
-    assert (mean, std) == (500., 200.)
+    assert (mean, std) == (500.0, 200.0)
     mean = summarize(values, [kind(75), kind(25)] * 40).compute_mean()
-    assert mean == 600.
+    assert mean == 600.0
 
 
 def test_other_numbers_are_added_as_before():
     assert summarize([1, 2.5]).make_statistics() == (1.75, 0.75)
-    assert type(summarize([1., 2.]).compute_mean()) is float
+    assert type(summarize([1.0, 2.0]).compute_mean()) is float
     assert summarize([numpy.float64(1e99), 1e99], [0.5, 0.5]).compute_mean() == 1e99
-    assert summarize([numpy.int8(100)] * 100).make_statistics() == (100., 0.)
-    assert math.isnan(summarize([numpy.float16('nan'), 1.]).compute_mean())
-    assert summarize([numpy.float16('inf'), 1.]).compute_mean() == math.inf
+    assert summarize([numpy.int8(100)] * 100).make_statistics() == (100.0, 0.0)
+    assert math.isnan(summarize([numpy.float16('nan'), 1.0]).compute_mean())
+    assert summarize([numpy.float16('inf'), 1.0]).compute_mean() == math.inf
 
 
 def test_float32_values_are_added_up_in_double():
@@ -91,24 +99,34 @@ def test_float32_values_are_added_up_in_double():
 def test_a_dict_summary_takes_variables_scalars_and_weighted_values():
     summary = chainer.DictSummary()
     for _ in range(4096):
-        summary.add({
-            'variable': chainer.Variable(numpy.array(1, numpy.float16)),
-            'scalar': numpy.float16(60),
-            'weighted': (chainer.Variable(numpy.array(700, numpy.float16)), 100),
-            'weighted_by_variable': (
-                numpy.float16(1), chainer.Variable(numpy.array(1, numpy.float16))),
-            'vector': numpy.ones(2),  # is left out
-        })
+        summary.add(
+            {
+                'variable': chainer.Variable(numpy.array(1, numpy.float16)),
+                'scalar': numpy.float16(60),
+                'weighted': (chainer.Variable(numpy.array(700, numpy.float16)), 100),
+                'weighted_by_variable': (
+                    numpy.float16(1),
+                    chainer.Variable(numpy.array(1, numpy.float16)),
+                ),
+                'vector': numpy.ones(2),  # is left out
+            }
+        )
     assert summary.make_statistics() == {
-        'variable': 1., 'variable.std': 0., 'scalar': 60., 'scalar.std': 0.,
-        'weighted': 700., 'weighted.std': 0.,
-        'weighted_by_variable': 1., 'weighted_by_variable.std': 0.}
+        'variable': 1.0,
+        'variable.std': 0.0,
+        'scalar': 60.0,
+        'scalar.std': 0.0,
+        'weighted': 700.0,
+        'weighted.std': 0.0,
+        'weighted_by_variable': 1.0,
+        'weighted_by_variable.std': 0.0,
+    }
 
 
 @pytest.mark.skipif(is_chainers_own, reason='Chainer adds the graph')
 def test_a_variable_adds_its_value_and_not_its_graph():
     summary = summarize([chainer.Variable(numpy.array(1, numpy.float16))] * 4096)
-    assert summary.compute_mean() == 1.
+    assert summary.compute_mean() == 1.0
     assert not isinstance(summary.compute_mean(), chainer.Variable)
 
 
@@ -148,7 +166,7 @@ def logged(folder):
 
 def test_the_log_has_the_right_mean(tmp_path):
     make_trainer(tmp_path, 4096).run()
-    assert logged(tmp_path) == [1.]
+    assert logged(tmp_path) == [1.0]
 
 
 def test_the_log_has_the_right_mean_after_a_resume(tmp_path):
@@ -158,22 +176,22 @@ def test_the_log_has_the_right_mean_after_a_resume(tmp_path):
     trainer = make_trainer(tmp_path, 4096)
     chainer.serializers.load_npz(tmp_path / 'snapshot.npz', trainer)
     trainer.run()
-    assert logged(tmp_path) == [1.]
+    assert logged(tmp_path) == [1.0]
 
 
 def test_a_snapshot_with_sums_in_fp16_can_be_resumed(tmp_path):
-    numpy.savez(
-        tmp_path / 'old.npz', _x=numpy.float16(2048), _x2=numpy.float16(2048), _n=2048)
+    numpy.savez(tmp_path / 'old.npz', _x=numpy.float16(2048), _x2=numpy.float16(2048), _n=2048)
     summary = chainer.Summary()
     chainer.serializers.load_npz(tmp_path / 'old.npz', summary)
     for _ in range(2048):
         summary.add(numpy.float16(1))
-    assert summary.make_statistics() == (1., 0.)
+    assert summary.make_statistics() == (1.0, 0.0)
 
 
 def test_counts_in_numpy_integers_can_be_resumed(tmp_path):
     chainer.serializers.save_npz(
-        tmp_path / 'new.npz', summarize([numpy.float16(1)] * 3, [numpy.int32(2)] * 3))
+        tmp_path / 'new.npz', summarize([numpy.float16(1)] * 3, [numpy.int32(2)] * 3)
+    )
     summary = chainer.Summary()
     chainer.serializers.load_npz(tmp_path / 'new.npz', summary)
     summary.add(numpy.float16(3), 2)
@@ -186,7 +204,8 @@ def test_the_evaluator_has_the_right_mean():
 
     link = chainer.Link()
     iterator = chainer.iterators.SerialIterator(
-        numpy.full((5000, 1), 0.625, 'f'), 1, repeat=False, shuffle=False)
+        numpy.full((5000, 1), 0.625, 'f'), 1, repeat=False, shuffle=False
+    )
     evaluator = extensions.Evaluator(iterator, link, eval_func=evaluate)
     assert evaluator()['main/loss'] == 0.625
 
@@ -237,4 +256,4 @@ def test_fp16_values_on_a_gpu_are_added_up_there_in_fp32():
         pytest.skip('no GPU')
     mean, std = summarize([cupy.array(60, numpy.float16)] * 4096).make_statistics()
     assert isinstance(mean, cupy.ndarray) and mean.dtype == numpy.float32
-    assert (float(mean), float(std)) == (60., 0.)
+    assert (float(mean), float(std)) == (60.0, 0.0)

@@ -74,3 +74,8 @@ def test_a_loss_that_is_not_finite_is_shown_and_listed(tiny):
     text = table.render(runs)
     assert cells(text.splitlines()[2])[3] == 'nan'
     assert 'diverged: none-seed=1' in text.splitlines()
+
+
+def test_what_was_not_measured_is_nan_and_no_rate(tiny):
+    runs = [result(tiny, '{method: none}', 0, accuracy=0.1, loss=0.5, skipped=0)]
+    assert cells(table.render(runs).splitlines()[2])[4:7] == ['nan', 'nan', 'nan']

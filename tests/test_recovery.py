@@ -1,0 +1,241 @@
+"""Training never dies of an overflow, and never trains on one."""
+
+import chainerlp
+from chainerlp import policies
+from chainerlp.recovery import Recovery
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy
+import pytest
+from chainer import optimizers, serializers
+
+
+def overflow(recovery, times=1, loss_is_finite=True):
+    for _ in range(times):
+        recovery.note_overflow(loss_is_finite)
+
+
+def clean(recovery, times=1):
+    for _ in range(times):
+        recovery.note_clean()
+
+
+def test_one_overflow_is_counted_and_changes_nothing_else():
+    recovery = Recovery()
+    for _ in range(10):
+        overflow(recovery)
+        clean(recovery)
+    assert (recovery.skipped, recovery.backoff) == (10, 1.0)
+
+
+def test_each_further_overflow_in_a_row_halves_gradients():
+    recovery = Recovery()
+    overflow(recovery, 5)
+    assert (recovery.skipped, recovery.backoff) == (5, 2.0**-4)
+
+
+def test_after_a_streak_full_size_is_tried_again():
+    recovery = Recovery()
+    overflow(recovery, 40)
+    assert recovery.backoff < 2.0**-24
+    clean(recovery)
+    assert recovery.backoff == 1.0
+    clean(recovery)
+    overflow(recovery)
+    assert recovery.backoff == 1.0
+
+
+def test_if_full_size_overflows_gradients_go_back_to_where_they_were_clean_and_grow_slowly():
+    recovery = Recovery()
+    overflow(recovery, 5)
+    clean(recovery)
+    overflow(recovery)
+    assert recovery.backoff == 2.0**-4
+    backoffs = []
+    for _ in range(800):
+        clean(recovery)
+        backoffs.append(recovery.backoff)
+    assert backoffs == [2.0**-4] * 199 + [2.0**-3] * 200 + [2.0**-2] * 200 + [0.5] * 200 + [1.0]
+    overflow(recovery, 2)
+    assert recovery.backoff == 0.5
+    clean(recovery)
+    assert recovery.backoff == 1.0
+
+
+def test_pairs_of_bad_updates_now_and_then_do_not_add_up():
+    recovery = Recovery()
+    for _ in range(50):
+        overflow(recovery, 2)
+        clean(recovery, 50)
+    assert (recovery.skipped, recovery.backoff) == (100, 1.0)
+
+
+def test_a_loss_that_is_not_finite_is_no_matter_of_scales():
+    recovery = Recovery()
+    overflow(recovery, 5, loss_is_finite=False)
+    overflow(recovery)
+    overflow(recovery, loss_is_finite=False)
+    assert (recovery.skipped, recovery.backoff) == (7, 1.0)
+
+
+def test_its_state_is_saved(tmp_path):
+    recovery, restored = Recovery(), Recovery()
+    overflow(recovery, 3)
+    clean(recovery)
+    overflow(recovery)
+    clean(recovery, 150)
+    assert recovery.backoff == 0.25
+    serializers.save_npz(tmp_path / 'recovery.npz', recovery)
+    serializers.load_npz(tmp_path / 'recovery.npz', restored)
+    assert vars(restored) == vars(recovery)
+    for each in (recovery, restored):
+        overflow(each)
+        clean(each, 250)
+    assert vars(restored) == vars(recovery)
+
+
+class Spoiled(chainer.FunctionNode):
+    """Identity; its backward multiplies the gradient."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, inputs):
+        return inputs
+
+    def backward(self, indexes, grad_outputs):
+        return (grad_outputs[0] * self.factor,)
+
+
+class Net(chainer.Chain):
+    """A classifier in which something can go wrong, once, at a place: see ``spoil``."""
+
+    def __init__(self):
+        super().__init__()
+        self.place, self.value = None, 1.0
+        numpy.random.seed(0)
+        with self.init_scope(), chainer.using_config('dtype', chainer.mixed16):
+            self.conv = L.Convolution2D(1, 4, 3)
+            self.norm = L.BatchNormalization(4)
+            self.fc1 = L.Linear(64, 16)
+            self.fc2 = L.Linear(16, 3)
+
+    def forward(self, x, t):
+        if self.place == 'input':
+            x = x.copy()
+            x[0, 0, 0, 0] = self.value
+        h = self._spoiled('first', F.relu(self.norm(self.conv(x))))
+        h = self._spoiled('middle', F.relu(self.fc1(h)))
+        y = self._spoiled('last', self.fc2(h))
+        loss = self._spoiled('gradient of the loss', F.softmax_cross_entropy(y, t))
+        return loss * self.value if self.place == 'loss' else loss
+
+    def _spoiled(self, place, h):
+        return Spoiled(self.value).apply((h,))[0] if self.place == place else h
+
+
+GRADIENTS = ('first', 'middle', 'last', 'gradient of the loss')
+PLACES = (*GRADIENTS, 'loss', 'input')
+SETTINGS = {
+    'adaptive': dict(policy=policies.Adaptive()),
+    'adaptive, every 100': dict(policy=policies.Adaptive(interval=100)),
+    'adaptive, auto': dict(policy=policies.Adaptive(interval=100), initial_scale='auto'),
+    'amax': dict(policy=policies.Amax()),
+    'amax, auto': dict(policy=policies.Amax(interval=100), initial_scale='auto'),
+    'measured': dict(policy=policies.Measured(interval=100)),
+    'measured, auto': dict(policy=policies.Measured(), initial_scale='auto'),
+}
+
+
+def batch():
+    rng = numpy.random.RandomState(1)
+    return rng.standard_normal((12, 1, 6, 6)).astype('e'), rng.randint(0, 3, 12).astype('i')
+
+
+class Training:
+    def __init__(self, kind=optimizers.Adam, **settings):
+        self.model = Net()
+        inner = kind(0.01)
+        self.optimizer = chainerlp.AdaptiveLossScaling(inner, **settings).setup(self.model)
+
+    def update(self, times=1):
+        for _ in range(times):
+            self.optimizer.update(self.model, *batch())
+            for array in self.weights():
+                assert numpy.isfinite(array).all()
+
+    def update_badly(self, place, value, times):
+        before = self.weights()
+        self.model.place, self.model.value = place, value
+        with numpy.errstate(all='ignore'):
+            self.update(times)
+        self.model.place = None
+        for a, b in zip(self.weights(), before):
+            numpy.testing.assert_array_equal(a, b)
+
+    def weights(self):
+        """Parameters and their float32 masters."""
+        arrays = [param.array.copy() for param in self.model.params()]
+        masters = [param.update_rule._fp32_param for param in self.model.params()]
+        return arrays + [m.array.copy() for m in masters if m is not None and m.array is not None]
+
+    def loss(self):
+        return float(self.model(*batch()).array)
+
+    def check_that_it_recovers(self, skipped):
+        """Within 3 updates it trains on, and after a few more the loss has fallen."""
+        before, parameters = self.loss(), [p.array.copy() for p in self.model.params()]
+        self.update(3)
+        assert self.optimizer.skipped <= skipped + 2
+        skipped = self.optimizer.skipped
+        for param, array in zip(self.model.params(), parameters):
+            assert (param.array != array).any()
+        self.update(10)
+        assert self.optimizer.skipped == skipped
+        assert self.loss() < before / 1.5
+
+
+@pytest.mark.parametrize('times', [1, 5])
+@pytest.mark.parametrize('value', [numpy.inf, numpy.nan], ids=str)
+@pytest.mark.parametrize('place', PLACES)
+@pytest.mark.parametrize('settings', SETTINGS.values(), ids=SETTINGS)
+def test_bad_updates_are_skipped_and_counted_and_training_recovers(settings, place, value, times):
+    training = Training(**settings)
+    training.update(3)
+    training.update_badly(place, value, times)
+    assert training.optimizer.skipped == times and training.optimizer.t == 3 + times
+    training.check_that_it_recovers(times)
+
+
+@pytest.mark.parametrize('place', PLACES)
+@pytest.mark.parametrize('name', ['adaptive, auto', 'measured'])
+def test_training_recovers_from_many_bad_updates_in_a_row(name, place):
+    training = Training(**SETTINGS[name])
+    training.update(3)
+    training.update_badly(place, -numpy.inf, 40)
+    assert training.optimizer.skipped == 40
+    training.check_that_it_recovers(40)
+
+
+@pytest.mark.parametrize('value', [numpy.inf, numpy.nan], ids=str)
+@pytest.mark.parametrize('place', PLACES)
+@pytest.mark.parametrize('settings', SETTINGS.values(), ids=SETTINGS)
+def test_a_training_that_begins_with_bad_updates_recovers(settings, place, value):
+    training = Training(**settings)
+    training.update_badly(place, value, 2)
+    assert training.optimizer.skipped == 2
+    training.check_that_it_recovers(2)
+
+
+@pytest.mark.parametrize('place', PLACES)
+def test_an_initial_scale_is_not_found_from_a_bad_gradient(place):
+    undisturbed, training = Training(initial_scale='auto'), Training(initial_scale='auto')
+    undisturbed.update()
+    training.update_badly(place, numpy.nan, 2)
+    # What is spoiled below the last layer does not matter to it.
+    assert (training.optimizer.initial_scale == 'auto') == (place not in ('first', 'middle'))
+    training.update()
+    assert training.optimizer.initial_scale == undisturbed.optimizer.initial_scale > 1
