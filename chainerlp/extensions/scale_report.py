@@ -24,7 +24,11 @@ class ScaleReport(extension.Extension):
     - ``scaling/underflow``, ``scaling/underflow_unscaled``: mean over the layers,
     - ``scaling/scale_min``, ``scaling/scale_max``: extremes of the layers' own scales,
     - ``scaling/total_scale_max``: the largest total scale,
-    - ``scaling/skipped``: updates skipped so far because of non-finite gradients.
+    - ``scaling/skipped``: updates skipped so far because of non-finite gradients,
+    - ``scaling/backoff``: what gradients are multiplied by at present because of overflows, if the
+      optimizer is wrapped (:class:`~chainerlp.recovery.Recovery`).
+
+    Under ChainerMN each worker reports of its own data, and the first one writes the files.
 
     It works on any trainer, whether or not its optimizer is wrapped, and changes nothing in the
     training. Without :class:`~chainerlp.AdaptiveLossScaling` a layer's scale is 1 and its total
@@ -160,17 +164,18 @@ class ScaleReport(extension.Extension):
         )
 
     def _count_skipped(self, trainer):
-        for optimizer in trainer.updater.get_all_optimizers().values():
-            if optimizer._loss_scaling_is_dynamic and optimizer._loss_scaling_isnan:
+        for optimizer in _optimizers(trainer):
+            # Under ChainerMN the first update only distributes parameters, and sets no flag.
+            has_overflowed = getattr(optimizer, '_loss_scaling_isnan', False)
+            if optimizer._loss_scaling_is_dynamic and has_overflowed:
                 self._skipped_by_chainer += 1
 
     def _summary(self, trainer, measurements):
         skipped = self._skipped_by_chainer + sum(
-            getattr(optimizer, 'skipped', 0)
-            for optimizer in trainer.updater.get_all_optimizers().values()
+            getattr(optimizer, 'skipped', 0) for optimizer in _optimizers(trainer)
         )
         count = len(measurements)
-        return {
+        summary = {
             'scaling/underflow': sum(m.underflow for m in measurements) / count,
             'scaling/underflow_unscaled': sum(m.underflow_unscaled for m in measurements) / count,
             'scaling/scale_min': min(m.scale for m in measurements),
@@ -178,6 +183,10 @@ class ScaleReport(extension.Extension):
             'scaling/total_scale_max': max(m.total_scale for m in measurements),
             'scaling/skipped': skipped,
         }
+        recoveries = [getattr(optimizer, 'recovery', None) for optimizer in _optimizers(trainer)]
+        if any(recoveries):
+            summary['scaling/backoff'] = min(r.backoff for r in recoveries if r is not None)
+        return summary
 
     def _report(self, trainer, seen):
         # The only place that waits for the device.
@@ -193,6 +202,8 @@ class ScaleReport(extension.Extension):
         chainer.report(self._summary(trainer, measurements))
 
     def _try_to_write(self, write, trainer, filename, *values):
+        if not _is_first_worker(trainer):
+            return
         path = os.path.join(trainer.out, filename)
         iteration = trainer.updater.iteration
         try:
@@ -226,3 +237,12 @@ class ScaleReport(extension.Extension):
         new = new if old is None else old + new
         histogram_file.write(path, new)
         self._histograms = new
+
+
+def _optimizers(trainer):
+    return list(trainer.updater.get_all_optimizers().values())
+
+
+def _is_first_worker(trainer):
+    communicators = [getattr(optimizer, 'communicator', None) for optimizer in _optimizers(trainer)]
+    return all(communicator is None or communicator.rank == 0 for communicator in communicators)

@@ -520,3 +520,29 @@ def test_a_layer_that_is_not_scaled_reports_the_total_scale_that_passes_through_
     rows = {row['layer']: row for row in rows_of(tmp_path)}
     assert float(rows['/1']['scale']) == 1 and float(rows['/1']['total_scale']) == 8
     assert float(rows['/2']['total_scale']) == 8
+
+
+def test_the_back_off_is_reported_where_the_optimizer_is_wrapped(tmp_path):
+    for kind, expected in [('wrapped', 0.25), ('mixed16', None)]:
+        extension = ScaleReport(trigger=(1, 'iteration'))
+        trainer = make_trainer(tmp_path, kind, extension=extension, epochs=1)
+        if kind == 'wrapped':
+            recovery = trainer.updater.get_optimizer('main').recovery
+            for _ in range(3):
+                recovery.note_overflow(loss_is_finite=True)
+        log = extensions.LogReport(trigger=(1, 'iteration'))
+        trainer.extend(log)
+        trainer.run()
+        # The first clean update is followed by a try at full size, which is what it reports.
+        seen = [entry.get('scaling/backoff') for entry in log.log]
+        assert seen == ([1.0] * len(seen) if expected else [None] * len(seen))
+
+
+def test_only_the_first_worker_writes(tmp_path):
+    class Communicator:
+        rank = 1
+
+    trainer = make_trainer(tmp_path, 'mixed16', extension=ScaleReport(trigger=(1, 'iteration')))
+    trainer.updater.get_optimizer('main').communicator = Communicator()
+    trainer.run()
+    assert not (tmp_path / 'scales.csv').exists()
