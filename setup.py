@@ -23,6 +23,7 @@ setup(
         'cuda12x': ['cupy-cuda12x>=13.6,<15'],
         'cuda13x': ['cupy-cuda13x>=14.2,<15'],
         'mpi': ['mpi4py>=4.1,<5'],
+        'plot': ['matplotlib>=3.9,<4'],
         'experiments': [
             'pydantic>=2.11,<3',
             'PyYAML>=6.0.1,<7',

@@ -25,7 +25,8 @@ def largest_magnitude(array):
         return xp.float64(0)
     if xp is numpy:
         array = rounding.to_float32(array)
-    return xp.maximum(array.max(), -array.min()).astype(numpy.float64)
+    # abs: of an all-zero array the maximum may be -0.
+    return xp.abs(xp.maximum(array.max(), -array.min())).astype(numpy.float64)
 
 
 def second_moment(array):

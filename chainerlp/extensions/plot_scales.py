@@ -44,7 +44,7 @@ class PlotScales(extension.Extension):
             from chainerlp.extensions import pictures
         except ImportError as error:
             raise ImportError(
-                f"PlotScales needs matplotlib ({error}): pip install 'chainerlp[experiments]'"
+                f"PlotScales needs matplotlib ({error}): pip install 'matplotlib>=3.9,<4'"
             ) from None
         self._pictures = pictures
         self._filename = filename

@@ -22,11 +22,30 @@ def test_every_method_is_timed_beside_static_loss_scaling(monkeypatch, tmp_path,
     assert rows[1]['ratio'] == 1
 
 
-def test_the_cost_of_the_report_is_timed_in_pairs(monkeypatch, capsys):
-    monkeypatch.setattr(report_benchmark, 'ITERATIONS', 5)
+def test_the_cost_of_the_report_is_timed_in_turns(monkeypatch, capsys):
+    monkeypatch.setattr(report_benchmark, 'ITERATIONS', 6)
+    monkeypatch.setattr(report_benchmark, 'INTERVAL', 2)
     assert main(['benchmark', '--model', 'report', '--turns', '1']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2:]] == ['mlp', 'cnn']
+
+
+def test_a_training_that_fails_while_it_is_timed_is_an_error_and_no_hang(monkeypatch):
+    monkeypatch.setattr(report_benchmark, 'ITERATIONS', 3)
+
+    def fail(trainer):
+        raise ZeroDivisionError('in the third iteration')
+
+    build = report_benchmark._trainer
+
+    def failing(model, folder):
+        trainer = build(model, folder)
+        trainer.extend(fail, 'fail', trigger=(3, 'iteration'))
+        return trainer
+
+    monkeypatch.setattr(report_benchmark, '_trainer', failing)
+    with pytest.raises(ZeroDivisionError):
+        report_benchmark.run(1)
 
 
 def test_a_model_that_is_not_there_is_one_line(capsys):

@@ -181,14 +181,14 @@ def test_an_old_picture_stays_if_the_new_one_cannot_be_finished(tmp_path, drawn,
     assert set(os.listdir(tmp_path)) == {'scales.png', 'scales.csv'}
 
 
-def test_without_matplotlib_there_is_a_one_line_error_that_names_the_extra(monkeypatch):
+def test_without_matplotlib_there_is_a_one_line_error_that_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, 'matplotlib', None)
     monkeypatch.delitem(sys.modules, 'chainerlp.extensions.pictures', raising=False)
     monkeypatch.delattr(chainerlp.extensions, 'pictures', raising=False)
     with pytest.raises(ImportError) as caught:
         PlotScales()
     message = str(caught.value)
-    assert "pip install 'chainerlp[experiments]'" in message and '\n' not in message
+    assert "pip install 'matplotlib>=3.9,<4'" in message and '\n' not in message
 
 
 def test_matplotlib_is_imported_only_when_the_extension_is_made():
