@@ -6,10 +6,9 @@ stays in the format, or to the largest power of two at which it does, and are ad
 Design, section 1.
 """
 
-from chainerlp import formats, kernels, rounding
+from chainerlp import kernels, rounding
 
 import numpy
-from chainer import backend
 
 
 def join(arrays, scales):
@@ -31,7 +30,9 @@ def join(arrays, scales):
     with numpy.errstate(over='ignore', invalid='ignore'):  # a sum that is not finite says so itself
         if _are_same(scales) and not is_half:
             return _array(sum(arrays[1:], arrays[0])), scales[0]
-        common = _common_scale(arrays, scales)
+        common = kernels.common_scale(arrays, scales)
+        if kernels.takes(arrays):
+            return kernels.joined_on_device(arrays, scales, common), common
         total = sum(_widened(array, scale, common) for array, scale in zip(arrays, scales))
         return rounding.from_float32(_array(total), dtype), common
 
@@ -49,7 +50,7 @@ def align(arrays, scales):
     """
     if _are_same(scales):
         return arrays, scales[0]
-    common = _common_scale(arrays, scales)
+    common = kernels.common_scale(arrays, scales)
     return [rescale(array, scale, common) for array, scale in zip(arrays, scales)], common
 
 
@@ -57,6 +58,8 @@ def rescale(array, scale, target):
     """Returns what an array that carries ``scale`` is when it carries ``target``, in its dtype."""
     if _are_same([scale, target]):
         return array
+    if kernels.takes([array]):
+        return kernels.scaled_on_device(array, target / scale, array.dtype)
     with numpy.errstate(over='ignore'):
         return rounding.from_float32(_widened(array, scale, target), array.dtype)
 
@@ -82,17 +85,3 @@ def _are_same(scales):
         scale is first or (isinstance(scale, float) and isinstance(first, float) and scale == first)
         for scale in scales[1:]
     )
-
-
-def _common_scale(arrays, scales):
-    xp = backend.get_array_module(*arrays)
-    largest_scale = scales[0]
-    for scale in scales[1:]:
-        largest_scale = xp.maximum(largest_scale, scale)
-    with numpy.errstate(all='ignore'):
-        true_sum = sum(kernels.largest_magnitude(a) / s for a, s in zip(arrays, scales))
-        limit = min(formats.get(array.dtype.name).largest for array in arrays)
-        fits = kernels.floor_power_of_two(xp.asarray(limit / true_sum))
-        is_free = ~(true_sum * largest_scale > limit) | ~xp.isfinite(true_sum)
-        common = xp.where(is_free, largest_scale, fits)
-    return float(common) if xp is numpy else common

@@ -94,28 +94,31 @@ class _Bounds:
             their device.
         """
         xp = backend.get_array_module(gy)
-        if terms is None and W is not None:
-            terms = W.shape[0] * math.prod(W.shape[2:])
+        terms = _terms(W, terms)
         is_empty = gy.size == 0 or (W is not None and W.size == 0)
         with numpy.errstate(all='ignore'):
             alpha = xp.ones(())
             if not is_empty:
                 alpha = self._unbounded(gy, W, terms, product, backoff)
-            alpha = xp.where(xp.isfinite(alpha) & (alpha > 0), alpha, 1.0)
-            alpha = self._bounded(alpha, total_scale / backoff)
+            alpha = kernels.bounded(alpha, total_scale / backoff, self._bounds)
         return float(alpha) if xp is numpy else alpha.astype(numpy.float32)
 
-    def _bounded(self, alpha, total_scale):
-        xp = backend.get_array_module(alpha)
-        alpha = xp.minimum(alpha, self.max_scale)
-        limit = min(self.max_total_scale, _LARGEST_TOTAL_SCALE)
-        alpha = xp.minimum(alpha, limit / total_scale)
-        return kernels.floor_power_of_two(alpha) if self.power_of_two else alpha
+    def within_bounds(self, scale, total_scale, backoff=1.0):
+        """Returns a scale that was chosen before, made smaller where the bounds ask for it now.
 
-    def _no_overflow(self, gy, W, terms, backoff):
-        """α_high: with it, no sum of ``terms`` products can leave the format."""
-        largest = kernels.largest_magnitude(gy) / backoff * kernels.largest_magnitude(W)
-        return formats.get(self.format).largest / (terms * largest)
+        Args:
+            scale (float or 0-d array): What :meth:`scale` returned.
+            total_scale (float or 0-d array): As there.
+            backoff (float): As there.
+        """
+        if isinstance(scale, float):
+            return float(kernels.bounded(scale, total_scale / backoff, self._bounds))
+        return kernels.bounded_on_device(scale, total_scale / backoff, self._bounds)
+
+    @property
+    def _bounds(self):
+        limit = min(self.max_total_scale, _LARGEST_TOTAL_SCALE)
+        return kernels.Bounds(self.max_scale, limit, self.power_of_two)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,14 +143,23 @@ class Adaptive(_Bounds, _Threshold):
         format (str): The format that gx is rounded to, see :mod:`chainerlp.formats`.
     """
 
+    def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
+        """Returns the factor α for a layer's data gradient; see :meth:`Amax.scale`."""
+        if backend.get_array_module(gy) is numpy:
+            return super().scale(gy, W, total_scale, terms=terms, backoff=backoff)
+        constants = self._constants(_terms(W, terms), backoff)
+        return kernels.adaptive_on_device(gy, W, constants, total_scale, self._bounds)
+
     def _unbounded(self, gy, W, terms, product, backoff):
-        xp = backend.get_array_module(gy)
+        return kernels.adaptive(gy, W, self._constants(terms, backoff))
+
+    def _constants(self, terms, backoff):
         # (1 - T) / 2, whose quantile is the same but for the sign, is never rounded to 1.
         quantile = abs(statistics.NormalDist().inv_cdf((1 - self.threshold) / 2))
-        variance = kernels.second_moment(gy) / backoff**2 * kernels.second_moment(W) * (terms / 2)
-        lowest = formats.get(self.format).smallest_subnormal / (quantile * xp.sqrt(variance))
-        lowest = xp.where(variance > 0, xp.maximum(lowest, 1.0), 1.0)
-        return xp.minimum(lowest, self._no_overflow(gy, W, terms, backoff))
+        format = formats.get(self.format)
+        return kernels.AdaptiveConstants(
+            terms, quantile, format.smallest_subnormal, format.largest, backoff
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,6 +301,12 @@ class Measured(Amax, _Threshold):
         lost = formats.get(self.format).underflow_threshold
         lowest = xp.maximum(backoff * kernels.smallest_shift(counts, lost, self.threshold), 1.0)
         return xp.minimum(lowest, self._largest(product, backoff))
+
+
+def _terms(W, terms):
+    if terms is None and W is not None:
+        return W.shape[0] * math.prod(W.shape[2:])
+    return terms
 
 
 def _product(gy, W):

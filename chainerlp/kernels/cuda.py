@@ -1,0 +1,135 @@
+"""CUDA C++ on CuPy arrays: what the kernels share, and how one is launched.
+
+A kernel stands beside the NumPy function that defines it, as a string of CUDA C++ that begins where
+``PRELUDE`` ends. Sums are formed in a fixed order, so that the same array gives the same bits on
+each run. Nothing here waits for the device.
+"""
+
+import functools
+
+import numpy
+
+THREADS = 256
+# A grid of so many blocks fills any GPU of today, and its partial results are still few.
+MOST_BLOCKS = 1024
+_CHUNK_BYTES = 16
+_CHUNKS_A_THREAD = 4
+
+PRELUDE = r"""
+#include <cuda_fp16.h>
+
+#define THREADS 256
+typedef unsigned short half_bits;  // a float16 by its bits
+typedef long long index_t;
+
+__device__ inline float value_of(half_bits x) { return __half2float(__ushort_as_half(x)); }
+__device__ inline float value_of(float x) { return x; }
+__device__ inline void store(float x, half_bits* y) { *y = __half_as_ushort(__float2half_rn(x)); }
+__device__ inline void store(float x, float* y) { *y = x; }
+__device__ inline unsigned bits_of(float x) { return __float_as_uint(x); }
+__device__ inline float value_of_bits(unsigned bits) { return __uint_as_float(bits); }
+"""
+
+SHARED = r"""
+__device__ inline index_t first_index() { return blockIdx.x * (index_t)blockDim.x + threadIdx.x; }
+__device__ inline index_t all_threads() { return (index_t)gridDim.x * blockDim.x; }
+__device__ inline bool is_aligned(const void* p) { return (unsigned long long)p % 16 == 0; }
+
+// What a thread reads or writes at once.
+template <typename T> struct alignas(16) Chunk { T at[16 / sizeof(T)]; };
+
+// Calls visit.chunk(elements, how many) for 16 bytes at a time where x is aligned, and for one
+// element at a time where it is not, and at the end.
+template <typename T, typename Visit>
+__device__ void for_all(const T* x, index_t size, Visit& visit) {
+    const int per_chunk = 16 / sizeof(T);
+    index_t done = 0;
+    if (is_aligned(x)) {
+        const index_t chunks = size / per_chunk;
+        #pragma unroll 4
+        for (index_t i = first_index(); i < chunks; i += all_threads()) {
+            const Chunk<T> chunk = ((const Chunk<T>*)x)[i];
+            visit.chunk(chunk.at, per_chunk);
+        }
+        done = chunks * per_chunk;
+    }
+    for (index_t i = done + first_index(); i < size; i += all_threads()) {
+        const T element = x[i];
+        visit.chunk(&element, 1);
+    }
+}
+
+struct Sum {
+    template <typename V> __device__ static V of(V a, V b) { return a + b; }
+};
+struct Largest {
+    template <typename V> __device__ static V of(V a, V b) { return a < b ? b : a; }
+};
+
+// Returns the block's result in every thread.
+template <typename Operation, typename V> __device__ V over_block(V value) {
+    __shared__ V values[THREADS];
+    values[threadIdx.x] = value;
+    __syncthreads();
+    for (unsigned half = THREADS / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half)
+            values[threadIdx.x] = Operation::of(values[threadIdx.x], values[threadIdx.x + half]);
+        __syncthreads();
+    }
+    value = values[0];
+    __syncthreads();  // before the next call writes to the same place
+    return value;
+}
+"""
+
+
+def blocks_for(array):
+    """Returns how many blocks go through an array: each thread gets a few chunks, if there are."""
+    chunks = -(-array.nbytes // _CHUNK_BYTES)
+    return max(1, min(MOST_BLOCKS, -(-chunks // (THREADS * _CHUNKS_A_THREAD))))
+
+
+def launch(code, name, blocks, *arguments):
+    """Launches a kernel on the current device and stream.
+
+    Args:
+        code (str): CUDA C++ that begins where ``PRELUDE`` and ``SHARED`` end.
+        name (str): The kernel, declared ``extern "C"``.
+        blocks (int or tuple of int): The grid; blocks have ``THREADS`` threads.
+        *arguments: Its arguments: arrays for pointers (``None`` for a null pointer), ints for
+            ``index_t``, floats for ``double``, NumPy arrays of one element for structs by value.
+    """
+    grid = blocks if isinstance(blocks, tuple) else (blocks,)
+    _kernel(code, name)(grid, (THREADS,), arguments)
+
+
+def suffix(dtype):
+    """Returns how the kernels for a dtype are named, ``'half'`` or ``'float'``."""
+    return {'float16': 'half', 'float32': 'float'}[numpy.dtype(dtype).name]
+
+
+def contiguous(array):
+    """Returns the elements of an array as one row, in the order of memory where that is possible.
+
+    It is a view where the array has no gaps, whatever the order of its axes; otherwise a copy.
+    """
+    return array.ravel(order='K')
+
+
+def address(array):
+    """Returns where an array's elements are, for a pointer within a struct."""
+    return array.ctypes.data if isinstance(array, numpy.ndarray) else array.data.ptr
+
+
+def scale_arguments(scale):
+    """Returns the two arguments for a scale: a pointer or none, and the number if it is none."""
+    if isinstance(scale, (int, float)):
+        return None, float(scale)
+    return scale.astype(numpy.float32, copy=False), 0.0
+
+
+@functools.cache
+def _kernel(code, name):
+    import cupy
+
+    return cupy.RawKernel(PRELUDE + SHARED + code, name, options=('--std=c++14',))
