@@ -8,6 +8,7 @@ import warnings
 
 from chainerlp import (
     backprop,
+    gated_update,
     initial_scale,
     kernels,
     links,
@@ -56,12 +57,11 @@ class AdaptiveLossScaling:
         policy: See above.
         initial_scale (float): See above.
         scale_weights (bool): See above.
-        recovery (~chainerlp.recovery.Recovery): What became of overflows.
     """
 
     _OWN = frozenset(
         ['actual_optimizer', 'policy', 'initial_scale', 'scale_weights', 'recovery']
-        + ['_loss_is_finite']
+        + ['_loss_is_finite', '_recovery', '_verdict']
     )
 
     def __init__(self, optimizer, policy=None, initial_scale=1.0, scale_weights=None):
@@ -84,7 +84,8 @@ class AdaptiveLossScaling:
         self.policy = policies.Adaptive() if policy is None else policy
         self.initial_scale = _checked_scale(initial_scale)
         self.scale_weights = scale_weights
-        self.recovery = Recovery()
+        self._recovery = Recovery()
+        self._verdict = None
         self._loss_is_finite = True
         if optimizer.target is not None:
             self._prepare(optimizer.target)
@@ -94,11 +95,21 @@ class AdaptiveLossScaling:
             raise AttributeError(name)
         return getattr(self.actual_optimizer, name)
 
+    def __getstate__(self):
+        self._settle()  # what is pending belongs to this object and its device
+        return self.__dict__.copy()
+
     def __setattr__(self, name, value):
         if name in self._OWN:
             object.__setattr__(self, name, value)
         else:
             setattr(self.actual_optimizer, name, value)
+
+    @property
+    def recovery(self):
+        """Recovery: What became of overflows; on a GPU, waits for the last update to be done."""
+        self._settle()
+        return self._recovery
 
     @property
     def skipped(self):
@@ -204,15 +215,44 @@ class AdaptiveLossScaling:
             self._check_who_calls(sys._getframe(1).f_globals.get('__name__', ''))
         if self._has_workers() and not workers.mean_gradients(self.actual_optimizer):
             return
-        if self._gradients_are_finite():
-            self.recovery.note_clean()
-            self._unscale_float32()
-            self._innermost().update()
+        has_overflowed = self._settle()
+        trained = [p for p in self.target.params() if p.grad is not None and _is_trained(p)]
+        if gated_update.is_possible(trained):
+            with chainer.using_device(trained[0].device):
+                is_finite = kernels.all_arrays_finite([param.grad for param in trained])
+                gated_update.run(trained, self._update_unscaled, is_finite)
+                self._verdict = gated_update.Verdict(
+                    is_finite, self._loss_is_finite, is_stale=has_overflowed
+                )
+        elif _are_finite(trained):
+            self._recovery.note_clean()
+            self._update_unscaled()
         else:
-            self.recovery.note_overflow(bool(self._loss_is_finite))
-            for _, layer_scale in self._layer_scales():
-                layer_scale.forget()
+            self._react(bool(self._loss_is_finite))
             self.actual_optimizer.t += 1
+
+    def _update_unscaled(self):
+        self._unscale_float32()
+        self._innermost().update()
+
+    def _settle(self):
+        """Takes note of an update that is not judged yet; returns whether it had overflowed."""
+        verdict, self._verdict = self._verdict, None
+        if verdict is None:
+            return False
+        is_finite, loss_is_finite = verdict.wait()
+        if is_finite:
+            self._recovery.note_clean()
+        elif verdict.is_stale:  # it says nothing of the scales that were chosen anew since
+            self._recovery.skipped += 1
+        else:
+            self._react(loss_is_finite)
+        return not is_finite and not verdict.is_stale
+
+    def _react(self, loss_is_finite):
+        self._recovery.note_overflow(loss_is_finite)
+        for _, layer_scale in self._layer_scales():
+            layer_scale.forget()
 
     def backward(self, loss, **kwargs):
         """Runs the scaled backward pass, :func:`chainerlp.backprop.backward`, from a loss.
@@ -226,7 +266,7 @@ class AdaptiveLossScaling:
             largest = getattr(self.policy, 'max_total_scale', numpy.inf)
             self.initial_scale = initial_scale.find(loss, largest) or 'auto'
         scale = 1.0 if self.initial_scale == 'auto' else self.initial_scale
-        backprop.backward(loss, scale, backoff=self.recovery.backoff, **kwargs)
+        backprop.backward(loss, scale, backoff=self._recovery.backoff, **kwargs)
 
     def _check_who_calls(self, module):
         if module in _UNSCALED_UPDATERS:
@@ -243,14 +283,6 @@ class AdaptiveLossScaling:
                 RuntimeWarning,
                 stacklevel=3,
             )
-
-    def _gradients_are_finite(self):
-        finite = True
-        for param in self.target.params():
-            if param.grad is not None and _is_trained(param):
-                with chainer.using_device(param.device):
-                    finite = finite & kernels.all_finite(param.grad)
-        return bool(finite)
 
     def _unscale_float32(self):
         # Chainer divides a float16 parameter's gradient in float32, in its master copy. It would
@@ -305,6 +337,17 @@ class AdaptiveLossScaling:
         for path, link in self.target.namedlinks():
             if isinstance(link, links.ScaledLink):
                 yield path, link.layer_scale
+
+
+def _are_finite(params):
+    finite = True
+    by_device = {}
+    for param in params:
+        by_device.setdefault(param.device, []).append(param.grad)
+    for device, gradients in by_device.items():
+        with chainer.using_device(device):
+            finite = finite and bool(kernels.all_arrays_finite(gradients))
+    return finite
 
 
 def _is_trained(param):

@@ -1,8 +1,8 @@
 """The float32 products of a layer: its output, its data gradient, its weight gradient.
 
-The CPU stands for a tensor core (design, section 5): factors rounded to float16, products
-accumulated in float32 by BLAS. Rounding the result is left to the caller, who may scale it first.
-All arrays are float32; NumPy and CuPy are treated alike.
+Factors are rounded to float16, products accumulated in float32 (:mod:`chainerlp.gemm`; design,
+section 5). Rounding the result is left to the caller, who may scale it first. What is handed in is
+a :func:`~chainerlp.gemm.factor` each, what is returned float32.
 
 The classes are the geometries of Chainer's layers, and have the same methods: ``output``,
 ``data_gradient``, ``weight_gradient``, ``terms`` and ``weight_by_output``.
@@ -10,6 +10,8 @@ The classes are the geometries of Chainer's layers, and have the same methods: `
 
 import dataclasses
 import math
+
+from chainerlp import gemm
 
 import numpy
 from chainer import backend
@@ -22,15 +24,15 @@ class Linear:
 
     def output(self, x, W):
         """Returns y = x Wᵀ for x (batch, in) and W (out, in)."""
-        return x.dot(W.T)
+        return gemm.multiply(x, W.T)
 
     def data_gradient(self, gy, W, x_size=()):
         """Returns gx = gy W for gy (batch, out) and W (out, in)."""
-        return gy.dot(W)
+        return gemm.multiply(gy, W)
 
     def weight_gradient(self, x, gy, W_shape=None):
         """Returns gW = gyᵀ x for x (batch, in) and gy (batch, out)."""
-        return gy.T.dot(x)
+        return gemm.multiply(gy.T, x)
 
     def terms(self, W_shape):
         """Returns how many products are summed into an element of gx (K of the paper)."""
@@ -63,9 +65,8 @@ class Convolution:
 
     def output(self, x, W):
         """Returns y (n, out, *size) for x (n, in, *size) and W (out, in / groups, *k)."""
-        xp = backend.get_array_module(x)
         columns, out_size = self._columns(x, W.shape)
-        y = xp.matmul(self._group_weight(W), columns)
+        y = gemm.multiply(self._group_weight(W), columns)
         return y.reshape((x.shape[0], W.shape[0]) + out_size)
 
     def data_gradient(self, gy, W, x_size=None):
@@ -76,10 +77,9 @@ class Convolution:
             W (:ref:`ndarray`): The weight.
             x_size (tuple of int): Spatial size of x; the smallest that fits, by default.
         """
-        xp = backend.get_array_module(gy)
         out_size, k = gy.shape[2:], W.shape[2:]
         weight = self._group_weight(W).swapaxes(-1, -2)
-        columns = xp.matmul(weight, self._group_outputs(gy))
+        columns = gemm.multiply(weight, self._group_outputs(gy))
         columns = columns.reshape((gy.shape[0], W.shape[1] * self.groups) + k + out_size)
         if x_size is None:
             x_size = self.smallest_input(out_size, k)
@@ -90,14 +90,11 @@ class Convolution:
 
     def weight_gradient(self, x, gy, W_shape):
         """Returns gW of shape ``W_shape`` for x (n, in, *size) and gy (n, out, *size)."""
-        xp = backend.get_array_module(x)
         columns, _ = self._columns(x, W_shape)
-        outputs = self._group_outputs(gy)
-        total = xp.zeros(outputs.shape[1:3] + columns.shape[2:3], numpy.float32)
-        # One image after the other: all at once would hold the batch size times the weight.
-        for image_output, image_columns in zip(outputs, columns):
-            total += xp.matmul(image_output, image_columns.swapaxes(-1, -2))
-        return total.reshape(W_shape)
+        sum_over_images = _sum_by_image
+        if backend.get_array_module(x) is not numpy:
+            sum_over_images = _sum_at_once
+        return sum_over_images(self._group_outputs(gy), columns).reshape(W_shape)
 
     def terms(self, W_shape):
         """Returns how many products are summed into an element of gx (K of the paper)."""
@@ -136,6 +133,26 @@ class Convolution:
     def _group_outputs(self, gy):
         n, channels, *size = gy.shape
         return gy.reshape(n, self.groups, channels // self.groups, math.prod(size))
+
+
+def _sum_by_image(outputs, columns):
+    """Sums (n, groups, out, p) by (n, groups, rows, p) over n and p, one image after the other.
+
+    On the CPU nothing is moved for it, and all at once would hold the batch size times the weight.
+    """
+    total = numpy.zeros(outputs.shape[1:3] + columns.shape[2:3], numpy.float32)
+    for image_output, image_columns in zip(outputs, columns):
+        total += gemm.multiply(image_output, image_columns.swapaxes(-1, -2))
+    return total
+
+
+def _sum_at_once(outputs, columns):
+    """:func:`_sum_by_image` as one product, for a GPU: a launch an image costs more than moving."""
+    _, groups, out, _ = outputs.shape
+    rows = columns.shape[2]
+    outputs = outputs.transpose(1, 2, 0, 3).reshape(groups, out, -1)
+    columns = columns.transpose(1, 2, 0, 3).reshape(groups, rows, -1)
+    return gemm.multiply(outputs, columns.swapaxes(-1, -2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,23 +202,20 @@ class LocalConvolution2D:
 
     def output(self, x, W):
         """Returns y (n, out, oh, ow) for x (n, in, h, w) and W (out, oh, ow, in, kh, kw)."""
-        xp = backend.get_array_module(x)
         weight = self._weight_by_position(W).swapaxes(-1, -2)
-        return self._outputs(xp.matmul(self._columns(x, W.shape), weight), W.shape)
+        return self._outputs(gemm.multiply(self._columns(x, W.shape), weight), W.shape)
 
     def data_gradient(self, gy, W, x_size):
         """Returns gx (n, in, *x_size) for gy (n, out, oh, ow) and W."""
-        xp = backend.get_array_module(gy)
-        columns = xp.matmul(self._by_position(gy), self._weight_by_position(W))
+        columns = gemm.multiply(self._by_position(gy), self._weight_by_position(W))
         columns = columns.reshape(W.shape[1:3] + gy.shape[:1] + W.shape[3:])
         columns = columns.transpose(2, 3, 4, 5, 0, 1)
         return conv.col2im(columns, *self.stride, 0, 0, *x_size)
 
     def weight_gradient(self, x, gy, W_shape):
         """Returns gW of shape ``W_shape`` for x (n, in, h, w) and gy (n, out, oh, ow)."""
-        xp = backend.get_array_module(x)
         by_position = self._by_position(gy).swapaxes(-1, -2)
-        gW = xp.matmul(by_position, self._columns(x, W_shape)).swapaxes(0, 1)
+        gW = gemm.multiply(by_position, self._columns(x, W_shape)).swapaxes(0, 1)
         return gW.reshape(W_shape)
 
     def terms(self, W_shape):

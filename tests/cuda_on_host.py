@@ -104,11 +104,11 @@ def launch(code, name, blocks, *arguments):
 
 def sources():
     """Returns the CUDA sources of the project by the names of their modules."""
-    from chainerlp.kernels import choice, finite, joining, losses, scaling, statistics
+    from chainerlp.kernels import choice, copying, finite, joining, losses, scaling, statistics
 
     return {
         module.__name__.rpartition('.')[-1]: code
-        for module in (choice, finite, joining, losses, scaling, statistics)
+        for module in (choice, copying, finite, joining, losses, scaling, statistics)
         for code in vars(module).values()
         if isinstance(code, str) and '__global__' in code
     }

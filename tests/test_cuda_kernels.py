@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from chainerlp import formats, kernels
-from chainerlp.kernels import choice, cuda, finite, joining, losses, scaling
+from chainerlp.kernels import choice, copying, cuda, finite, joining, losses, scaling
 from chainerlp.kernels import statistics as statistics_kernels
 
 import numpy
@@ -272,8 +272,40 @@ def test_more_arrays_than_a_launch_takes_are_all_looked_at(device):
     assert bool(finite.all_finite_on_device([device.send(array) for array in arrays])) is False
 
 
+@pytest.mark.parametrize('is_right', [False, True, None])
+def test_copies_are_put_back_unless_all_is_right(device, is_right):
+    shapes = [(), (5,), (7, 3), (4099,), (0, 2)] * 22  # more than a launch takes
+    dtypes = ['float16', 'float32', 'float64', 'int8']
+    whole = [
+        (numpy.arange(numpy.prod(shape)) % 100).reshape(shape).astype(dtypes[k % 4]) + 1
+        for k, shape in enumerate(shapes)
+    ]
+    whole = [numpy.array(array) for array in whole]
+    originals = [device.send(array) for array in whole] + [device.send(whole[2])[:, 1]]
+    whole.append(whole[2][:, 1])
+    copies = [device.send(array) for array in whole]
+    for array in originals:
+        array[...] = 0
+    flag = is_right
+    if flag is None:  # the device knows that all is right
+        flag = device.send(numpy.array(True))
+    elif not flag:
+        flag = device.send(numpy.array(False))
+    copying.put_back_on_device(flag, originals, copies)
+    for array, original in zip(whole, originals):
+        expected = array if is_right is False else 0 * array
+        numpy.testing.assert_array_equal(device.fetch(original), expected)
+
+
 def test_the_arguments_of_every_kernel_fit_into_four_kilobytes():
-    structs = [finite._ARRAYS, joining._ARRIVALS, choice._CONSTANTS, choice._BOUNDS, losses._LIMITS]
+    structs = [
+        copying._COPIES,
+        finite._ARRAYS,
+        joining._ARRIVALS,
+        choice._CONSTANTS,
+        choice._BOUNDS,
+        losses._LIMITS,
+    ]
     assert max(struct.itemsize for struct in structs) + 8 * 8 <= 4096
 
 

@@ -179,7 +179,8 @@ def test_an_update_with_a_gradient_that_is_not_finite_is_skipped_and_counted(val
 
 def test_after_an_overflow_scales_are_chosen_anew():
     model = make_model()
-    wrapped = wrap(model, policy=policies.Adaptive(interval=1000))
+    policy = policies.Adaptive(interval=1000, max_scale=numpy.inf, max_total_scale=numpy.inf)
+    wrapped = wrap(model, policy=policy)
     wrapped.update(model, *batch())
     layer = model.predictor[2].layer_scale
     layer._held[0, 0].scale = 2.0**40  # a scale from another time

@@ -67,6 +67,7 @@ class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
 
     def half_parameter_gradient(self, index, inputs, gy):
         """Returns gW, gV1, gV2 or gb."""
+        gy = rounding.to_float32(gy)
         if index == 5:
             return gy.sum(axis=0)
         if index == 2:
@@ -80,13 +81,14 @@ def data_gradient(inputs, gy, index=0):
 
     Args:
         inputs (tuple of :ref:`ndarray`): The function's inputs.
-        gy (:ref:`ndarray`): The gradient of y, in float32.
+        gy (:ref:`ndarray`): The gradient of y.
         index (int): See above.
 
     Returns:
         DataGradient: The gradient, in the shape of the input that it belongs to.
     """
     xp = backend.get_array_module(gy)
+    gy = rounding.to_float32(gy)
     W = rounding.to_float32(inputs[2]).swapaxes(0, index)
     rows = [_rows(_matrix(inputs[1 - index]), gy)]
     weights = [W.reshape(len(W), W.shape[1] * W.shape[2])]

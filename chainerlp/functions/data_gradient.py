@@ -1,6 +1,6 @@
 """The float32 product behind the data gradient of a layer, scaled or Chainer's own."""
 
-from chainerlp import rounding
+from chainerlp import gemm
 from chainerlp.functions import bilinear
 from chainerlp.functions.convolution_2d import ScaledConvolution2DFunction
 from chainerlp.functions.convolution_nd import ScaledConvolutionNDFunction
@@ -51,9 +51,9 @@ def data_gradient(function, in_data, gy):
     Returns:
         :ref:`ndarray`: A float32 array of the shape of x.
     """
-    gy = rounding.to_float32(gy)
+    gy = gemm.factor(gy)
     if isinstance(function, BilinearFunction):
         return bilinear.data_gradient(in_data, gy).product
     x, W = in_data[:2]
     geometry = next(g for kind, g in _GEOMETRIES.items() if isinstance(function, kind))
-    return geometry(function).data_gradient(gy, rounding.to_float32(W), x.shape[2:])
+    return geometry(function).data_gradient(gy, gemm.factor(W), x.shape[2:])

@@ -51,8 +51,10 @@ class LayerScale:
                 gy, W, total_scale, terms=terms, product=product, backoff=backoff
             )
             held = self._held[call, data_input] = _Held(scale, age=0)
+        elif self.policy.interval > 1:  # what gy carries may have grown
+            scale = self.policy.within_bounds(held.scale, total_scale, backoff)
         held.age += 1
-        return held.scale
+        return scale
 
     def forget(self):
         """Drops the scales that are kept, so that the next pass chooses anew."""

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 
-from chainerlp import rounding
+from chainerlp import gemm, kernels, rounding
 from chainerlp.functions.layer_scale import WEIGHT_POLICY
 
 import chainer
@@ -18,8 +18,8 @@ class DataGradient:
 
     Attributes:
         product (:ref:`ndarray`): gx, in float32.
-        gy (:ref:`ndarray`): The gradient of the output, in float32.
-        W (:ref:`ndarray`): The weight, in float32, with the outputs on its first axis.
+        gy (:ref:`ndarray`): The gradient of the output, as :func:`chainerlp.gemm.factor` has it.
+        W (:ref:`ndarray`): The weight, likewise, with the outputs on its first axis.
         terms (int): How many products are summed into an element of gx.
     """
 
@@ -124,7 +124,7 @@ class ScaledFunction:
 
     def _half_gradients(self, indexes, gy, layer_scale=None, total_scale=1.0, backoff=1.0):
         inputs = [v.array for v in self.get_retained_inputs()]
-        gy = rounding.to_float32(gy)
+        gy = gemm.factor(gy)
         gradients = []
         for index in indexes:
             dtype = self.inputs[index].dtype
@@ -172,7 +172,7 @@ class ScaledLayerFunction(ScaledFunction):
         """Returns y."""
         x, W = inputs[:2]
         self.prepare(x, W)
-        y = self.geometry(self).output(rounding.to_float32(x), rounding.to_float32(W))
+        y = self.geometry(self).output(gemm.factor(x), gemm.factor(W))
         if len(inputs) == 3:
             b = inputs[2]
             y += b.reshape(b.shape + (1,) * (y.ndim - 1 - b.ndim))
@@ -181,7 +181,7 @@ class ScaledLayerFunction(ScaledFunction):
     def half_data_gradient(self, index, inputs, gy):
         """Returns gx."""
         x, W = inputs
-        W = rounding.to_float32(W)
+        W = gemm.factor(W)
         geometry = self.geometry(self)
         gx = geometry.data_gradient(gy, W, x.shape[2:])
         return DataGradient(gx, gy, geometry.weight_by_output(W), geometry.terms(W.shape))
@@ -190,13 +190,12 @@ class ScaledLayerFunction(ScaledFunction):
         """Returns gW or gb."""
         if index == 1:
             x, W = inputs
-            return self.geometry(self).weight_gradient(rounding.to_float32(x), gy, W.shape)
+            return self.geometry(self).weight_gradient(gemm.factor(x), gy, W.shape)
         b_ndim = len(self.inputs[2].shape)
-        return gy.sum(axis=(0,) + tuple(range(1 + b_ndim, gy.ndim)))
+        return gy.sum(axis=(0,) + tuple(range(1 + b_ndim, gy.ndim)), dtype=numpy.float32)
 
 
 def _rounded(product, dtype, scale, total_scale):
     if not (isinstance(scale, float) and scale == 1):
-        product *= scale
         total_scale = total_scale * scale
-    return chainer.as_variable(rounding.from_float32(product, dtype)), total_scale
+    return chainer.as_variable(kernels.scaled(product, scale, dtype)), total_scale

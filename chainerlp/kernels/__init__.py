@@ -13,6 +13,7 @@ from chainerlp.kernels.choice import (
     bounded_on_device,
     floor_power_of_two,
 )
+from chainerlp.kernels.copying import copied, put_back
 from chainerlp.kernels.counts import exponent_counts, magnitude_counts, smallest_shift
 from chainerlp.kernels.finite import all_arrays_finite, all_finite
 from chainerlp.kernels.joining import common_scale, joined_on_device, takes
@@ -38,6 +39,7 @@ __all__ = [
     'bounded',
     'bounded_on_device',
     'common_scale',
+    'copied',
     'count_losses',
     'exponent_counts',
     'floor_power_of_two',
@@ -46,6 +48,7 @@ __all__ = [
     'log_moments',
     'magnitude_counts',
     'nonzero_range',
+    'put_back',
     'scaled',
     'scaled_on_device',
     'second_moment',

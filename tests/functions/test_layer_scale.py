@@ -1,0 +1,26 @@
+"""What a layer's scale does between two choices."""
+
+from chainerlp import functions, policies
+
+import numpy
+
+GY = numpy.full((4, 3), 2.0**-20, numpy.float16)
+W = numpy.ones((3, 5), numpy.float32)
+
+
+def choose(layer_scale, total_scale, gy=GY):
+    return layer_scale.choose(0, gy, W, total_scale, terms=3, product=None, backoff=1.0)
+
+
+def test_a_scale_is_kept_for_the_interval_whatever_the_gradient():
+    layer_scale = functions.LayerScale(policies.Adaptive(interval=3))
+    first = choose(layer_scale, 1.0)
+    assert first == 16  # Adaptive's max_scale
+    assert [choose(layer_scale, 1.0, gy=GY * 0 + 1) for _ in range(3)] == [first, first, 1.0]
+
+
+def test_a_scale_that_is_kept_obeys_the_bounds_of_the_day():
+    layer_scale = functions.LayerScale(policies.Adaptive(interval=10, max_total_scale=1024))
+    assert choose(layer_scale, 1.0) == 16
+    assert choose(layer_scale, 256.0) == 4  # with what gy carries now, 16 would be 4096
+    assert choose(layer_scale, 1.0) == 16  # and it is not forgotten for that
