@@ -20,7 +20,8 @@ class SmallCNN(chainer.Chain):
     def __init__(self, in_channels, classes, channels=(32, 64, 64)):
         super().__init__()
         first, second, third = channels
-        he = chainer.initializers.HeNormal()
+        # The dtype of now: the last layer is not made before the first batch.
+        he = chainer.initializers.HeNormal(dtype=chainer.get_dtype())
         with self.init_scope():
             self.conv1 = links.Convolution2D(in_channels, first, 3, pad=1, initialW=he)
             self.conv2 = links.Convolution2D(first, second, 3, 2, pad=1, initialW=he)
