@@ -1,6 +1,7 @@
 """A small convolutional network for images."""
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
+from experiments.models.images import channels_of
 
 import chainer
 from chainer import functions, links
@@ -34,3 +35,16 @@ class SmallCNN(chainer.Chain):
         h = functions.relu(self.conv2(h))
         h = functions.relu(self.conv3(h))
         return self.fc(h)
+
+
+def build(section, data):
+    """Builds a small CNN.
+
+    Args:
+        section: The config: ``channels``, three integers.
+        data (experiments.datasets.Data): What it is to be trained on.
+
+    Returns:
+        SmallCNN: The model.
+    """
+    return SmallCNN(channels_of(section, data), data.classes, section.channels)
