@@ -1,8 +1,22 @@
 """The models, one file each: from a config's ``model`` section to a link."""
 
-from experiments.models import mlp
+from experiments.models import (
+    cnn,
+    mlp,
+    preactivation_resnet,
+    resnet_cifar,
+    resnet_imagenet,
+    vgg_cifar,
+)
 
-_BUILDERS = {'mlp': mlp.build}
+_BUILDERS = {
+    'cnn': cnn.build,
+    'mlp': mlp.build,
+    'preactivation_resnet': preactivation_resnet.build,
+    'resnet_cifar': resnet_cifar.build,
+    'resnet_imagenet': resnet_imagenet.build,
+    'vgg_cifar': vgg_cifar.build,
+}
 
 __all__ = ['build']
 
@@ -16,5 +30,8 @@ def build(section, data):
 
     Returns:
         ~chainer.Link: Maps a batch of features to logits, in Chainer's configured dtype.
+
+    Raises:
+        ConfigError: If the model does not take such data.
     """
     return _BUILDERS[section.name](section, data)

@@ -1,6 +1,7 @@
 """A small convolutional network for images."""
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
+from experiments.models.images import channels_of
 
 import chainer
 from chainer import functions, links
@@ -20,7 +21,8 @@ class SmallCNN(chainer.Chain):
     def __init__(self, in_channels, classes, channels=(32, 64, 64)):
         super().__init__()
         first, second, third = channels
-        he = chainer.initializers.HeNormal()
+        # The dtype of now: the last layer is not made before the first batch.
+        he = chainer.initializers.HeNormal(dtype=chainer.get_dtype())
         with self.init_scope():
             self.conv1 = links.Convolution2D(in_channels, first, 3, pad=1, initialW=he)
             self.conv2 = links.Convolution2D(first, second, 3, 2, pad=1, initialW=he)
@@ -33,3 +35,16 @@ class SmallCNN(chainer.Chain):
         h = functions.relu(self.conv2(h))
         h = functions.relu(self.conv3(h))
         return self.fc(h)
+
+
+def build(section, data):
+    """Builds a small CNN.
+
+    Args:
+        section: The config: ``channels``, three integers.
+        data (experiments.datasets.Data): What it is to be trained on.
+
+    Returns:
+        SmallCNN: The model.
+    """
+    return SmallCNN(channels_of(section, data), data.classes, section.channels)
