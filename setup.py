@@ -3,7 +3,7 @@
 A range begins with the oldest version that the tests were run with, and ends before the next major
 one. The newest that they were run with: NumPy 2.5.5, CuPy 14.2.0, mpi4py 4.1.2, pydantic 2.14.3,
 PyYAML 6.0.3, tqdm 4.70.1, scikit-learn 1.9.1, matplotlib 3.11.2, pillow 13.0.0, pytest 9.2.0,
-threadpoolctl 3.8.0, markdown 3.11.3, hypothesis 6.170.15, ml_dtypes 0.6.0, scipy 1.18.1. (CuPy's
+threadpoolctl 3.8.0, markdown 3.11.3, hypothesis 6.170.15, ml_dtypes 0.6.0, scipy 1.18.1, h5py 3.16.0. (CuPy's
 ends without a GPU, and mpi4py's with two ranks: imported with Chainer.)
 """
 
@@ -38,6 +38,7 @@ setup(
             'pytest>=8.2,<10',
             'hypothesis>=6.100,<7',
             'ml_dtypes>=0.4,<1',
+            'h5py>=3.11,<4',
             'scipy>=1.13,<2',
             'ruff==0.17.6',  # one version: a rule that a later one adds must not fail the tests
         ],

@@ -6,6 +6,8 @@ copies, where nothing is rounded; under an optimizer of Chainer's own with a los
 float32 copy of gradient and parameter.
 """
 
+import functools
+
 from chainerlp import backprop, rounding
 
 import chainer
@@ -46,8 +48,8 @@ class Lasso(_OnTrueGradient, optimizer_hooks.Lasso):
 class GradientClipping(optimizer_hooks.GradientClipping):
     """:class:`chainer.optimizer_hooks.GradientClipping` of the true gradients.
 
-    The norm is that of all true gradients, in float32. A scaled gradient is not multiplied but
-    carries a larger scale, so that clipping rounds nothing.
+    The norm is that of all true gradients, in float32, but for those of frozen parameters. A scaled
+    gradient is not multiplied but carries a larger scale, so that clipping rounds nothing.
 
     Args:
         threshold (float): L2 norm threshold.
@@ -55,7 +57,7 @@ class GradientClipping(optimizer_hooks.GradientClipping):
 
     def __call__(self, opt):
         """Clips the gradients of an optimizer's target."""
-        params = [p for p in opt.target.params(include_uninit=False) if p.grad is not None]
+        params = [p for p in opt.target.params(include_uninit=False) if _is_clipped(p)]
         if not params:
             return
         with chainer.using_device(params[0].device):
@@ -70,6 +72,10 @@ class GradientClipping(optimizer_hooks.GradientClipping):
                     param._loss_scale = param._loss_scale / rate
 
 
+def _is_clipped(param):
+    return param.grad is not None and param.update_rule is not None and param.update_rule.enabled
+
+
 def _square_norm(gradient):
     flat = gradient.ravel()
     return flat.dot(flat)
@@ -80,3 +86,40 @@ SCALE_AWARE = {
     getattr(optimizer_hooks, hook.__name__): hook
     for hook in (GradientClipping, GradientHardClipping, GradientNoise, GradientLARS, Lasso)
 }
+
+
+def check_awareness(hook):
+    """Makes sure that a hook is none of Chainer's that take a scaled gradient for the true one.
+
+    Args:
+        hook (callable): An optimizer hook.
+
+    Raises:
+        TypeError: If it is; names the one to add instead.
+    """
+    for unaware, aware in SCALE_AWARE.items():
+        if isinstance(hook, unaware) and not isinstance(hook, aware):
+            raise TypeError(
+                f'chainer.optimizer_hooks.{unaware.__name__} takes scaled gradients for true'
+                f' ones: add chainerlp.optimizer_hooks.{aware.__name__} instead'
+            )
+
+
+def counting_from_zero(hook):
+    """Returns a hook that an update rule may call in place of an optimizer.
+
+    A rule counts the update before it calls its hooks, an optimizer after it: without this, the
+    decay of GradientNoise would be one update ahead.
+
+    Args:
+        hook (callable): A hook for each parameter.
+    """
+    return functools.partial(_call_counting_from_zero, hook)
+
+
+def _call_counting_from_zero(hook, rule, param):
+    rule.t -= 1
+    try:
+        hook(rule, param)
+    finally:
+        rule.t += 1

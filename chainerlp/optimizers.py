@@ -1,7 +1,5 @@
 """The optimizer wrapper: attach it, and a model trains with adaptive loss scaling."""
 
-import copy
-import functools
 import numbers
 import sys
 import warnings
@@ -12,6 +10,7 @@ from chainerlp import (
     initial_scale,
     kernels,
     links,
+    masters,
     optimizer_hooks,
     policies,
     workers,
@@ -81,14 +80,17 @@ class AdaptiveLossScaling:
                 ' AdaptiveLossScaling an initial_scale'
             )
         self.actual_optimizer = optimizer
-        self.policy = policies.Adaptive() if policy is None else policy
+        self.policy = policies.Adaptive() if policy is None else _checked_policy(policy)
         self.initial_scale = _checked_scale(initial_scale)
+        if scale_weights not in (None, True, False):
+            raise TypeError(f'scale_weights must be True, False or None, not {scale_weights!r}')
         self.scale_weights = scale_weights
         self._recovery = Recovery()
         self._verdict = None
         self._loss_is_finite = True
         if optimizer.target is not None:
             self._prepare(optimizer.target)
+            self._take_over_hooks()
 
     def __getattr__(self, name):
         if name in self._OWN:  # not there yet: while it is being copied or unpickled
@@ -141,6 +143,14 @@ class AdaptiveLossScaling:
         links.convert(link, self.policy, self.scale_weights)
         self.actual_optimizer.use_fp32_update()
 
+    def _take_over_hooks(self):
+        """Adds the hooks again that the optimizer had, as :meth:`add_hook` does."""
+        hookable = self._innermost()._hookable
+        for timing in ('pre', 'post'):
+            for name, hook in list(getattr(hookable, f'_{timing}_update_hooks').items()):
+                hookable.remove_hook(name)
+                self.add_hook(hook, name, timing)
+
     def loss_scaling(self, interval=1000, scale=None):
         """Sets ``initial_scale``; Chainer's dynamic loss scaling is refused.
 
@@ -172,20 +182,16 @@ class AdaptiveLossScaling:
         Raises:
             TypeError: If it is one of Chainer's that take a scaled gradient for the true one.
         """
-        for unaware, aware in optimizer_hooks.SCALE_AWARE.items():
-            if isinstance(hook, unaware) and not isinstance(hook, aware):
-                raise TypeError(
-                    f'chainer.optimizer_hooks.{unaware.__name__} takes scaled gradients for true'
-                    f' ones: add chainerlp.optimizer_hooks.{aware.__name__} instead'
-                )
+        optimizer_hooks.check_awareness(hook)
         if not getattr(hook, 'call_for_each_param', False):
             self.actual_optimizer.add_hook(hook, name, timing)
             return
         self.actual_optimizer._check_set_up()
-        name = getattr(hook, 'name', None) if name is None else name
+        if name is None:
+            name = getattr(hook, 'name', getattr(hook, '__name__', None))
         timing = getattr(hook, 'timing', 'pre') if timing == 'auto' else timing
         if timing == 'pre':
-            hook = functools.partial(_call_counting_from_zero, hook)
+            hook = optimizer_hooks.counting_from_zero(hook)
         for param in self.target.params():
             param.update_rule.add_hook(hook, name, timing)
 
@@ -206,8 +212,12 @@ class AdaptiveLossScaling:
             *args: Arguments of the loss function.
             **kwds: Keyword arguments of the loss function.
         """
+        self.actual_optimizer._check_set_up()
         if lossfun is not None:
             loss = lossfun(*args, **kwds)
+            if not isinstance(loss, chainer.Variable):
+                kind = type(loss).__name__
+                raise TypeError(f'the loss function must return a chainer.Variable, not {kind}')
             self.target.cleargrads()
             self.backward(loss)
             del loss
@@ -216,6 +226,7 @@ class AdaptiveLossScaling:
         if self._has_workers() and not workers.mean_gradients(self.actual_optimizer):
             return
         has_overflowed = self._settle()
+        masters.keep_in_step(self.target.params())
         trained = [p for p in self.target.params() if p.grad is not None and _is_trained(p)]
         if gated_update.is_possible(trained):
             with chainer.using_device(trained[0].device):
@@ -251,6 +262,9 @@ class AdaptiveLossScaling:
 
     def _react(self, loss_is_finite):
         self._recovery.note_overflow(loss_is_finite)
+        self._forget_scales()
+
+    def _forget_scales(self):
         for _, layer_scale in self._layer_scales():
             layer_scale.forget()
 
@@ -275,27 +289,32 @@ class AdaptiveLossScaling:
                 ' use ChainerMN, AdaptiveLossScaling(create_multi_node_optimizer(...)), under'
                 ' mpiexec, or one device and a StandardUpdater'
             )
-        halves = [p for p in self.target.params() if p.grad is not None and p.dtype == 'float16']
-        if halves and all(param._loss_scale is None for param in halves):
-            warnings.warn(
-                'update() was called with gradients of loss.backward(), in which no layer is'
-                ' scaled: call optimizer.backward(loss) instead',
-                RuntimeWarning,
-                stacklevel=3,
-            )
+        for path, param in self.target.namedparams():
+            if param.grad is not None and param.dtype == 'float16' and param._loss_scale is None:
+                warnings.warn(
+                    f'update() was called with gradients of loss.backward() (that of {path}, for'
+                    ' one), in which no layer is scaled: call optimizer.backward(loss) instead, for'
+                    ' each loss',
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+                return
 
     def _unscale_float32(self):
         # Chainer divides a float16 parameter's gradient in float32, in its master copy. It would
         # divide a float32 one in place and leave its scale standing, for hooks to multiply by.
         for param in self.target.params():
-            if param.grad is not None and param.grad.dtype != numpy.float16:
-                if param._loss_scale is not None:
-                    # Not in place: the array may be another parameter's gradient too (p + q), or
-                    # a read-only view (of a sum).
-                    true = param.grad.copy()
-                    true /= param._loss_scale
-                    param.grad = true
-                    param._loss_scale = None
+            if param.grad is None:
+                param._loss_scale = (
+                    None  # of a pass before; Chainer fills such a gradient with zeros
+                )
+            elif param.grad.dtype != numpy.float16 and param._loss_scale is not None:
+                # Not in place: the array may be another parameter's gradient too (p + q), or a
+                # read-only view (of a sum).
+                true = param.grad.copy()
+                true /= param._loss_scale
+                param.grad = true
+                param._loss_scale = None
 
     def serialize(self, serializer):
         """Saves or loads the state: the wrapped optimizer's, and what a wrapper adds to it.
@@ -307,20 +326,14 @@ class AdaptiveLossScaling:
         self.actual_optimizer.serialize(serializer)
         try:
             self._serialize_own(serializer['adaptive_loss_scaling'])
-        except KeyError:
+        except (KeyError, ValueError):  # of npz, of HDF5
             warnings.warn(
                 'the snapshot was made without AdaptiveLossScaling: scales are chosen anew',
                 RuntimeWarning,
                 stacklevel=2,
             )
-            self._begin_anew()
-
-    def _begin_anew(self):
-        for _, layer_scale in self._layer_scales():
-            layer_scale.forget()
-        for param in self.target.params():
-            if param.update_rule is not None:
-                param.update_rule._fp32_param = None
+            self._forget_scales()
+            masters.forget(self.target.params())
 
     def _serialize_own(self, serializer):
         self.recovery.serialize(serializer)
@@ -328,10 +341,8 @@ class AdaptiveLossScaling:
         if self.initial_scale == 'auto' and found > 0:
             self.initial_scale = float(found)
         for path, layer_scale in self._layer_scales():
-            layer_scale.serialize(serializer['layers'][path])
-        for path, param in self.target.namedparams():
-            if param.update_rule is not None:
-                _serialize_master(serializer['masters'], path, param)
+            layer_scale.serialize(serializer['layers'][path.lstrip('/')])
+        masters.serialize(serializer['masters'], self.target.namedparams())
 
     def _layer_scales(self):
         for path, link in self.target.namedlinks():
@@ -354,32 +365,16 @@ def _is_trained(param):
     return param.update_rule is not None and param.update_rule.enabled
 
 
-def _call_counting_from_zero(hook, rule, param):
-    # A rule counts the update before it calls its hooks, an optimizer after it: without this, the
-    # decay of GradientNoise would be one update ahead.
-    before = copy.copy(rule)
-    before.t -= 1
-    hook(before, param)
-
-
 def _as_number(scale):
     return 0.0 if scale == 'auto' else scale
 
 
-def _serialize_master(serializer, path, param):
-    """Saves or loads the float32 copy of a float16 parameter, which Chainer itself leaves out."""
-    rule = param.update_rule
-    if isinstance(serializer, chainer.Deserializer):
-        array = serializer(path, None)
-        if array is None or array.size == 0:
-            rule._fp32_param = None  # is made anew: one of later than the snapshot would undo it
-        else:
-            array = param.device.send(array)
-            rule._fp32_param = chainer.Parameter(array, name=param.name)
-    else:
-        master = rule._fp32_param
-        has_none = master is None or master.array is None
-        serializer(path, numpy.empty(0, numpy.float32) if has_none else master.array)
+def _checked_policy(policy):
+    if isinstance(policy, type) or not callable(getattr(policy, 'scale', None)):
+        raise TypeError(
+            f'policy must be one of chainerlp.policies, such as Adaptive(), not {policy!r}'
+        )
+    return policy
 
 
 def _checked_scale(scale):

@@ -4,6 +4,9 @@
 _GROWTH_INTERVAL = 200
 # Backing off further than this would take even the largest gradient out of float16.
 _SMALLEST_BACKOFF = 2.0**-30
+# Overflows that come again and again, with clean updates in between, may be the data's fault and no
+# matter of size at all; they make gradients smaller down to this.
+_SMALLEST_FOR_RECURRING = 2.0**-10
 
 
 class Recovery:
@@ -13,7 +16,9 @@ class Recovery:
     halved, and again for every further one. The first clean update after that leads to a try at
     full size, since it may have been the data that was bad, for long enough to take gradients out
     of float16. If that overflows, gradients go back to the size at which they were clean, and
-    ``backoff`` is doubled after every 200 clean updates, up to 1. A loss that is not finite is no
+    ``backoff`` is doubled after every 200 clean updates, up to 1. An overflow within 200 updates of
+    another, clean ones in between, halves it too, down to 2^-10, and is followed by no such try:
+    large batches among small ones would else be left out for ever. A loss that is not finite is no
     matter of scales and leaves it as it is. Design, section 4.
 
     Attributes:
@@ -26,12 +31,14 @@ class Recovery:
         self.backoff = 1.0
         self._clean = 0
         self._just_overflowed = False
+        self._overflowed_lately = False
         self._refuge = 1.0  # where a try at full size goes back to; 1 when there is none to make
 
     def note_clean(self):
         """Takes note of an update whose gradients were all finite."""
         self._just_overflowed = False
         self._clean += 1
+        self._overflowed_lately &= self._clean < _GROWTH_INTERVAL
         if self._is_trying():
             self._refuge = 1.0
         elif self.backoff < self._refuge == 1.0:
@@ -50,6 +57,10 @@ class Recovery:
                 self.backoff = self._refuge
             elif self._just_overflowed:
                 self.backoff = max(self.backoff / 2, _SMALLEST_BACKOFF)
+            elif self._overflowed_lately:
+                smallest = min(self.backoff, _SMALLEST_FOR_RECURRING)
+                self._refuge = self.backoff = max(self.backoff / 2, smallest)
+            self._overflowed_lately = True
         self._just_overflowed = loss_is_finite
 
     def serialize(self, serializer):
@@ -58,6 +69,7 @@ class Recovery:
         self.backoff = float(serializer('backoff', self.backoff))
         self._clean = int(serializer('clean', self._clean))
         self._just_overflowed = bool(serializer('just_overflowed', self._just_overflowed))
+        self._overflowed_lately = bool(serializer('overflowed_lately', self._overflowed_lately))
         self._refuge = float(serializer('refuge', self._refuge))
 
     def _is_trying(self):

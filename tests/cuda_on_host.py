@@ -104,11 +104,21 @@ def launch(code, name, blocks, *arguments):
 
 def sources():
     """Returns the CUDA sources of the project by the names of their modules."""
-    from chainerlp.kernels import choice, copying, finite, joining, losses, scaling, statistics
+    from chainerlp.kernels import (
+        choice,
+        copying,
+        finite,
+        joining,
+        losses,
+        masters,
+        scaling,
+        statistics,
+    )
 
+    modules = (choice, copying, finite, joining, losses, masters, scaling, statistics)
     return {
         module.__name__.rpartition('.')[-1]: code
-        for module in (choice, copying, finite, joining, losses, scaling, statistics)
+        for module in modules
         for code in vars(module).values()
         if isinstance(code, str) and '__global__' in code
     }

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from chainerlp import formats, kernels
-from chainerlp.kernels import choice, copying, cuda, finite, joining, losses, scaling
+from chainerlp.kernels import choice, copying, cuda, finite, joining, losses, masters, scaling
 from chainerlp.kernels import statistics as statistics_kernels
 
 import numpy
@@ -295,6 +295,25 @@ def test_copies_are_put_back_unless_all_is_right(device, is_right):
     for array, original in zip(whole, originals):
         expected = array if is_right is False else 0 * array
         numpy.testing.assert_array_equal(device.fetch(original), expected)
+
+
+@pytest.mark.parametrize('size', [1, 5, 4099])
+def test_masters_take_over_what_was_changed(device, size):
+    master = gradients(size, 'float32', special=(1e-9, 3.14159, -0.0))
+    half = master.astype(numpy.float16)
+    changed = half.copy()
+    changed[::3] = numpy.clip(changed[::3], -0.01, 0.01)
+    expected = master.copy()
+    kernels.renew([expected], [changed])
+    assert (expected[changed == half] == master[changed == half]).all()
+    assert (expected[changed != half] == changed[changed != half]).all()
+    sent = device.send(master)
+    layout = device.send(numpy.stack([changed, changed], 1))[:, 0]  # every other element
+    for of_device in (device.send(changed), layout):
+        found = device.send(master)
+        masters.renew_on_device([found, sent], [of_device, device.send(half)])
+        numpy.testing.assert_array_equal(device.fetch(found), expected)
+        numpy.testing.assert_array_equal(device.fetch(sent), master)
 
 
 def test_the_arguments_of_every_kernel_fit_into_four_kilobytes():

@@ -18,7 +18,7 @@ LEVELS = [
     {'chainerlp.links'},
     {'chainerlp.backprop'},
     {'chainerlp.initial_scale', 'chainerlp.optimizer_hooks', 'chainerlp.recovery'},
-    {'chainerlp.gated_update'},
+    {'chainerlp.gated_update', 'chainerlp.masters'},
     {'chainerlp.workers'},
     {'chainerlp.optimizers'},
     {'chainerlp.extensions'},

@@ -1,5 +1,7 @@
 """Optimizer hooks see true gradients, whatever their scales."""
 
+import copy
+import pickle
 import warnings
 
 import chainerlp
@@ -150,3 +152,58 @@ def test_adding_a_hook_before_setup_is_chainers_error():
     wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD())
     with pytest.raises(RuntimeError, match='not set up'):
         wrapped.add_hook(chainer.optimizer_hooks.WeightDecay(0.1))
+
+
+def test_a_frozen_layers_gradient_is_not_clipped_by_nor_does_it_spoil_the_others():
+    for bad in (numpy.inf, numpy.nan):
+        model = make_net(chainer.mixed16)
+        wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.1)).setup(model)
+        wrapped.add_hook(optimizer_hooks.GradientClipping(1.0))
+        model[0].disable_update()
+        before = model[3].W.array.copy()
+        loss = F.sum(model(batch('e')) * 1e-2)
+        model.cleargrads()
+        wrapped.backward(loss)
+        model[0].W.grad[0, 0] = bad
+        wrapped.update()
+        assert wrapped.skipped == 0
+        assert numpy.isfinite(model[3].W.array).all() and (model[3].W.array != before).any()
+
+
+def test_hooks_that_were_there_before_wrapping_are_checked_and_taken_over():
+    model = make_net(chainer.mixed16)
+    inner = optimizers.SGD(0.1).setup(model)
+    inner.add_hook(chainer.optimizer_hooks.GradientClipping(1.0))
+    with pytest.raises(TypeError, match='add chainerlp.optimizer_hooks.GradientClipping instead'):
+        chainerlp.AdaptiveLossScaling(inner)
+    seen = []
+
+    def look(rule, param):
+        seen.append((param.dtype, param._loss_scale))
+
+    look.call_for_each_param = True
+    inner = optimizers.SGD(0.1).setup(model)
+    inner.add_hook(look)
+    wrapped = chainerlp.AdaptiveLossScaling(inner, initial_scale=64)
+    wrapped.update(lambda: F.sum(model(batch('e'))))
+    assert seen and set(seen) == {(numpy.dtype('f'), None)}
+
+
+def test_a_hook_may_keep_state_in_the_update_rule():
+    def count(rule, param):
+        rule.seen = getattr(rule, 'seen', 0) + 1
+
+    count.call_for_each_param = True
+    model = make_net(chainer.mixed16)
+    wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.1)).setup(model)
+    wrapped.add_hook(count)
+    for _ in range(3):
+        wrapped.update(lambda: F.sum(model(batch('e'))))
+    assert {param.update_rule.seen for param in model.params()} == {3}
+
+
+def test_an_optimizer_with_a_hook_can_be_copied_and_pickled():
+    wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.1)).setup(make_net(chainer.mixed16))
+    wrapped.add_hook(chainer.optimizer_hooks.WeightDecay(1e-2))
+    for twin in (copy.deepcopy(wrapped), pickle.loads(pickle.dumps(wrapped))):
+        twin.update(lambda twin=twin: F.sum(twin.target(batch('e'))))

@@ -53,6 +53,7 @@ OPTIMIZERS = [
     optimizers.Adam,
     optimizers.AdamW,
     optimizers.AMSGrad,
+    optimizers.AMSBound,
     optimizers.AdaBound,
     optimizers.RMSprop,
     optimizers.RMSpropGraves,
@@ -312,3 +313,43 @@ def test_it_trains_under_chainers_trainer(tmp_path):
     resumed = wrap()
     chainer.serializers.load_npz(tmp_path / 'snapshot', resumed, path='updater/optimizer:main/')
     assert resumed.t == 12
+
+
+def test_a_scale_of_another_pass_does_not_multiply_the_weight_decay():
+    model = make_model(numpy.float32)
+    numpy.random.seed(1)
+    model.add_link('aux', L.Linear(8, 3))
+    wrapped = wrap(model, optimizers.SGD(0.1), initial_scale=1024)
+    wrapped.add_hook(chainer.optimizer_hooks.WeightDecay(1e-2))
+    before = model.aux.W.array.copy()
+    x, t = batch('f')
+    model.cleargrads()
+    wrapped.backward(F.softmax_cross_entropy(model.aux(x), t))  # another optimizer's pass, say
+    wrapped.update(model, x, t)  # of a loss that does not reach it
+    numpy.testing.assert_allclose(model.aux.W.array, before * (1 - 0.1 * 1e-2), rtol=1e-6)
+
+
+def test_gradients_of_both_backward_passes_in_one_parameter_are_pointed_out():
+    model = make_model()
+    wrapped = wrap(model, initial_scale=64)
+    loss = model(*batch())
+    model.cleargrads()
+    wrapped.backward(loss)
+    F.sum(model.predictor[2].W).backward()
+    with pytest.warns(RuntimeWarning, match=r'of loss\.backward\(\) \(that of /predictor/2/W'):
+        wrapped.update()
+
+
+@pytest.mark.parametrize(
+    ('policy', 'scale_weights'), [(policies.Adaptive, None), ('amax', None), (None, 'yes')]
+)
+def test_what_is_no_policy_is_refused_at_once(policy, scale_weights):
+    with pytest.raises(TypeError, match='must be'):
+        chainerlp.AdaptiveLossScaling(optimizers.SGD(), policy, scale_weights=scale_weights)
+
+
+def test_what_cannot_be_updated_is_one_line():
+    with pytest.raises(RuntimeError, match='not set up'):
+        chainerlp.AdaptiveLossScaling(optimizers.SGD()).update(lambda: None)
+    with pytest.raises(TypeError, match='must return a chainer.Variable, not tuple'):
+        wrap().update(lambda: (1, 2))

@@ -22,12 +22,34 @@ def clean(recovery, times=1):
         recovery.note_clean()
 
 
-def test_one_overflow_is_counted_and_changes_nothing_else():
+def test_one_overflow_now_and_then_is_counted_and_changes_nothing_else():
     recovery = Recovery()
     for _ in range(10):
         overflow(recovery)
-        clean(recovery)
+        clean(recovery, 200)
     assert (recovery.skipped, recovery.backoff) == (10, 1.0)
+
+
+def test_overflows_that_recur_make_gradients_smaller_until_they_no_longer_do():
+    recovery = Recovery()
+    backoffs = []
+    for _ in range(5):  # a large batch after each small one
+        clean(recovery)
+        overflow(recovery)
+        backoffs.append(recovery.backoff)
+    assert backoffs == [1.0, 0.5, 0.25, 0.125, 0.0625]
+    clean(recovery, 199)
+    assert recovery.backoff == 0.0625  # no try at full size, which would overflow again
+    clean(recovery)
+    assert recovery.backoff == 0.125
+
+
+def test_bad_data_that_recurs_does_not_take_gradients_out_of_float16():
+    recovery = Recovery()
+    for _ in range(100):
+        overflow(recovery)
+        clean(recovery)
+    assert (recovery.skipped, recovery.backoff) == (100, 2.0**-10)
 
 
 def test_each_further_overflow_in_a_row_halves_gradients():
@@ -42,7 +64,7 @@ def test_after_a_streak_full_size_is_tried_again():
     assert recovery.backoff < 2.0**-24
     clean(recovery)
     assert recovery.backoff == 1.0
-    clean(recovery)
+    clean(recovery, 200)
     overflow(recovery)
     assert recovery.backoff == 1.0
 
@@ -68,7 +90,7 @@ def test_pairs_of_bad_updates_now_and_then_do_not_add_up():
     recovery = Recovery()
     for _ in range(50):
         overflow(recovery, 2)
-        clean(recovery, 50)
+        clean(recovery, 200)
     assert (recovery.skipped, recovery.backoff) == (100, 1.0)
 
 

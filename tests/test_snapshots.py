@@ -160,3 +160,29 @@ def test_going_back_to_a_snapshot_forgets_later_master_copies_and_scales(tmp_pat
     for param, array in zip(model.params(), before):
         numpy.testing.assert_array_equal(param.array, array)
     assert [kept.age for kept in model[2].layer_scale._held.values()] == [1]
+
+
+def test_hdf5_holds_all_that_npz_does(tmp_path):
+    trainer = make_trainer(tmp_path, stop=5)
+    trainer.run()
+    optimizer = trainer.updater.get_optimizer('main')
+    restored = make_trainer(tmp_path, seed=1).updater.get_optimizer('main')
+    serializers.save_hdf5(tmp_path / 'optimizer.h5', optimizer)
+    serializers.load_hdf5(tmp_path / 'optimizer.h5', restored)
+    for actual, expected in zip(restored.target.params(), optimizer.target.params()):
+        master = expected.update_rule._fp32_param
+        if master is not None:
+            copied = actual.update_rule._fp32_param
+            numpy.testing.assert_array_equal(copied.array, master.array)
+    layer_scales = [o.target.predictor.fc2.layer_scale for o in (restored, optimizer)]
+    assert layer_scales[0]._held == layer_scales[1]._held
+
+
+def test_an_hdf5_file_of_an_unwrapped_run_loads_with_a_note(tmp_path):
+    trainer = make_trainer(tmp_path, stop=2, wrap=False)
+    trainer.run()
+    serializers.save_hdf5(tmp_path / 'plain.h5', trainer.updater.get_optimizer('main'))
+    wrapped = make_trainer(tmp_path).updater.get_optimizer('main')
+    with pytest.warns(RuntimeWarning, match='made without AdaptiveLossScaling'):
+        serializers.load_hdf5(tmp_path / 'plain.h5', wrapped)
+    assert wrapped.t == 2

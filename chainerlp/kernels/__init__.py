@@ -18,6 +18,7 @@ from chainerlp.kernels.counts import exponent_counts, magnitude_counts, smallest
 from chainerlp.kernels.finite import all_arrays_finite, all_finite
 from chainerlp.kernels.joining import common_scale, joined_on_device, takes
 from chainerlp.kernels.losses import count_losses
+from chainerlp.kernels.masters import renew
 from chainerlp.kernels.scaling import scaled, scaled_on_device
 from chainerlp.kernels.statistics import (
     Statistics,
@@ -49,6 +50,7 @@ __all__ = [
     'magnitude_counts',
     'nonzero_range',
     'put_back',
+    'renew',
     'scaled',
     'scaled_on_device',
     'second_moment',
