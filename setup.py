@@ -3,8 +3,8 @@
 A range begins with the oldest version that the tests were run with, and ends before the next major
 one. The newest that they were run with: NumPy 2.5.5, CuPy 14.2.0, mpi4py 4.1.2, pydantic 2.14.3,
 PyYAML 6.0.3, tqdm 4.70.1, scikit-learn 1.9.1, matplotlib 3.11.2, pillow 13.0.0, pytest 9.2.0,
-threadpoolctl 3.8.0, markdown 3.11.3, hypothesis 6.170.15, ml_dtypes 0.6.0, scipy 1.18.1, h5py 3.16.0. (CuPy's
-ends without a GPU, and mpi4py's with two ranks: imported with Chainer.)
+threadpoolctl 3.8.0, markdown 3.11.3, hypothesis 6.170.15, ml_dtypes 0.6.0, scipy 1.18.1,
+h5py 3.16.0. (CuPy's ends without a GPU, and mpi4py's with two ranks: imported with Chainer.)
 """
 
 from setuptools import find_packages, setup

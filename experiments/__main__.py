@@ -6,6 +6,7 @@ import os
 import sys
 
 from experiments import loading
+from experiments.benchmarks import command
 from experiments.config import Config
 from experiments.errors import ConfigError
 
@@ -94,27 +95,6 @@ def _report(arguments):
     return 0
 
 
-def _say(text):
-    print(text, file=sys.stderr)
-
-
-def _benchmark(arguments):
-    from experiments import benchmark, report_benchmark
-
-    import threadpoolctl
-
-    with threadpoolctl.threadpool_limits(arguments.threads, user_api='blas'):
-        if arguments.model == 'report':
-            print(report_benchmark.render(report_benchmark.run(arguments.turns, _say)))
-            return 0
-        rows = benchmark.run(arguments.model, arguments.turns, _say)
-    print(benchmark.render(arguments.model, rows))
-    path = os.path.join(arguments.out, f'benchmark-{arguments.model}.json')
-    benchmark.save(path, arguments.model, rows)
-    print(f'\n{path}')
-    return 0
-
-
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as everything here does."""
 
@@ -126,13 +106,13 @@ class _Parser(argparse.ArgumentParser):
 def _parser():
     parser = _Parser(prog='python -m experiments', epilog=_EPILOG, description=__doc__)
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
-    for name, command, what in (
+    for name, execute, what in (
         ('train', _train, 'train the one model that a config describes'),
         ('sweep', _sweep, 'train it with every way of scaling and every seed, and compare'),
     ):
         sub = commands.add_parser(name, help=what, description=what, epilog=_EPILOG)
         _add_arguments(sub)
-        sub.set_defaults(command=command)
+        sub.set_defaults(command=execute)
     _add_report(commands)
     _add_benchmark(commands)
     what = 'print the JSON schema of a config'
@@ -157,18 +137,9 @@ def _add_report(commands):
 def _add_benchmark(commands):
     what = 'time a training iteration with every way of scaling, side by side'
     sub = commands.add_parser('benchmark', help=what, description=what, epilog=_EPILOG)
-    sub.add_argument(
-        '--model',
-        choices=('cnn', 'mlp', 'report'),
-        default='cnn',
-        help='what is trained; report: what ScaleReport costs (%(default)s)',
-    )
-    sub.add_argument(
-        '--turns', type=_positive, default=9, metavar='N', help='timed iterations (%(default)s)'
-    )
-    sub.add_argument('--out', metavar='DIR', default='results', help='for the json (%(default)s)')
+    command.add_arguments(sub)
     _add_threads(sub)
-    sub.set_defaults(command=_benchmark)
+    sub.set_defaults(command=command.run)
 
 
 def _positive(text):
