@@ -33,14 +33,14 @@ def multibox_loss(locs, confs, target_locs, targets):
     """
     xp = backend.get_array_module(targets)
     positive = targets != BACKGROUND
-    scale = 1.0 / xp.maximum(positive.sum(), 1).astype(numpy.float32)
+    scale = xp.asarray(1.0 / xp.maximum(positive.sum(), 1), numpy.float32)
     loc = functions.huber_loss(functions.cast(locs, 'float32'), target_locs, 1.0, reduce='no')
-    loc = functions.sum(loc * (positive * scale)[..., None])
+    loc = functions.sum(loc * positive.astype(numpy.float32)[..., None])
     confs = functions.reshape(functions.cast(confs, 'float32'), (-1, confs.shape[2]))
     conf = functions.softmax_cross_entropy(confs, targets.ravel(), reduce='no')
     chosen = positive | hard_negatives(conf.array.reshape(targets.shape), positive)
-    conf = functions.sum(conf * (chosen * scale).ravel())
-    return loc, conf
+    conf = functions.sum(conf * chosen.ravel().astype(numpy.float32))
+    return loc * scale, conf * scale
 
 
 def hard_negatives(losses, positive):

@@ -86,9 +86,7 @@ class SSD(chainer.Chain):
     def __init__(self, classes, size=300, width=1.0, pixel_scale=1.0):
         super().__init__()
         if size not in _GRIDS:
-            raise ValueError(
-                f'SSD: given size {size}, must be one of {", ".join(map(str, _GRIDS))}'
-            )
+            raise ValueError(f'SSD: given size {size}, must be one of {list(_GRIDS)}')
         self.size = size
         self.classes = classes
         self._pixel_scale = float(pixel_scale)

@@ -1,6 +1,7 @@
 """The weights of VGG-16, trained on ImageNet, from a file that the user names."""
 
 import zipfile
+import zlib
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.errors import ConfigError
@@ -29,22 +30,17 @@ def load(path, trunk):
     Raises:
         ConfigError: If the file is missing, damaged, or holds something else.
     """
-    parameters = _Parameters(path)
+    arrays = _read(path, [*trunk.conv_names, 'fc6', 'fc7'])
     for name in trunk.conv_names:
         link = trunk[name]
-        W = parameters.array(name, 'W', link.W.shape)
-        if name == 'conv1_1':
-            W = W[:, ::-1]
-        _set(link, W, parameters.array(name, 'b', link.b.shape))
+        W, b = _pair(path, arrays, name, link.W.shape)
+        _set(link, W[:, ::-1] if name == 'conv1_1' else W, b)
     # VGG-16's own fc6 and fc7 have four times as many units.
-    units = 4 * trunk.fc6.out_channels
-    inputs = trunk.fc6.W.shape[1]
-    W = parameters.array('fc6', 'W', (units, inputs * _FC6_SIZE**2))
-    b = parameters.array('fc6', 'b', (units,))
+    inputs, units = trunk.fc6.W.shape[1], 4 * trunk.fc6.out_channels
+    W, b = _pair(path, arrays, 'fc6', (units, inputs * _FC6_SIZE**2))
     W = W.reshape(units, inputs, _FC6_SIZE, _FC6_SIZE)
     _set(trunk.fc6, W[::4, :, ::3, ::3], b[::4])
-    W = parameters.array('fc7', 'W', (units, units))
-    b = parameters.array('fc7', 'b', (units,))
+    W, b = _pair(path, arrays, 'fc7', (units, units))
     _set(trunk.fc7, W[::4, ::4, None, None], b[::4])
 
 
@@ -53,43 +49,44 @@ def _set(link, W, b):
     link.b.array[...] = link.xp.asarray(b)
 
 
-class _Parameters:
-    """The parameters in a file, each checked when it is asked for."""
+def _read(path, names):
+    """Returns the arrays of those of these layers that there are, by names like conv1_1/W."""
+    try:
+        if path.endswith('.caffemodel'):
+            return {
+                f'{name}/{key}': array
+                for name, arrays in caffemodel.read(path).items()
+                for key, array in zip('Wb', arrays)
+            }
+        with open(path, 'rb') as file:
+            npz = numpy.load(file)
+            if not isinstance(npz, numpy.lib.npyio.NpzFile):
+                raise ValueError('not an npz file')
+            keys = [f'{name}/{key}' for name in names for key in 'Wb']
+            return {key: npz[key] for key in keys if key in npz}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _error(path, getattr(error, 'strerror', None) or error) from None
 
-    def __init__(self, path):
-        self._path = path
-        try:
-            if path.endswith('.caffemodel'):
-                layers = caffemodel.read(path)
-                self._arrays = {
-                    f'{name}/{key}': array
-                    for name, arrays in layers.items()
-                    for key, array in zip('Wb', arrays)
-                }
-            else:
-                self._arrays = numpy.load(path)
-                if not isinstance(self._arrays, numpy.lib.npyio.NpzFile):
-                    raise ValueError('not an npz file')
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise self._error(getattr(error, 'strerror', None) or error) from None
 
-    def array(self, name, key, shape):
-        key = f'{name}/{key}'
-        if key not in self._arrays:
-            raise self._error(f'{key} is missing')
-        try:
-            array = self._arrays[key]  # of an npz, it is read now
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise self._error(f'{key} cannot be read: {error}') from None
+def _pair(path, arrays, name, W_shape):
+    """Returns a layer's weight and bias, checked."""
+    pair = []
+    for key, shape in ((f'{name}/W', W_shape), (f'{name}/b', W_shape[:1])):
+        if key not in arrays:
+            raise _error(path, f'{key} is missing')
+        array = arrays[key]
         # Caffe until 2014: a vector is (1, 1, 1, n), a matrix (1, 1, m, n).
-        if array.ndim == 4 and array.shape[: 4 - len(shape)] == (1,) * (4 - len(shape)):
-            array = array.reshape(array.shape[4 - len(shape) :])
+        added = array.ndim - len(shape)
+        if array.shape[:added] == (1,) * added:
+            array = array.reshape(array.shape[added:])
         if array.shape != shape:
-            raise self._error(f'{key} is {array.shape}, must be {shape}')
-        return array
+            raise _error(path, f'{key} is {array.shape}, must be {shape}')
+        pair.append(array)
+    return pair
 
-    def _error(self, what):
-        return ConfigError(
-            f'{self._path}: {what}; it must be the npz file that chainer.links.VGG16Layers is saved'
-            ' as, or VGG_ILSVRC_16_layers.caffemodel, for a model of width 1'
-        )
+
+def _error(path, what):
+    return ConfigError(
+        f'{path}: {what}; it must be the npz file that chainer.links.VGG16Layers is saved as, or'
+        ' VGG_ILSVRC_16_layers.caffemodel, and the model of width 1'
+    )
