@@ -1,0 +1,1 @@
+"""How good a model is: the metrics, one file each, and the evaluators that report them."""

@@ -1,0 +1,98 @@
+"""SegNet-Basic: an encoder and a decoder that puts values back where max pooling took them from.
+
+Badrinarayanan, Kendall and Cipolla 2017 (arXiv 1511.00561), section 3.1.
+"""
+
+import chainerlp  # noqa: F401 -- it lets Chainer be imported
+
+import chainer
+import numpy
+from chainer import functions, links
+
+_DEPTH = 4
+# Caffe's local response normalization divides alpha by the number of channels that it looks at,
+# and adds 1 where Krizhevsky et al. and Chainer add 2.
+_NEIGHBOURS = 5
+_NORMALIZATION = {'n': _NEIGHBOURS, 'k': 1, 'alpha': 1e-4 / _NEIGHBOURS, 'beta': 0.75}
+
+
+class SegNetBasic(chainer.Chain):
+    """Four encoders and four decoders of 7x7 convolutions, and a 1x1 classifier of each pixel.
+
+    An encoder (``conv1`` ... ``conv4``) is convolution, batch normalization, ReLU and 2x2 max
+    pooling; a decoder (``conv_decode4`` ... ``conv_decode1``) is unpooling with the encoder's
+    indices, convolution and batch normalization, and has no ReLU. Only the classifier has a bias.
+    Feature maps of odd height or width are pooled to sizes rounded up, as in the authors'
+    network, and unpooled to the sizes that they had, so images may have any size.
+
+    The images go through a local response normalization, as in the authors' released network
+    (``Models/segnet_basic_train.prototxt`` in github.com/alexgkendall/SegNet-Tutorial): of a
+    bright pixel it leaves less. It is computed in float32, because its sum of squares overflows
+    float16, and so are the statistics of the batch normalizations, which sum over hundreds of
+    thousands of pixels. For the rest, the network computes in the dtype that Chainer is configured
+    for when it is built. Weights after He et al. (2015), as there.
+
+    Args:
+        classes (int): Number of classes.
+        channels (int): Of every feature map.
+    """
+
+    def __init__(self, classes, channels=64):
+        super().__init__()
+        he = chainer.initializers.HeNormal()
+        in_channels = 3
+        with self.init_scope():
+            for name in (*self._encoders(), *self._decoders()):
+                conv = links.Convolution2D(
+                    in_channels, channels, 7, pad=3, nobias=True, initialW=he
+                )
+                setattr(self, name, conv)
+                bn = links.BatchNormalization(channels, dtype=numpy.float32)
+                setattr(self, f'{name}_bn', bn)
+                in_channels = channels
+            self.conv_classifier = links.Convolution2D(channels, classes, 1, initialW=he)
+
+    def forward(self, images):
+        """Classifies every pixel of a batch of images.
+
+        Args:
+            images (:ref:`ndarray`): (n, 3, h, w), each value 0 to 255, in float32 whatever the
+                network computes in.
+
+        Returns:
+            ~chainer.Variable: Logits (n, classes, h, w), in the network's dtype.
+        """
+        x = functions.cast(chainer.as_variable(images), 'float32')
+        x = functions.local_response_normalization(x, **_NORMALIZATION)
+        h = functions.cast(x, self.conv1.W.dtype)
+        poolings = []
+        for name in self._encoders():
+            h = functions.relu(self[f'{name}_bn'](self[name](h)))
+            size = h.shape[2:]
+            h, indices = functions.max_pooling_2d(h, 2, 2, return_indices=True)
+            poolings.append((indices, size))
+        for name, (indices, size) in zip(self._decoders(), reversed(poolings)):
+            h = functions.upsampling_2d(h, indices, 2, 2, outsize=size)
+            h = self[f'{name}_bn'](self[name](h))
+        return self.conv_classifier(h)
+
+    @staticmethod
+    def _encoders():
+        return [f'conv{number}' for number in range(1, _DEPTH + 1)]
+
+    @staticmethod
+    def _decoders():
+        return [f'conv_decode{number}' for number in range(_DEPTH, 0, -1)]
+
+
+def build(section, data):
+    """Builds a SegNet-Basic.
+
+    Args:
+        section: The config: ``channels`` (int), 64 in the paper.
+        data: What it is to be trained on: ``classes``, their number without void.
+
+    Returns:
+        SegNetBasic: The model.
+    """
+    return SegNetBasic(data.classes, section.channels)

@@ -1,0 +1,172 @@
+"""SSD, the single shot multibox detector, for images of 300x300 or 512x512.
+
+Liu et al. 2016 (arXiv 1512.02325), as in the authors' released models.
+"""
+
+import dataclasses
+
+import chainerlp  # noqa: F401 -- it lets Chainer be imported
+from experiments.models import vgg16_weights
+from experiments.models.channels import scaled
+from experiments.models.default_boxes import GRIDS_300, GRIDS_512, default_boxes
+from experiments.models.normalize import Normalize
+from experiments.models.vgg16_trunk import VGG16Trunk
+
+import chainer
+import numpy
+from chainer import functions, links
+
+# Mean of ImageNet's red, green and blue, as VGG-16 was trained with.
+_MEAN = numpy.array([123, 117, 104], numpy.float32)[:, None, None]
+# About the standard deviation of a pixel; a power of two, so that dividing by it is exact.
+_PIXEL_SCALE = 64.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Shrinking:
+    """Two convolutions on top of the trunk: a 1x1 one, and one that makes the map smaller.
+
+    Attributes:
+        channels (int): Output channels of the first.
+        out_channels (int): Output channels of the second.
+        ksize (int): Kernel of the second.
+        stride (int): Its stride.
+        pad (int): Its padding.
+    """
+
+    channels: int
+    out_channels: int
+    ksize: int = 3
+    stride: int = 2
+    pad: int = 1
+
+
+# conv6_1, conv6_2, conv7_1, conv7_2, ...
+_EXTRAS = {
+    300: (
+        Shrinking(256, 512),
+        Shrinking(128, 256),
+        Shrinking(128, 256, stride=1, pad=0),
+        Shrinking(128, 256, stride=1, pad=0),
+    ),
+    512: (
+        Shrinking(256, 512),
+        Shrinking(128, 256),
+        Shrinking(128, 256),
+        Shrinking(128, 256),
+        Shrinking(128, 256, ksize=4, stride=1),
+    ),
+}
+_GRIDS = {300: GRIDS_300, 512: GRIDS_512}
+
+
+class SSD(chainer.Chain):
+    """VGG-16, further and smaller feature maps, and on each of them two 3x3 convolutions.
+
+    These say for every default box how to move it (``loc1``, ``loc2``, ...) and what is in it
+    (``conf1``, ``conf2``, ...). It computes in the dtype that Chainer is configured for when it is
+    built. Weights of the new layers are uniform with a variance of 1 / fan-in (LeCun; Caffe's
+    "xavier", which the authors take), biases 0.
+
+    Args:
+        classes (int): Number of classes, without the background.
+        size (int): Height and width of the images, 300 or 512.
+        width (float): Factor on all numbers of channels but those of ``loc`` and ``conf``.
+        pixel_scale (float): What images, less their mean, are divided by: 1, as VGG-16's weights
+            expect it, or something that brings them to about 1 for a training from scratch.
+
+    Attributes:
+        default_boxes (numpy.ndarray): (boxes, 4), see
+            :func:`~experiments.models.default_boxes.default_boxes`: 8,732 or 24,564 boxes.
+
+    Raises:
+        ValueError: If there is no SSD for this size.
+    """
+
+    def __init__(self, classes, size=300, width=1.0, pixel_scale=1.0):
+        super().__init__()
+        if size not in _GRIDS:
+            raise ValueError(f'SSD: given size {size}, must be one of {list(_GRIDS)}')
+        self.size = size
+        self.classes = classes
+        self._pixel_scale = float(pixel_scale)
+        self.default_boxes = default_boxes(_GRIDS[size])
+        initial = {'initialW': chainer.initializers.LeCunUniform()}
+        with self.init_scope():
+            self.trunk = VGG16Trunk(width)
+            self.normalize = Normalize(self.trunk.conv4_3_channels)
+            channels = [self.trunk.conv4_3_channels, self.trunk.fc7_channels]
+            self._extras = []
+            for number, extra in enumerate(_EXTRAS[size], 6):
+                first, second = f'conv{number}_1', f'conv{number}_2'
+                between = scaled(extra.channels, width)
+                out = scaled(extra.out_channels, width)
+                setattr(self, first, links.Convolution2D(channels[-1], between, 1, **initial))
+                shape = (extra.ksize, extra.stride, extra.pad)
+                setattr(self, second, links.Convolution2D(between, out, *shape, **initial))
+                channels.append(out)
+                self._extras += [(first, second)]
+            for number, (grid, of_map) in enumerate(zip(_GRIDS[size], channels), 1):
+                for name, values in (('loc', 4), ('conf', classes + 1)):
+                    out = grid.boxes_per_cell * values
+                    head = links.Convolution2D(of_map, out, 3, pad=1, **initial)
+                    setattr(self, f'{name}{number}', head)
+
+    def forward(self, images):
+        """Finds what is in the default boxes of a batch of images.
+
+        Args:
+            images (:ref:`ndarray`): (n, 3, size, size): red, green and blue, each 0 to 255. In
+                float32 whatever the network computes in; the mean is subtracted here.
+
+        Returns:
+            tuple of ~chainer.Variable: (n, boxes, 4), where the objects are, encoded as
+            :func:`~experiments.models.box_coding.encode` does, and (n, boxes, classes + 1), the
+            logits of what they are, the background first; in the network's dtype.
+
+        Raises:
+            ValueError: If the images have another size.
+        """
+        if images.shape[1:] != (3, self.size, self.size):
+            expected = (3, self.size, self.size)
+            raise ValueError(f'SSD: given images of {images.shape[1:]}, must be {expected}')
+        locs, confs = [], []
+        for number, h in enumerate(self._feature_maps(images), 1):
+            locs.append(_by_box(self[f'loc{number}'](h), 4))
+            confs.append(_by_box(self[f'conf{number}'](h), self.classes + 1))
+        return functions.concat(locs), functions.concat(confs)
+
+    def _feature_maps(self, images):
+        x = functions.cast(chainer.as_variable(images), 'float32') - self.xp.asarray(_MEAN)
+        x = functions.cast(x / self._pixel_scale, self.trunk.conv1_1.W.dtype)
+        conv4_3, h = self.trunk(x)
+        yield self.normalize(conv4_3)
+        yield h
+        for first, second in self._extras:
+            h = functions.relu(self[first](h))
+            h = functions.relu(self[second](h))
+            yield h
+
+
+def _by_box(h, values):
+    """From (n, boxes_per_cell * values, h, w) to (n, boxes, values), cells row by row."""
+    h = functions.transpose(h, (0, 2, 3, 1))
+    return functions.reshape(h, (len(h), -1, values))
+
+
+def build(section, data):
+    """Builds an SSD.
+
+    Args:
+        section: The config: ``size`` (300 or 512), ``width`` (float) and ``pretrained``, the path
+            of VGG-16's weights (see :func:`~experiments.models.vgg16_weights.load`) or ``None``.
+        data: What it is to be trained on: ``classes``, their number without the background.
+
+    Returns:
+        SSD: The model.
+    """
+    if section.pretrained is None:
+        return SSD(data.classes, section.size, section.width, _PIXEL_SCALE)
+    model = SSD(data.classes, section.size, section.width)
+    vgg16_weights.load(section.pretrained, model.trunk)
+    return model

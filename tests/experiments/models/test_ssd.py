@@ -1,0 +1,154 @@
+from types import SimpleNamespace
+
+import chainerlp
+from experiments.detection import TrainChain
+from experiments.models import ssd
+from experiments.models.box_matching import BoxMatcher
+
+import chainer
+import numpy
+import pytest
+from chainer import serializers
+
+NARROW = 1 / 16
+
+
+def section(size=300, width=NARROW, pretrained=None):
+    return SimpleNamespace(size=size, width=width, pretrained=pretrained)
+
+
+def build(classes=3, **kwargs):
+    return ssd.build(section(**kwargs), SimpleNamespace(classes=classes))
+
+
+def conv(in_channels, out_channels, ksize):
+    """Parameters of a convolution with a bias."""
+    return in_channels * out_channels * ksize**2 + out_channels
+
+
+def published_count(extras, boxes_per_cell, classes_and_background):
+    """Adds up Figure 2 of Liu et al.: trunk, normalization, further maps, heads."""
+    vgg = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+    count = sum(conv(*pair, 3) for pair in zip(vgg, vgg[1:]))  # 14,714,688: VGG-16's convolutions
+    count += conv(512, 1024, 3) + conv(1024, 1024, 1) + 512  # fc6, fc7, the scales of conv4_3
+    maps = [512, 1024]
+    for between, out, ksize in extras:
+        count += conv(maps[-1], between, 1) + conv(between, out, ksize)
+        maps.append(out)
+    for channels, boxes in zip(maps, boxes_per_cell):
+        count += conv(channels, boxes * (4 + classes_and_background), 3)
+    return count
+
+
+def test_ssd300_has_the_parameters_of_the_published_layers():
+    extras = [(256, 512, 3), (128, 256, 3), (128, 256, 3), (128, 256, 3)]
+    expected = published_count(extras, [4, 6, 6, 6, 4, 4], 21)
+    assert expected == 26_285_486  # 26.3 M
+    assert build(classes=20, width=1.0).count_params() == expected
+
+
+def test_ssd512_has_the_parameters_of_the_published_layers():
+    extras = [(256, 512, 3), (128, 256, 3), (128, 256, 3), (128, 256, 3), (128, 256, 4)]
+    expected = published_count(extras, [4, 6, 6, 6, 6, 4, 4], 21)
+    assert expected == 27_188_676  # 27.2 M
+    assert build(classes=20, size=512, width=1.0).count_params() == expected
+
+
+@pytest.mark.parametrize('size, boxes', [(300, 8732), (512, 24564)])
+@pytest.mark.parametrize('dtype', [numpy.dtype('float32'), chainer.mixed16])
+def test_its_outputs_have_a_row_for_each_default_box_in_the_configured_dtype(size, boxes, dtype):
+    with chainer.using_config('dtype', dtype):
+        model, expected = build(size=size), chainer.get_dtype()
+    chainerlp.convert(model, chainerlp.policies.Fixed(1))  # float16 on a CPU takes forever without
+    images = numpy.random.RandomState(0).uniform(0, 255, (1, 3, size, size)).astype(numpy.float32)
+    with chainer.no_backprop_mode():
+        locs, confs = model(images)
+    assert model.default_boxes.shape == (boxes, 4)
+    assert locs.shape == (1, boxes, 4) and confs.shape == (1, boxes, 4)
+    assert locs.dtype == confs.dtype == expected
+    assert numpy.isfinite(locs.array).all() and numpy.isfinite(confs.array).all()
+
+
+def test_the_outputs_are_in_the_order_of_the_default_boxes():
+    model = build()
+    images = numpy.full((1, 3, 300, 300), 128, numpy.float32)
+    with chainer.no_backprop_mode():
+        _, before = model(images)
+        images[0, :, 290:, :10] = 255  # bottom left
+        _, after = model(images)
+    changed = (before.array != after.array).any(axis=(0, 2))[: 38 * 38 * 4]
+    # A position of conv4_3 sees 92 pixels, and the head 2 positions, of 8 pixels, more: 54 to each
+    # side of its centre, which is that of a default box but for a few pixels.
+    y, x = model.default_boxes[: 38 * 38 * 4][changed, :2].T
+    assert changed.sum() > 4 and y.min() > 290 - 62 and x.max() < 10 + 62
+
+
+def test_the_values_of_one_box_stand_side_by_side():
+    model = build(classes=2)
+    model.conf1.W.array[...] = model.loc1.W.array[...] = 0
+    model.conf1.b.array[...] = numpy.arange(4 * 3)  # four boxes a cell, three logits each
+    model.loc1.b.array[...] = numpy.arange(4 * 4)
+    with chainer.no_backprop_mode():
+        locs, confs = model(numpy.zeros((1, 3, 300, 300), numpy.float32))
+    for box in (0, 1, 3, 4, 38 * 38 * 4 - 1):
+        assert confs.array[0, box].tolist() == [3 * (box % 4) + i for i in range(3)]
+        assert locs.array[0, box].tolist() == [4 * (box % 4) + i for i in range(4)]
+
+
+def test_images_of_another_size_are_an_error():
+    with pytest.raises(ValueError, match=r'given images of \(3, 300, 301\), must be \(3, 300, 300'):
+        build()(numpy.zeros((1, 3, 300, 301), numpy.float32))
+    with pytest.raises(ValueError, match=r'given size 400, must be one of \[300, 512\]'):
+        build(size=400)
+
+
+def test_pretrained_weights_see_pixels_as_vgg16_does(tmp_path):
+    # Without them, pixels are brought to about 1; with them, only the mean is subtracted.
+    pixels = numpy.full((1, 3, 300, 300), 200, numpy.float32)
+    seen = []
+
+    class Ears(chainer.FunctionHook):
+        def forward_preprocess(self, function, inputs):
+            if function.label == 'Convolution2DFunction' and not seen:
+                seen.append(inputs[0][0, :, 0, 0].tolist())
+
+    with Ears(), chainer.no_backprop_mode():
+        build()(pixels)
+    assert seen.pop() == [77 / 64, 83 / 64, 96 / 64]  # 200 - (123, 117, 104)
+    path = tmp_path / 'vgg16.npz'
+    serializers.save_npz(path, _fake_vgg(ssd.VGG16Trunk(NARROW)))
+    model = build(pretrained=str(path))
+    assert (model.trunk.fc7.W.array == 2.0**-9).all()
+    with Ears(), chainer.no_backprop_mode():
+        model(pixels)
+    assert seen == [[77, 83, 96]]
+
+
+def _fake_vgg(trunk):
+    vgg = chainer.Chain()
+    with vgg.init_scope():
+        for name in trunk.conv_names:
+            setattr(vgg, name, trunk[name])
+        vgg.fc6 = chainer.links.Linear(32 * 49, 256, initialW=2.0**-9)
+        vgg.fc7 = chainer.links.Linear(256, 256, initialW=2.0**-9)
+    return vgg
+
+
+@pytest.mark.parametrize('dtype', [numpy.dtype('float32'), chainer.mixed16])
+def test_it_learns_an_image_by_heart_with_adaptive_scaling(dtype):
+    numpy.random.seed(0)
+    with chainer.using_config('dtype', dtype):
+        model = TrainChain(build(classes=2))
+        optimizer = chainerlp.AdaptiveLossScaling(chainer.optimizers.Adam(1e-3)).setup(model)
+    image = numpy.random.RandomState(0).uniform(0, 60, (3, 300, 300)).astype(numpy.float32)
+    image[0, 40:160, 50:150] = 250  # a red box and a blue one
+    image[2, 180:260, 150:290] = 250
+    boxes = numpy.array([[40, 50, 160, 150], [180, 150, 260, 290]], numpy.float32)
+    example = (image, boxes, numpy.array([1, 0], numpy.int32))
+    batch = [array[None] for array in BoxMatcher(model.predictor.default_boxes)(example)]
+    losses = []
+    for _ in range(10):
+        optimizer.update(lambda *args: losses.append(model(*args)) or losses[-1], *batch)
+    losses = [float(loss.array) for loss in losses]
+    assert optimizer.skipped == 0
+    assert max(losses[-3:]) < 0.5 * losses[0], losses
