@@ -1,8 +1,9 @@
 """Lets Chainer 7.8.1 be imported and used on today's setuptools, NumPy and CuPy.
 
 Importing this package imports Chainer, lends it what the stack lacks meanwhile, and then replaces
-the few places that today's NumPy and CuPy break. Only what is missing or wrong is replaced: where Chainer
-works by itself, nothing is, and importing or reloading this package again changes nothing more.
+the few places that today's NumPy and CuPy break. Only what is missing or wrong is replaced: where
+Chainer works by itself, nothing is, and importing or reloading this package again changes nothing
+more.
 NumPy stays as it is, no warning filter of ours stays behind, and nothing is printed.
 
 =========================  ========================================  =======================

@@ -1,4 +1,4 @@
-"""Modules as single functions of Chainer are to see them: with names they have not, or no longer."""
+"""Modules as single functions of Chainer are to see them: with names that these do not have."""
 
 import types
 import warnings
