@@ -107,7 +107,8 @@ def test_a_resumed_training_goes_on_as_if_nothing_had_been(device, tmp_path, sca
         bound = 8 * UNIT['float16'] * abs(expected).max()
         numpy.testing.assert_allclose(actual, expected, rtol=0, atol=bound, err_msg=name)
     last, expected = log_of(tmp_path / 'resumed')[-1], log_of(tmp_path / 'whole')[-1]
-    assert last['main/loss'] == pytest.approx(expected['main/loss'], rel=2.0**-8)
+    # Logits of up to about 8, rounded.
+    assert last['main/loss'] == pytest.approx(expected['main/loss'], abs=8 * UNIT['float16'])
 
 
 def test_a_snapshot_of_the_gpu_is_read_on_the_cpu(device, tmp_path):
@@ -119,6 +120,7 @@ def test_a_snapshot_of_the_gpu_is_read_on_the_cpu(device, tmp_path):
         numpy.testing.assert_array_equal(parameters(again)[name], expected, strict=True)
 
 
+@pytest.mark.filterwarnings('ignore:invalid value:RuntimeWarning')  # NumPy's
 def test_what_is_not_finite_is_found(device, tmp_path):
     trainer, model = make_trainer(device, tmp_path, 8, False)
     model.predictor.fc.W.array[0, 0] = numpy.inf
