@@ -48,6 +48,10 @@ test-mpi: env  ## run the tests with several workers; installs OpenMPI (Debian's
 	$(PIP) --only-binary :all: --no-build-isolation --editable '.[mpi]'
 	$(PY) -m pytest -m mpi --strict-mpi $(ARGS)
 
+test-gpu: env  ## run the tests that need a GPU, which skip without one; CUDA=cuda13x (or cuda12x): install CuPy
+	$(if $(CUDA),$(PIP) --only-binary :all: --no-build-isolation '$(NUMPY)' --editable '.[$(CUDA)]')
+	$(PY) -m pytest -m gpu -rs $(ARGS)
+
 lint: env  ## check the style
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
@@ -56,7 +60,7 @@ clean:  ## remove the environments and what tools left behind; results stay
 	rm -rf .venv .venv-numpy1 build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help env quickstart test test-slow test-mpi lint clean
+.PHONY: help env quickstart test test-slow test-mpi test-gpu lint clean
 
 # `built` is written last, so an interrupted build is never taken for a whole one. It says what the environment was
 # made from, and counts as long as that is still so. The path is part of it: the editable install points there.

@@ -1,6 +1,6 @@
 """Chainer's devices, by name."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
+from chainerlp import compat
 from experiments.errors import ConfigError
 
 import chainer
@@ -22,7 +22,9 @@ def get(specifier):
         device = chainer.get_device(specifier)
         device.use()
     except Exception as error:  # Chainer's, CuPy's or the driver's
-        reason = ' '.join(str(error).split())
+        asks_for_cupy = str(specifier).startswith('@cupy')
+        # Chainer's error points to a page that is gone, and CuPy's to the driver, whatever it is.
+        reason = (asks_for_cupy and compat.why_no_cupy()) or ' '.join(str(error).split())
         raise ConfigError(
             f'--device {specifier}: {reason}; allowed: @numpy, or @cupy:0 with CuPy and a GPU'
         ) from None

@@ -1,4 +1,4 @@
-"""Options of the test run, and running Python on many workers."""
+"""Options of the test run, the GPU, and running Python on many workers."""
 
 import importlib.util
 import os
@@ -14,6 +14,35 @@ def pytest_addoption(parser):
     parser.addoption(
         '--strict-mpi', action='store_true', help='fail instead of skip where there is no MPI'
     )
+
+
+# '@numpy' has the tests that compare a device with the CPU take the CPU for the device: so they
+# can be tried, and their bounds be seen to be right, without one.
+GPU_TESTS_ON = os.environ.get('CHAINERLP_GPU_TESTS_ON', '')
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker('gpu') is None:
+        return
+    if GPU_TESTS_ON and 'device' in item.fixturenames:
+        return
+    from chainerlp import compat
+
+    reason = compat.why_no_cupy()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def device():
+    """Returns the GPU, or what CHAINERLP_GPU_TESTS_ON names, as Chainer's current device."""
+    import chainerlp  # noqa: F401 -- it lets Chainer be imported
+
+    import chainer
+
+    device = chainer.get_device(GPU_TESTS_ON or '@cupy:0')
+    with chainer.using_device(device):
+        yield device
 
 
 @pytest.fixture

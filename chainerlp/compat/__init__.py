@@ -1,8 +1,9 @@
-"""Lets Chainer 7.8.1 be imported and used on today's setuptools and NumPy.
+"""Lets Chainer 7.8.1 be imported and used on today's setuptools, NumPy and CuPy.
 
 Importing this package imports Chainer, lends it what the stack lacks meanwhile, and then replaces
-the few places that today's NumPy breaks. Only what is missing or wrong is replaced: where Chainer
-works by itself, nothing is, and importing or reloading this package again changes nothing more.
+the few places that today's NumPy and CuPy break. Only what is missing or wrong is replaced: where
+Chainer works by itself, nothing is, and importing or reloading this package again changes nothing
+more.
 NumPy stays as it is, no warning filter of ours stays behind, and nothing is printed.
 
 =========================  ========================================  =======================
@@ -19,7 +20,16 @@ sums of fp16, in double    ``reporter.py:298-300``                   summary
 scalars of no own type     five functions                            host_scalars
 padding that wraps around  ``functions/array/pad_sequence.py:55``,   padding
                            ``dataset/convert.py:327``
+``float16``, ``half`` and  four kernels, on CuPy 14                  kernel_code
+their ``atomicAdd``
+copies that may convert    ChainerMN's ``_memory_utility.py:211``,   importing,
+                           on CuPy 14                                chainermn_copies
+whether there is NCCL      ``multiprocess_parallel_updater.py:15``   nccl
 =========================  ========================================  =======================
+
+cuDNN, which Chainer can use through CuPy 13 only, is off unless ``CHAINER_CUDNN`` is set, so that
+both versions compute alike; CuPy's warning that NCCL is missing is not given on the import. Where
+CuPy cannot be used, Chainer goes on without it; :func:`why_no_cupy` has the reason.
 
 Known, and left as it is:
 
@@ -40,9 +50,20 @@ from chainerlp.compat import importing
 importing.import_chainer()
 
 # From here on Chainer can be imported, so the stand-ins do so at their top.
-from chainerlp.compat import host_scalars, numpy_names, padding, summary  # noqa: E402
+from chainerlp.compat import (  # noqa: E402
+    chainermn_copies,
+    host_scalars,
+    kernel_code,
+    nccl,
+    numpy_names,
+    padding,
+    summary,
+)
+from chainerlp.compat.cupy_presence import why_no_cupy  # noqa: E402
+
+__all__ = ['why_no_cupy']
 
 # Each replaces one thing that goes wrong at run time, if it does go wrong on this stack.
-# Stand-ins for CuPy belong here too, each in a file of its own.
-for _stand_in in (numpy_names, summary, host_scalars, padding):
+_STAND_INS = (numpy_names, summary, host_scalars, padding, kernel_code, nccl, chainermn_copies)
+for _stand_in in _STAND_INS:
     _stand_in.apply()

@@ -1,17 +1,22 @@
 """Imports Chainer where names that it looks up while it is being imported are gone."""
 
+import contextlib
 import importlib
+import os
 import sys
 import types
 import warnings
 
 from chainerlp.compat import (
     chainer_version,
+    chainermn_copies,
     lending,
-    numpy_namespace,
+    namespaces,
     pkg_resources_stand_in,
     system_info_stand_in,
 )
+
+import numpy
 
 
 def import_chainer():
@@ -25,7 +30,8 @@ def import_chainer():
     if 'chainer' not in sys.modules:
         _forget_failed_import()
     lending.install(_loans())
-    importlib.import_module('chainer')
+    with _cudnn_off_by_default(), _silence_about_nccl():
+        importlib.import_module('chainer')
 
 
 def _loans():
@@ -48,11 +54,44 @@ def _loans():
     elif not _importable('numpy.distutils.system_info'):
         loans['chainer._environment_check'] = _loan_of_system_info({})
 
-    if numpy_namespace.lacks('sctypes'):  # as_strided.py:10, while it is being imported
+    if namespaces.numpy_lacks('sctypes'):  # as_strided.py:10, while it is being imported
         loans['chainer.functions.array.as_strided'] = lending.Loan(
-            numpy_names={'sctypes': numpy_namespace.SCTYPES}
+            numpy_names={'sctypes': namespaces.SCTYPES}
         )
+
+    if chainermn_copies.needed():
+        loans[chainermn_copies.MODULE] = lending.Loan(mend=chainermn_copies.mend)
     return loans
+
+
+@contextlib.contextmanager
+def _cudnn_off_by_default():
+    """Context manager in which Chainer is told not to use cuDNN, unless its user has said so.
+
+    Chainer can use cuDNN 8 through CuPy 13, and none through CuPy 14, which has no module for it:
+    without it, both compute in the same way. Chainer also warns of a cuDNN that is missing, unless
+    it was told (``backends/cuda.py:125, 150``).
+    """
+    if 'CHAINER_CUDNN' in os.environ:
+        yield
+        return
+    os.environ['CHAINER_CUDNN'] = '0'
+    try:
+        yield
+    finally:
+        os.environ.pop('CHAINER_CUDNN', None)
+
+
+@contextlib.contextmanager
+def _silence_about_nccl():
+    """Context manager in which CuPy does not warn that NCCL is missing.
+
+    Chainer looks for it whenever it is imported (``multiprocess_parallel_updater.py:15``), and few
+    need it. Who does is told so by what needs it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', r'\s*nccl library could not be loaded', UserWarning)
+        yield
 
 
 def _loan_of_system_info(further_modules):
@@ -60,7 +99,7 @@ def _loan_of_system_info(further_modules):
     distutils = types.SimpleNamespace(system_info=system_info_stand_in)
     return lending.Loan(
         modules={'numpy.distutils.system_info': system_info_stand_in, **further_modules},
-        keeps={'numpy': numpy_namespace.NumpyWith(distutils=distutils)},
+        keeps={'numpy': namespaces.With(numpy, distutils=distutils)},
     )
 
 

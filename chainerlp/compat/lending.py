@@ -11,6 +11,7 @@ import importlib.machinery
 import sys
 import types
 from collections.abc import Mapping
+from typing import Callable, Optional
 
 import numpy
 
@@ -23,11 +24,13 @@ class Loan:
         modules (dict): Modules, by the names under which they are imported.
         numpy_names (dict): Attributes of NumPy.
         keeps (dict): What the module has in its own namespace afterwards, for its run time.
+        mend: Is called with the module after that; ``None`` for nothing.
     """
 
     modules: Mapping = dataclasses.field(default_factory=dict)
     numpy_names: Mapping = dataclasses.field(default_factory=dict)
     keeps: Mapping = dataclasses.field(default_factory=dict)
+    mend: Optional[Callable] = None
 
     @contextlib.contextmanager
     def lent(self):
@@ -85,6 +88,8 @@ class _LendingLoader(importlib.abc.Loader):
         with self._loan.lent():
             self._loader.exec_module(module)
         vars(module).update(self._loan.keeps)
+        if self._loan.mend is not None:
+            self._loan.mend(module)
 
 
 def install(loans):

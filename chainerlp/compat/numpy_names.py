@@ -1,8 +1,6 @@
 """Names of NumPy that Chainer uses at run time and that are gone, or give something else, today."""
 
-import types
-
-from chainerlp.compat import numpy_namespace
+from chainerlp.compat import namespaces
 from chainerlp.compat.replacing import replace
 
 import numpy
@@ -13,28 +11,15 @@ from chainer.functions.array.as_strided import AsStridedGrad
 
 def apply():
     """Has three functions of Chainer see NumPy as it was, each only if it has to."""
-    if numpy_namespace.lacks('sctypes'):  # as_strided.py:252
-        replace(AsStridedGrad, 'forward', _seeing('np', sctypes=numpy_namespace.SCTYPES))
-    if numpy_namespace.lacks('float'):  # resize_images.py:179-196
-        replace(resize_images, 'compute_indices_and_weights', _seeing('numpy', float=float))
+    if namespaces.numpy_lacks('sctypes'):  # as_strided.py:252
+        with_sctypes = namespaces.With(numpy, sctypes=namespaces.SCTYPES)
+        replace(AsStridedGrad, 'forward', namespaces.seeing(np=with_sctypes))
+    if namespaces.numpy_lacks('float'):  # resize_images.py:179-196
+        with_float = namespaces.With(numpy, float=float)
+        replace(resize_images, 'compute_indices_and_weights', namespaces.seeing(numpy=with_float))
     if isinstance(numpy.meshgrid([0]), tuple):  # categorical.py:74 and 76 add it to a list
-        replace(Categorical, 'log_prob', _seeing('numpy', meshgrid=_meshgrid))
-
-
-def _seeing(variable, **names):
-    """Returns what builds a function with the same code, to which NumPy has further names.
-
-    Only this function is to see them. The others in its module ask whether an array's module *is*
-    NumPy, which holds for no other object.
-    """
-
-    def build(function):
-        seen = {**function.__globals__, variable: numpy_namespace.NumpyWith(**names)}
-        return types.FunctionType(
-            function.__code__, seen, function.__name__, function.__defaults__, function.__closure__
-        )
-
-    return build
+        with_lists = namespaces.With(numpy, meshgrid=_meshgrid)
+        replace(Categorical, 'log_prob', namespaces.seeing(numpy=with_lists))
 
 
 def _meshgrid(*arrays, **kwargs):

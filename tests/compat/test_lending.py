@@ -1,5 +1,6 @@
 """What is lent to a module is there while it is being executed, and then is gone."""
 
+import dataclasses
 import importlib
 import inspect
 import sys
@@ -43,6 +44,14 @@ def test_a_loan_lasts_for_the_execution_of_one_module(borrower):
     assert 'lent_module' not in sys.modules
     assert not hasattr(numpy, 'lent_name')
     assert inspect.getsource(module) == BORROWER
+
+
+def test_a_module_is_mended_once_it_is_there(borrower):
+    def mend(module):
+        module.seen = module.found, module.kept, 'lent_module' in sys.modules
+
+    lending.install({'borrower': dataclasses.replace(make_loan(), mend=mend)})
+    assert importlib.import_module('borrower').seen == ((42, 'name'), 1, False)
 
 
 def test_a_loan_ends_with_an_error_too(borrower):

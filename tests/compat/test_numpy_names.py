@@ -1,7 +1,5 @@
 """Functions of Chainer that use names which NumPy has dropped or changed give the right values."""
 
-from chainerlp.compat import numpy_namespace
-
 import chainer
 import chainer.distributions as D  # noqa: N812
 import chainer.functions as F  # noqa: N812 -- Chainer's own names for them
@@ -49,12 +47,3 @@ def test_the_log_probability_of_a_category_is_that_of_its_place(shape):
         actual = D.Categorical(p=probability).log_prob(value)
         assert actual.shape == shape[:-1]
         numpy.testing.assert_allclose(actual.array.ravel(), expected)
-
-
-def test_a_namespace_falls_through_to_numpy():
-    namespace = numpy_namespace.NumpyWith(float=float, abs=None)
-    assert namespace.float is float
-    assert namespace.abs is None
-    assert namespace.float16 is numpy.float16
-    with pytest.raises(AttributeError, match='no_such_name'):
-        namespace.no_such_name  # noqa: B018

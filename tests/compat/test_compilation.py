@@ -1,0 +1,177 @@
+"""Chainer's kernels that name fp16 types compile, with what CuPy declares and what we add.
+
+No GPU is needed: only CuPy, whose headers they include, and a compiler: CUDA's NVRTC, which CuPy
+uses, or nvcc.
+"""
+
+import inspect
+import pathlib
+import shutil
+import subprocess
+
+from chainerlp.compat import cupy_presence, kernel_code
+
+import numpy
+import pytest
+from chainer import backend
+from chainer.backends import cuda
+from chainer.functions.array import resize_images
+from chainer.functions.connection.embed_id import EmbedIDGrad
+from chainer.functions.loss.negative_sampling import NegativeSamplingFunctionGrad
+from chainer.links.loss.hierarchical_softmax import (
+    BinaryHierarchicalSoftmax,
+    BinaryHierarchicalSoftmaxFunction,
+)
+from chainer.training.updaters import multiprocess_parallel_updater
+
+pytest.importorskip('cupy')
+
+from tests.compat import cuda_source  # noqa: E402 -- it needs CuPy
+
+from cupy.cuda import nvrtc  # noqa: E402
+
+ON_CUPY_14 = cupy_presence.major() >= 14
+ARCHITECTURES = (75, 80, 90, 100)
+
+
+def embed_id(dtype):
+    EmbedIDGrad((5, 3)).forward((numpy.zeros(4, 'i'), numpy.zeros((4, 3), dtype)))
+
+
+def negative_sampling(dtype):
+    samples, wx = numpy.zeros((4, 3), 'i'), numpy.zeros((4, 3), dtype)
+    function = NegativeSamplingFunctionGrad('sum', numpy.ones(4, bool), 2, samples, wx)
+    x, W, gy = (numpy.zeros(shape, dtype) for shape in [(4, 3), (5, 3), ()])
+    function.apply((x, W, gy))
+
+
+def hierarchical_softmax(dtype):
+    function = BinaryHierarchicalSoftmaxFunction(
+        BinaryHierarchicalSoftmax.create_huffman_tree({0: 2, 1: 1, 2: 1}), dtype
+    )
+    function.max_length, function.wxy = 2, numpy.zeros(8, dtype)
+    x, W, gy = (numpy.zeros(shape, dtype) for shape in [(4, 3), (2, 3), ()])
+    function.backward_gpu((x, numpy.zeros(4, 'i'), W), (gy,))
+
+
+def resized_images(dtype):
+    v = u = numpy.zeros((4, 4), 'i')
+    gy, vw, uw = (numpy.zeros(shape, dtype) for shape in [(1, 2, 4, 4), (4, 4), (4, 4)])
+    resize_images.interpolate_grad_bilinear_gpu(gy, v, u, vw, uw, 2, 2)  # float32 only
+
+
+def gathered_parameters(dtype):
+    addresses, types, offsets = (numpy.zeros(3, kind) for kind in ('u8', 'i1', 'i4'))
+    multiprocess_parallel_updater._memcpy_gather()(addresses, types, offsets, size=5)
+
+
+def scattered_parameters(dtype):
+    addresses, types, offsets = (numpy.zeros(3, kind) for kind in ('u8', 'i1', 'i4'))
+    array = numpy.zeros(5, 'f')
+    multiprocess_parallel_updater._memcpy_scatter()(addresses, types, offsets, array, size=5)
+
+
+def packed_parameters(dtype):
+    pytest.importorskip('mpi4py')
+    from chainermn.communicators import _memory_utility
+
+    _memory_utility._cupy_batched_pack_params()
+    _memory_utility._cupy_batched_unpack_params()
+
+
+OF_EVERY_TYPE = [embed_id, negative_sampling, hierarchical_softmax]
+OF_NO_TYPE = [gathered_parameters, scattered_parameters, packed_parameters]
+CASES = [(case, dtype) for case in OF_EVERY_TYPE for dtype in ('float16', 'float32', 'float64')]
+CASES += [(case, 'float32') for case in (*OF_NO_TYPE, resized_images)]
+
+# What CuPy 14 does not compile as it is.
+BROKEN = [(case, 'float16') for case in OF_EVERY_TYPE[1:]] + [
+    (case, 'float32') for case in OF_NO_TYPE
+]
+
+
+def name_of(value):
+    return getattr(value, '__name__', value)
+
+
+@pytest.fixture
+def sources_of(monkeypatch):
+    """Runs a function that calls kernels; returns their sources, with what we add or without."""
+
+    def run(call_kernels, dtype, with_ours):
+        recorder = cuda_source.Recorder()
+        elementwise, raw = inspect.unwrap(cuda.elementwise), inspect.unwrap(cuda.raw)
+        if with_ours:
+            elementwise, raw = kernel_code.with_float16(elementwise), kernel_code.with_half(raw)
+        with monkeypatch.context() as patch:
+            patch.setattr(cuda, 'cupy', recorder.cupy)
+            patch.setattr(cuda, 'check_cuda_available', lambda: None)
+            patch.setattr(cuda, 'elementwise', elementwise)
+            patch.setattr(cuda, 'raw', raw)
+            patch.setattr(backend, 'get_array_module', lambda *arrays: recorder.cupy)
+            patch.setattr(
+                NegativeSamplingFunctionGrad,
+                'forward_cpu',
+                NegativeSamplingFunctionGrad.forward_gpu,
+            )
+            call_kernels(dtype)
+        assert recorder.sources
+        return recorder.sources
+
+    return run
+
+
+def complaints_of_nvrtc(source, architecture):
+    """Returns what the compiler that CuPy uses has to say, as CuPy calls it; '' if it compiles."""
+    program = nvrtc.createProgram(source, 'kernel.cu', (), ())
+    options = (*cuda_source.OPTIONS, f'-arch=sm_{architecture}')
+    try:
+        nvrtc.compileProgram(program, (*options, '--device-as-default-execution-space'))
+    except nvrtc.NVRTCError:
+        return nvrtc.getProgramLog(program)
+    finally:
+        nvrtc.destroyProgram(program)
+    return ''
+
+
+def skip_without_nvrtc():
+    try:
+        nvrtc.getVersion()
+    except Exception as error:
+        pytest.skip(f'no NVRTC: {error}')
+    folders = [option[2:] for option in cuda_source.OPTIONS if option.startswith('-I')]
+    if not any((pathlib.Path(folder) / 'cuda_fp16.h').exists() for folder in folders):
+        pytest.skip('no headers of CUDA')
+
+
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+@pytest.mark.parametrize('case, dtype', CASES, ids=name_of)
+def test_kernels_compile(sources_of, case, dtype, architecture):
+    skip_without_nvrtc()
+    for name, source in sources_of(case, dtype, with_ours=ON_CUPY_14).items():
+        assert complaints_of_nvrtc(source, architecture) == '', name
+
+
+@pytest.mark.skipif(not ON_CUPY_14, reason='CuPy 13 declares it all')
+@pytest.mark.parametrize('case, dtype', BROKEN, ids=name_of)
+def test_without_ours_cupy_14_has_no_such_function_or_type(sources_of, case, dtype):
+    skip_without_nvrtc()
+    sources = sources_of(case, dtype, with_ours=False).values()
+    complaints = ''.join(complaints_of_nvrtc(source, 90) for source in sources)
+    assert any(words in complaints for words in ('atomicAdd', 'float16', 'half', 'complete object'))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which('nvcc') is None, reason='no nvcc')
+@pytest.mark.parametrize('case, dtype', CASES, ids=name_of)
+def test_kernels_compile_with_nvcc(sources_of, case, dtype, tmp_path):
+    for source in sources_of(case, dtype, with_ours=ON_CUPY_14).values():
+        (tmp_path / 'kernel.cu').write_text(source)
+        targets = [f'-gencode=arch=compute_{a},code=sm_{a}' for a in ARCHITECTURES]
+        done = subprocess.run(
+            ['nvcc', '-std=c++17', f'-I{cuda_source.INCLUDE}', *targets, '-c', 'kernel.cu'],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
