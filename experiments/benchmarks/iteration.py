@@ -87,8 +87,8 @@ def render(subject, device, rows):
     """Returns the rows as a table, with the batch that was timed."""
     size = '×'.join(map(str, subject.shape))
     lines = [
-        f'{subject.what}, batch {subject.batch_size} of {size}: time of a training iteration on'
-        f' {device_name(device)}',
+        f'{subject.what}, batch {subject.batch_size} of {size}: {_what_time(device)} of a training'
+        f' iteration on {device_name(device)}',
         f'{"method":24} {"median ms":>10} {"range ms":>17} {"to fixed":>9} {"waits":>6}'
         f' {"memory MiB":>11}',
     ]
@@ -123,6 +123,10 @@ def device_name(device):
         return f'a CPU ({platform.machine()})'
     properties = device.xp.cuda.runtime.getDeviceProperties(device.device.id)
     return properties['name'].decode()
+
+
+def _what_time(device):
+    return 'CPU time' if device.xp is numpy else 'time'
 
 
 def _step(subject, device, dtype, prepare):
