@@ -28,8 +28,8 @@ whether there is NCCL      ``multiprocess_parallel_updater.py:15``   nccl
 =========================  ========================================  =======================
 
 cuDNN, which Chainer can use through CuPy 13 only, is off unless ``CHAINER_CUDNN`` is set, so that
-both versions compute alike; CuPy's warning that NCCL is missing is not given on the import. Where
-CuPy cannot be used, Chainer goes on without it; :func:`why_no_cupy` has the reason.
+both versions compute alike. CuPy's warnings that cuDNN or NCCL is missing are not given on the
+import. Where CuPy cannot be used, Chainer goes on without it; :func:`why_no_cupy` has the reason.
 
 Known, and left as it is:
 

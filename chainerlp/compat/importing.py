@@ -30,7 +30,7 @@ def import_chainer():
     if 'chainer' not in sys.modules:
         _forget_failed_import()
     lending.install(_loans())
-    with _cudnn_off_by_default(), _silence_about_nccl():
+    with _cudnn_off_by_default(), _silence_about_libraries():
         importlib.import_module('chainer')
 
 
@@ -83,14 +83,14 @@ def _cudnn_off_by_default():
 
 
 @contextlib.contextmanager
-def _silence_about_nccl():
-    """Context manager in which CuPy does not warn that NCCL is missing.
+def _silence_about_libraries():
+    """Context manager in which CuPy does not warn that NCCL or cuDNN is missing.
 
-    Chainer looks for it whenever it is imported (``multiprocess_parallel_updater.py:15``), and few
-    need it. Who does is told so by what needs it.
+    Chainer looks for them whenever it is imported (``multiprocess_parallel_updater.py:15``,
+    ``backends/cuda.py:128``), and few need them. Who does is told so by what needs them.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', r'\s*nccl library could not be loaded', UserWarning)
+        warnings.filterwarnings('ignore', r'\s*(nccl|cudnn) library could not be', UserWarning)
         yield
 
 

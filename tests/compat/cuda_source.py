@@ -15,9 +15,12 @@ from cupy._core import _kernel, core
 
 INCLUDE = os.path.join(os.path.dirname(core.__file__), 'include')
 _HEADERS = ''.join(f'#include <{header}>\n' for header in core._cupy_header_list)
-# What CuPy compiles with; without CUDA's own headers, if none are found.
-OPTIONS = (*core.assemble_cupy_compiler_options(()), '-ftz=true')
 _NDARRAY, _INDEXER, _SCALAR = 1, 2, 3  # _kernel.pxd: _ArgKind
+
+
+def options():
+    """Returns what CuPy compiles with; without CUDA's own headers, if it finds none."""
+    return (*core.assemble_cupy_compiler_options(()), '-ftz=true')
 
 
 class Recorder:

@@ -124,7 +124,7 @@ def sources_of(monkeypatch):
 def complaints_of_nvrtc(source, architecture):
     """Returns what the compiler that CuPy uses has to say, as CuPy calls it; '' if it compiles."""
     program = nvrtc.createProgram(source, 'kernel.cu', (), ())
-    options = (*cuda_source.OPTIONS, f'-arch=sm_{architecture}')
+    options = (*cuda_source.options(), f'-arch=sm_{architecture}')
     try:
         nvrtc.compileProgram(program, (*options, '--device-as-default-execution-space'))
     except nvrtc.NVRTCError:
@@ -139,7 +139,7 @@ def skip_without_nvrtc():
         nvrtc.getVersion()
     except Exception as error:
         pytest.skip(f'no NVRTC: {error}')
-    folders = [option[2:] for option in cuda_source.OPTIONS if option.startswith('-I')]
+    folders = [option[2:] for option in cuda_source.options() if option.startswith('-I')]
     if not any((pathlib.Path(folder) / 'cuda_fp16.h').exists() for folder in folders):
         pytest.skip('no headers of CUDA')
 
@@ -167,7 +167,10 @@ def test_without_ours_cupy_14_has_no_such_function_or_type(sources_of, case, dty
 def test_kernels_compile_with_nvcc(sources_of, case, dtype, tmp_path):
     for source in sources_of(case, dtype, with_ours=ON_CUPY_14).values():
         (tmp_path / 'kernel.cu').write_text(source)
-        targets = [f'-gencode=arch=compute_{a},code=sm_{a}' for a in ARCHITECTURES]
+        # NVRTC knows `assert` by itself.
+        targets = ['-include=cassert'] + [
+            f'-gencode=arch=compute_{a},code=sm_{a}' for a in ARCHITECTURES
+        ]
         done = subprocess.run(
             ['nvcc', '-std=c++17', f'-I{cuda_source.INCLUDE}', *targets, '-c', 'kernel.cu'],
             cwd=tmp_path,

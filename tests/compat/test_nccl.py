@@ -41,14 +41,15 @@ def test_with_it_it_can(set_nccl, attributes):
     assert updaters.MultiprocessParallelUpdater.available() is True
 
 
-def test_cupy_warns_of_a_missing_nccl_only_who_asks_for_it(run_python, tmp_path):
+@pytest.mark.parametrize('library', ['nccl', 'cudnn'])
+def test_an_import_does_not_warn_of_a_library_that_is_missing(run_python, tmp_path, library):
     (tmp_path / 'cupy' / 'cuda').mkdir(parents=True)
     (tmp_path / 'cupy' / '__init__.py').write_text('__version__ = "14.2.0"')
     (tmp_path / 'cupy' / 'cuda' / '__init__.py').write_text('')
     (tmp_path / 'cupy' / 'cuda' / 'nccl.py').write_text(
         'import warnings\n'
         'available = False\n'
-        'warnings.warn("\\nnccl library could not be loaded.\\n\\nReason: ImportError")\n'
+        f'warnings.warn("\\n{library} library could not be loaded.\\n\\nReason: ImportError")\n'
     )
     code = """
         import chainerlp
