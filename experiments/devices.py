@@ -10,7 +10,8 @@ def get(specifier):
     """Returns a device, and makes sure that it can be used.
 
     Args:
-        specifier (str): Such as ``@numpy`` or ``@cupy:0``.
+        specifier (str): Such as ``@numpy`` or ``@cupy:0``; or the number of a GPU, -1 for the CPU,
+            as Chainer's examples take it.
 
     Returns:
         ~chainer.backend.Device: The device.
@@ -18,6 +19,8 @@ def get(specifier):
     Raises:
         ConfigError: If there is no such device here.
     """
+    if specifier.lstrip('-').isdecimal():
+        specifier = f'@cupy:{specifier}' if int(specifier) >= 0 else '@numpy'
     try:
         device = chainer.get_device(specifier)
         device.use()

@@ -149,7 +149,7 @@ def test_a_device_that_is_not_there_is_an_error_of_one_line():
     from experiments import devices
     from experiments.errors import ConfigError
 
-    assert devices.get('@numpy') == chainer.get_device('@numpy')
+    assert devices.get('@numpy') == devices.get('-1') == chainer.get_device('@numpy')
     reason = compat.why_no_cupy()
     if reason is None:
         pytest.skip('there is a GPU')
