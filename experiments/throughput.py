@@ -7,7 +7,7 @@ import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from chainer import reporter, training
 from chainer.training import get_trigger
 
-# As Chainer's `elapsed_time`, these entries of a log depend on the machine, and whoever compares the
+# Like Chainer's `elapsed_time`, these entries of a log depend on the machine: whoever compares the
 # logs of two runs has to leave them out.
 KEYS = ('data/images_per_sec', 'data/wait')
 
