@@ -35,9 +35,10 @@ class StandIns(DatasetMixin):
 
     def get_example(self, i):
         """Returns the example, or the next one that is whole; after the last comes the first."""
+        index = range(len(self))[i]  # an IndexError after the last, which ends a loop over them
         for step in range(len(self)):
             try:
-                return self._dataset[(i + step) % len(self)]
+                return self._dataset[(index + step) % len(self)]
             except DamagedImageError as error:
                 last = error
                 _tell(f'{error}; the next image stands in for it')
