@@ -3,6 +3,8 @@
 from experiments.datasets import camvid, cifar, digits, imagenet, mnist, voc
 from experiments.datasets.data import Data
 
+import numpy
+
 _LOADERS = {
     'digits': digits.load,
     'mnist': mnist.load,
@@ -29,4 +31,5 @@ def load(section, dtype):
         experiments.errors.DataError: If a file of it is missing or damaged, or the folder is not
             laid out as it must be.
     """
-    return _LOADERS[section.name](section, dtype)
+    # Chainer's mixed16 is no dtype of NumPy's own.
+    return _LOADERS[section.name](section, numpy.dtype(dtype))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 from experiments.datasets import pools, randomness
@@ -146,6 +147,20 @@ def test_each_epoch_has_every_example_once_in_an_order_of_its_own():
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 6
     assert epochs == [randomness.order(2, epoch, 10).tolist() for epoch in range(6)]
+
+
+def test_two_batches_are_loaded_ahead_and_no_more():
+    loaded = []
+    with Batches(
+        TransformDataset(range(100), loaded.append), 5, shuffle=False, workers=2, pool='threads'
+    ) as batches:
+        for done in (1, 2):
+            next(batches)
+            deadline = time.monotonic() + 20
+            while len(loaded) < 5 * (done + 2) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.05)
+            assert sorted(loaded) == list(range(5 * (done + 2)))
 
 
 def test_an_example_that_is_loaded_ahead_is_augmented_for_its_own_epoch():
