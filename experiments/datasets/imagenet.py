@@ -52,7 +52,8 @@ def load(section, dtype):
     if not wnids:
         raise DataError(f'{train}: given no folder in it, allowed: {_LAYOUT}')
     files = _in_class_folders(train, wnids)
-    val_files = _validation(folder, section, wnids)
+    val = layout.top(os.path.join(folder, section.val), _LAYOUT)
+    val_files = _validation(folder, val, section, wnids)
     normalization = Normalization(IMAGENET_MEAN, IMAGENET_STD, dtype)
     testing = augmentation.Test(section.size, normalization)
     examples = _examples(*files, section.train_size, train, section.skip_damaged)
@@ -64,7 +65,7 @@ def load(section, dtype):
     return Data(
         train=examples,
         test=TransformDataset(
-            _examples(*val_files, section.test_size, section.val, section.skip_damaged), testing
+            _examples(*val_files, section.test_size, val, section.skip_damaged), testing
         ),
         shape=(3, section.size, section.size),
         classes=len(wnids),
@@ -103,8 +104,7 @@ def _in_class_folders(folder, wnids):
     return paths, numpy.array(classes, numpy.int32)
 
 
-def _validation(folder, section, wnids):
-    val = layout.top(os.path.join(folder, section.val), _LAYOUT)
+def _validation(folder, val, section, wnids):
     found = _subfolders(val)
     if found:
         unknown = sorted(set(found) - set(wnids))

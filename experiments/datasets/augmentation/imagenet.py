@@ -1,6 +1,6 @@
 """ImageNet: random sized crop and flip to train with, the middle to test with; 224x224 by default.
 
-As in Goyal et al. 2017 (section 5.1), but for the colours, which only He et al. changed.
+As in Goyal et al. 2017 (section 5.1).
 """
 
 import dataclasses
