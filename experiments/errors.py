@@ -16,3 +16,11 @@ class ConfigError(Exception):
 
 class ReportError(ConfigError):
     """What a report was asked of is not there."""
+
+
+class DataError(ConfigError):
+    """A file of a data set is missing or damaged, or the folder is not laid out as it must be."""
+
+
+class DamagedImageError(DataError):
+    """One image file cannot be decoded, while its neighbours may well be whole."""

@@ -1,9 +1,18 @@
 """The data sets, one file each: from a config's ``dataset`` section to :class:`Data`."""
 
-from experiments.datasets import digits
+from experiments.datasets import camvid, cifar, digits, imagenet, mnist, voc
 from experiments.datasets.data import Data
 
-_LOADERS = {'digits': digits.load}
+import numpy
+
+_LOADERS = {
+    'digits': digits.load,
+    'mnist': mnist.load,
+    'cifar': cifar.load,
+    'imagenet': imagenet.load,
+    'voc': voc.load,
+    'camvid': camvid.load,
+}
 
 __all__ = ['Data', 'load']
 
@@ -17,5 +26,10 @@ def load(section, dtype):
 
     Returns:
         Data: The data set.
+
+    Raises:
+        experiments.errors.DataError: If a file of it is missing or damaged, or the folder is not
+            laid out as it must be.
     """
-    return _LOADERS[section.name](section, dtype)
+    # Chainer's mixed16 is no dtype of NumPy's own.
+    return _LOADERS[section.name](section, numpy.dtype(dtype))

@@ -1,0 +1,59 @@
+import os
+import pathlib
+from types import SimpleNamespace
+
+import numpy
+import pytest
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+@pytest.fixture
+def real():
+    """Returns a folder of the real samples; skips where they are not."""
+    folder = pathlib.Path(os.environ.get('CHAINERLP_DATA', ROOT.parent / 'shared' / 'data'))
+
+    def find(name):
+        path = folder / name
+        if not path.exists():
+            pytest.skip(f'no {path}; CHAINERLP_DATA names the folder of the samples')
+        return path
+
+    return find
+
+
+@pytest.fixture
+def section():
+    """Makes a section of a config, with what all data sets have in common."""
+
+    def make(**fields):
+        common = dict(train_size=None, test_size=None, augment=False, skip_damaged=False)
+        return SimpleNamespace(**{**common, **fields})
+
+    return make
+
+
+@pytest.fixture
+def noise():
+    """Writes an image of noise, whose seed says which; returns its pixels."""
+
+    def write(path, width=8, height=8, seed=0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rng = numpy.random.default_rng(seed)
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=numpy.uint8)
+        Image.fromarray(pixels).save(path)
+        return pixels
+
+    return write
+
+
+@pytest.fixture
+def cut():
+    """Cuts a file off after a share of its bytes."""
+
+    def truncate(path, share=0.5):
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+
+    return truncate

@@ -1,0 +1,12 @@
+"""Loads a batch in two processes, says so, and then trains on it for a minute."""
+
+import time
+
+from experiments.datasets.batches import Batches
+
+if __name__ == '__main__':
+    with Batches(list(range(100)), 4, workers=2) as batches:
+        next(batches)
+        time.sleep(0.5)  # those ahead are loaded too; the processes wait
+        print('loaded', flush=True)
+        time.sleep(60)
