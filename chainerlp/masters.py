@@ -49,14 +49,17 @@ def forget(params):
             param.update_rule._fp32_param = None
 
 
-def serialize(serializer, namedparams):
-    """Saves or loads the copies.
+def serialize(serializer, model):
+    """Saves or loads the copies that update rules keep of a model's parameters.
+
+    A copy that a snapshot does not have is forgotten, and made anew by the next update: one of
+    later than the snapshot would undo it.
 
     Args:
-        serializer (~chainer.AbstractSerializer): Where they are, or go.
-        namedparams (iterable of tuple): Paths and parameters.
+        serializer (~chainer.AbstractSerializer): Where to, or from.
+        model (~chainer.Link): The model of an optimizer that has been set up.
     """
-    for path, param in namedparams:
+    for path, param in model.namedparams():
         if param.update_rule is not None:
             # Without the slash in front, which HDF5 takes for the root of the file.
             _serialize_one(serializer, path.lstrip('/'), param)
@@ -67,7 +70,7 @@ def _serialize_one(serializer, path, param):
     if isinstance(serializer, chainer.Deserializer):
         array = serializer(path, None)
         if array is None or array.size == 0:
-            rule._fp32_param = None  # is made anew: one of later than the snapshot would undo it
+            rule._fp32_param = None
         else:
             array = param.device.send(array)
             rule._fp32_param = chainer.Parameter(array, name=param.name)

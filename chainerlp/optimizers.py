@@ -342,7 +342,7 @@ class AdaptiveLossScaling:
             self.initial_scale = float(found)
         for path, layer_scale in self._layer_scales():
             layer_scale.serialize(serializer['layers'][path.lstrip('/')])
-        masters.serialize(serializer['masters'], self.target.namedparams())
+        masters.serialize(serializer['masters'], self.target)
 
     def _layer_scales(self):
         for path, link in self.target.namedlinks():

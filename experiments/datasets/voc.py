@@ -31,11 +31,11 @@ def load(section, dtype):
             is VOC's own); ``difficult``, whether objects marked so are trained with (they are
             always in the test examples); ``train_size`` and ``test_size`` (the first images, in
             the order of the lists; ``None`` is all); ``augment``; ``skip_damaged``.
-        dtype (numpy.dtype): Of the images.
+        dtype (numpy.dtype): What the network computes in; images are float32 whatever it is.
 
     Returns:
         experiments.datasets.Data: The data; images are of shape (3, size, size), their pixels 0 to
-        255 minus the mean colour.
+        255. The network itself subtracts the mean colour, as its pretrained weights want it.
 
     Raises:
         DataError: If a file is missing, an annotation is damaged, or an object is of no class.
@@ -48,7 +48,7 @@ def load(section, dtype):
     )
     if not names:
         raise DataError(f'{folder}: given no object in any annotation, allowed: at least one')
-    normalization = Normalization(ssd.MEAN, (1, 1, 1), dtype)
+    normalization = Normalization((0, 0, 0), (1, 1, 1), numpy.float32)
     plain = ssd.Plain(section.size, normalization)
     training = ssd.Training(section.size, normalization) if section.augment else plain
     return Data(
@@ -57,7 +57,6 @@ def load(section, dtype):
         shape=(3, section.size, section.size),
         classes=len(names),
         class_names=tuple(names),
-        mean=ssd.MEAN,
     )
 
 

@@ -1,7 +1,7 @@
 """SSD's training examples (Liu et al. 2016, sections 2.2 and 3.6).
 
 In this order, the one of the authors' code: photometric distortion, expansion, constrained crop,
-resizing, flip, subtraction of the mean.
+resizing, flip. Where the image is expanded, the mean colour fills the rest.
 """
 
 import dataclasses

@@ -79,7 +79,7 @@ def test_years_are_joined_and_names_are_found(load):
     data = load()
     assert (len(data.train), len(data.test)) == (3, 1)
     assert (data.classes, data.class_names) == (3, ('bird', 'cat', 'dog'))
-    assert (data.shape, data.mean) == ((3, 30, 30), (123, 117, 104))
+    assert (data.shape, data.mean) == ((3, 30, 30), None)
     assert [labels.tolist() for _, _, labels in data.train] == [[], [1], [0]]
 
 
@@ -118,11 +118,12 @@ def test_a_coordinate_with_a_fraction_and_a_box_over_the_edge_are_kept(load, ann
     numpy.testing.assert_array_equal(load().test[0][1], [[0, 0, 13.5, 30]])
 
 
-def test_the_image_is_resized_and_its_mean_colour_subtracted(load, folder):
+def test_the_image_is_resized_and_left_in_units_of_pixels(load, folder):
     plain, *_ = load(augment=False).train[1]
     test, *_ = load().test[0]
     assert (plain == test).all()
-    assert -123 <= plain[0].min() < 0 < plain[0].max() <= 255 - 123
+    assert plain.dtype == numpy.float32
+    assert 0 <= plain[0].min() < 123 < plain[0].max() <= 255
 
 
 def test_epochs_augment_differently(load):
