@@ -11,6 +11,7 @@ from chainerlp import (
     initial_scale,
     kernels,
     links,
+    masters,
     optimizer_hooks,
     policies,
     workers,
@@ -297,9 +298,7 @@ class AdaptiveLossScaling:
             self.initial_scale = float(found)
         for path, layer_scale in self._layer_scales():
             layer_scale.serialize(serializer['layers'][path])
-        for path, param in self.target.namedparams():
-            if param.update_rule is not None:
-                _serialize_master(serializer['masters'], path, param)
+        masters.serialize(serializer['masters'], self.target)
 
     def _layer_scales(self):
         for path, link in self.target.namedlinks():
@@ -321,22 +320,6 @@ def _call_counting_from_zero(hook, rule, param):
 
 def _as_number(scale):
     return 0.0 if scale == 'auto' else scale
-
-
-def _serialize_master(serializer, path, param):
-    """Saves or loads the float32 copy of a float16 parameter, which Chainer itself leaves out."""
-    rule = param.update_rule
-    if isinstance(serializer, chainer.Deserializer):
-        array = serializer(path, None)
-        if array is None or array.size == 0:
-            rule._fp32_param = None  # is made anew: one of later than the snapshot would undo it
-        else:
-            array = param.device.send(array)
-            rule._fp32_param = chainer.Parameter(array, name=param.name)
-    else:
-        master = rule._fp32_param
-        has_none = master is None or master.array is None
-        serializer(path, numpy.empty(0, numpy.float32) if has_none else master.array)
 
 
 def _checked_scale(scale):

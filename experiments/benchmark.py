@@ -8,7 +8,7 @@ import time
 
 import chainerlp
 from chainerlp import policies
-from experiments import atomic
+from chainerlp.extensions.replacing import replace_text
 from experiments.models.cnn import SmallCNN
 from experiments.models.mlp import MLP
 
@@ -119,7 +119,7 @@ def save(path, model, rows):
     """Writes the rows as json."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     content = {'model': model, 'rows': [dataclasses.asdict(row) for row in rows]}
-    atomic.write(path, json.dumps(content, indent=2))
+    replace_text(path, json.dumps(content, indent=2))
 
 
 def _step(model, dtype, prepare):

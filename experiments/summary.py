@@ -6,7 +6,6 @@ import io
 import math
 from typing import Optional
 
-from experiments import atomic
 from experiments.config import Config
 from experiments.underflow import Underflow
 
@@ -71,4 +70,4 @@ def write(path, results):
     writer = csv.DictWriter(file, rows[0], lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-    atomic.write(path, file.getvalue())
+    replace_text(path, file.getvalue())

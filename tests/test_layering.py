@@ -17,7 +17,7 @@ LEVELS = [
     {'chainerlp.links'},
     {'chainerlp.backprop'},
     {'chainerlp.initial_scale', 'chainerlp.optimizer_hooks', 'chainerlp.recovery'},
-    {'chainerlp.workers'},
+    {'chainerlp.masters', 'chainerlp.workers'},
     {'chainerlp.optimizers'},
     {'chainerlp.extensions'},
     {'chainerlp.untouched', 'chainerlp.diagnosis'},

@@ -4,7 +4,7 @@ import datetime
 import os
 
 from chainerlp.extensions import pictures
-from experiments import atomic
+from chainerlp.extensions.replacing import replace_text
 from experiments.reports import curves, differences, page, published, run_folder
 
 _TITLE = 'Runs'
@@ -29,10 +29,10 @@ def write(paths, folder, html=False):
     os.makedirs(os.path.join(folder, 'report'), exist_ok=True)
     text = '\n\n'.join([f'# {_TITLE}', *_sections(runs, folder)]) + '\n'
     target = os.path.join(folder, 'report.md')
-    atomic.write(target, text)
+    replace_text(target, text)
     if html:
         target = os.path.join(folder, 'report.html')
-        atomic.write(target, page.render(text, folder))
+        replace_text(target, page.render(text, folder))
     return target
 
 
