@@ -1,18 +1,14 @@
 """The command line: ``python -m experiments train|sweep|report|benchmark|schema``."""
 
-import argparse
 import json
 import os
+import shlex
 import sys
 
-from experiments import loading
-from experiments.benchmarks import command
+from experiments import command_line, loading, ranks
+from experiments.benchmarks import command as benchmark
 from experiments.config import Config
 from experiments.errors import ConfigError
-
-_EPILOG = """\
-exit codes: 0 done, 1 a run failed or a file could not be written, 2 the command or the config is
-wrong, 130 interrupted (what is done stays)"""
 
 
 def main(argv=None):
@@ -24,8 +20,10 @@ def main(argv=None):
     Returns:
         int: The exit code.
     """
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = command_line.parser(__doc__, _COMMANDS).parse_args(argv)
+        arguments.line = shlex.join(['python', '-m', 'experiments', *argv])
         return arguments.command(arguments)
     except ConfigError as error:
         return _complain(error, 2)
@@ -36,7 +34,8 @@ def main(argv=None):
 
 
 def _complain(message, code):
-    print(message, file=sys.stderr)
+    if ranks.is_first():  # under MPI all of them have the same to say
+        print(message, file=sys.stderr)
     return code
 
 
@@ -61,30 +60,66 @@ def _sweep(arguments):
     return _run(arguments, config, config.runs(), summary_path)
 
 
-def _run(arguments, config, runs, summary_path=None):
+def _run(arguments, config, configs, summary_path=None):
     # Here and not at the top: Chainer takes a second to import, and an error is shown before that.
-    from experiments import devices, progress, sweep, table, workers
+    from experiments import devices, runner, workers
 
     import threadpoolctl
 
-    device = devices.get(arguments.device)
+    slots = _slots(arguments)
+    device = devices.get(slots[0].device)
     communicator = workers.communicator(device)
     device = workers.own_device(device, communicator)
-    is_first = workers.is_first(communicator)
     folder = os.path.join(arguments.out, config.name)
-    quiet = arguments.quiet or not sys.stderr.isatty() or not is_first
-    shown = (progress.Lines if quiet else progress.Bars)(len(runs))
+    launch = runner.Launch(device, communicator, arguments.fresh, command=arguments.line)
+    with threadpoolctl.threadpool_limits(arguments.threads, user_api='blas'):
+        if arguments.dry_run:
+            return _describe(configs, folder, launch, len(slots))
+        slots = slots if len(slots) > 1 else None
+        with launch.stop:
+            return _execute(arguments, configs, folder, launch, slots, summary_path)
+
+
+def _slots(arguments):
+    from experiments import jobs
+
+    count = getattr(arguments, 'jobs', 1)
+    devices = arguments.device.split(',')
+    if len(devices) > count:
+        raise ConfigError(
+            f'--device {arguments.device}: given {len(devices)}, allowed: one for each of --jobs'
+        )
+    if count > 1 and not ranks.is_alone():
+        raise ConfigError(f'--jobs {count}: under mpiexec all processes work on one run')
+    return [jobs.Slot(devices[i % len(devices)], arguments.threads) for i in range(count)]
+
+
+def _describe(configs, folder, launch, at_a_time):
+    from experiments import dry_run
+
+    text, is_whole = dry_run.describe(configs, folder, launch, at_a_time, _say)
+    if ranks.is_first():
+        print(text)
+    return 0 if is_whole else 1
+
+
+def _execute(arguments, configs, folder, launch, slots, summary_path):
+    from experiments import progress, sweep, table
+
+    is_quiet = arguments.quiet or slots or not sys.stderr.isatty() or not ranks.is_first()
+    shown = (progress.Lines if is_quiet else progress.Bars)(len(configs))
     results = []
     try:
-        with threadpoolctl.threadpool_limits(arguments.threads, user_api='blas'):
-            for result in sweep.execute(runs, folder, device, shown, summary_path, communicator):
-                results.append(result)
+        for result in sweep.execute(configs, folder, launch, shown, summary_path, slots):
+            results.append(result)
     except KeyboardInterrupt:
-        return _complain(f'interrupted; {len(results)} of {len(runs)} runs are in {folder}', 130)
-    if not is_first:
+        done = sum(result.error is None for result in results)
+        said = f'interrupted; {done} of {len(configs)} runs are in {folder}'
+        return _complain(f'{said}; the same command goes on from there', launch.stop.exit_code)
+    if not ranks.is_first():
         return 0
     print(table.render(results))
-    print(f'\n{summary_path or os.path.join(folder, runs[0].run_name)}')
+    print(f'\n{summary_path or os.path.join(folder, configs[0].run_name)}')
     return 1 if any(result.error for result in results) else 0
 
 
@@ -95,95 +130,18 @@ def _report(arguments):
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as everything here does."""
-
-    def error(self, message):
-        """Ends the program."""
-        self.exit(2, f'{self.prog}: {message} (see --help)\n')
+def _say(text):
+    if ranks.is_first():
+        print(text, file=sys.stderr)
 
 
-def _parser():
-    parser = _Parser(prog='python -m experiments', epilog=_EPILOG, description=__doc__)
-    commands = parser.add_subparsers(metavar='COMMAND', required=True)
-    for name, execute, what in (
-        ('train', _train, 'train the one model that a config describes'),
-        ('sweep', _sweep, 'train it with every way of scaling and every seed, and compare'),
-    ):
-        sub = commands.add_parser(name, help=what, description=what, epilog=_EPILOG)
-        _add_arguments(sub)
-        sub.set_defaults(command=execute)
-    _add_report(commands)
-    _add_benchmark(commands)
-    what = 'print the JSON schema of a config'
-    schema = commands.add_parser('schema', help=what, description=what)
-    schema.set_defaults(command=_schema)
-    return parser
-
-
-def _add_report(commands):
-    what = 'write a report of runs: a table, curves, pictures of the scales, what differs'
-    sub = commands.add_parser('report', help=what, description=what, epilog=_EPILOG)
-    sub.add_argument(
-        'results', metavar='RESULTS', nargs='+', help='folder of a run, or one that holds some'
-    )
-    sub.add_argument('--out', metavar='DIR', help='where it goes (the first RESULTS)')
-    sub.add_argument(
-        '--html', action='store_true', help='one self-contained page besides the markdown'
-    )
-    sub.set_defaults(command=_report)
-
-
-def _add_benchmark(commands):
-    what = 'time a training iteration with every way of scaling, side by side'
-    sub = commands.add_parser('benchmark', help=what, description=what, epilog=_EPILOG)
-    command.add_arguments(sub)
-    _add_threads(sub)
-    sub.set_defaults(command=command.run)
-
-
-def _positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'given {text!r}, allowed: an integer >= 1')
-    return int(text)
-
-
-def _add_arguments(parser):
-    parser.add_argument('config', metavar='CONFIG', help='a YAML file')
-    parser.add_argument(
-        '-o',
-        dest='override',
-        metavar='KEY.PATH=VALUE',
-        action='append',
-        default=[],
-        help='override a key of the config with a YAML value, a list item by its index; repeatable',
-    )
-    parser.add_argument(
-        '--out', metavar='DIR', default='results', help='folder of the results (%(default)s)'
-    )
-    parser.add_argument(
-        '--device',
-        default='@numpy',
-        help="Chainer's name of the device, such as @cupy:0 (%(default)s)",
-    )
-    _add_threads(parser)
-    parser.add_argument(
-        '--quiet',
-        action='store_true',
-        help='no progress bar but one line a run, as when stderr is no terminal',
-    )
-
-
-def _add_threads(parser):
-    parser.add_argument(
-        '--threads',
-        type=_positive,
-        default=1,
-        metavar='N',
-        help='CPU threads of a matrix product; more can pay for large layers, and the last digits'
-        ' of results depend on it (%(default)s)',
-    )
-
+_COMMANDS = {
+    'train': _train,
+    'sweep': _sweep,
+    'report': _report,
+    'benchmark': benchmark.run,
+    'schema': _schema,
+}
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -1,7 +1,12 @@
 """Errors that are the user's to mend: shown as one line, without a traceback."""
 
 
-class ConfigError(Exception):
+class _OneLineError(Exception):
+    def __init__(self, message):
+        super().__init__(' '.join(message.split()))
+
+
+class ConfigError(_OneLineError):
     """A config, or something else that was asked for, is not as it must be.
 
     Its message is one line: where, what was given, what is allowed.
@@ -9,9 +14,6 @@ class ConfigError(Exception):
     Args:
         message (str): The message; line breaks in it, say from a file name, become spaces.
     """
-
-    def __init__(self, message):
-        super().__init__(' '.join(message.split()))
 
 
 class ReportError(ConfigError):
@@ -24,3 +26,11 @@ class DataError(ConfigError):
 
 class DamagedImageError(DataError):
     """One image file cannot be decoded, while its neighbours may well be whole."""
+
+
+class RunError(_OneLineError):
+    """A run failed for a reason that is none of its code, such as a full disk.
+
+    Args:
+        message (str): The reason, in one line; it needs no traceback.
+    """

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from experiments import complaints
+from experiments import bases, complaints
 from experiments.config import Config
 from experiments.errors import ConfigError
 
@@ -72,7 +72,7 @@ def load(path, overrides=()):
     """Loads a config.
 
     Args:
-        path (str): The YAML file.
+        path (str): The YAML file; what it does not say is taken from its ``base``, if it has one.
         overrides (list of str): ``key.path=value``, the later one wins.
 
     Returns:
@@ -82,7 +82,8 @@ def load(path, overrides=()):
         ConfigError: If the file cannot be read or is not a valid config.
     """
     overrides = [Override.parse(text) for text in overrides]
-    content = _read(path)
+    chain = bases.follow(path, _read)
+    content = bases.merge(chain)
     for override in overrides:
         _apply(override, content, path)
     try:
@@ -90,7 +91,10 @@ def load(path, overrides=()):
     except pydantic.ValidationError as error:
         key, complaint = complaints.first(error, Config)
         blamed = [o for o in overrides if all(a == b for a, b in zip(o.path, key))]
-        where = f'{path}, -o {blamed[-1].text}' if blamed else path
+        if blamed:
+            where = f'{path}, -o {blamed[-1].text}'
+        else:
+            where = bases.holder(chain, key)
         raise ConfigError(f'{where}: {complaint}') from None
 
 
@@ -120,6 +124,8 @@ def _reason(error):
 
 def _apply(override, content, path):
     """Sets the override's key in what the file holds, with the mappings that lead to it."""
+    if override.path == ('base',):
+        raise ConfigError(f'-o {override.text}: the base is named in the file, and only there')
     node = content
     for depth, key in enumerate(override.path):
         last = depth == len(override.path) - 1
@@ -133,6 +139,7 @@ def _apply(override, content, path):
             )
         if last:
             node[key] = override.value
+            bases.drop_other_unit(node, [key])
         elif isinstance(node, dict) and node.get(key) is None:
             node[key] = {}
         node = node[key]

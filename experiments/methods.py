@@ -58,7 +58,7 @@ def _dynamic(optimizer, model, scaling):
 
 def _layerwise(optimizer, model, scaling):
     policy = _POLICIES[scaling.method](
-        **scaling.model_dump(exclude={'method', 'dtype'} | _OF_THE_OPTIMIZER)
+        **scaling.model_dump(exclude={'method', 'dtype', 'label'} | _OF_THE_OPTIMIZER)
     )
     wrapper = chainerlp.AdaptiveLossScaling(
         optimizer, policy, **scaling.model_dump(include=_OF_THE_OPTIMIZER)

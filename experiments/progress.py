@@ -4,6 +4,7 @@ import sys
 import time
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
+from experiments import rates
 
 import chainer
 import tqdm
@@ -66,10 +67,12 @@ class Lines:
             outcome = f'failed: {result.error}'
         else:
             outcome = (
-                f'accuracy {result.accuracy:.3f}, loss {result.loss:.3f},'
-                f' underflow {result.underflow.mean:.2%}, skipped {result.skipped},'
+                f'{result.metric} {result.value:.3f}, loss {result.loss:.3f},'
+                f' underflow {rates.percent(result.underflow.mean, 2)}, skipped {result.skipped},'
                 f' {result.seconds:.1f} s'
             )
+            if not result.is_new:
+                outcome = f'finished before: {outcome}'
         print(f'[{self._finished}/{self._runs}] {result.name}: {outcome}', file=sys.stderr)
 
 

@@ -39,7 +39,7 @@ class TrainChain(chainer.Chain):
         It is the sum over all pixels that are not void of weight times softmax cross entropy,
         divided by their number, and so is its gradient: with 12 images of 360x480 by 2^21, where
         the smallest number of float16 is 2^-24. What the cast loses of it only a scale of the loss
-        can bring back, see :mod:`experiments.classification`.
+        can bring back, see :mod:`experiments.tasks.classification`.
         """
         weight = self._class_weight
         if weight is not None:

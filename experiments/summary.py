@@ -6,7 +6,8 @@ import io
 import math
 from typing import Optional
 
-from experiments import atomic
+from chainerlp.extensions.replacing import replace_text
+from experiments import tasks
 from experiments.config import Config
 from experiments.underflow import Underflow
 
@@ -18,25 +19,34 @@ class Result:
     Attributes:
         config (experiments.config.Config): What was run.
         seconds (float): Time of the training, evaluations and measurements included.
-        accuracy (float): On the test set, at the end.
-        loss (float): On the test set, at the end.
+        value (float): Of the task's metric on the test set, at the end.
+        loss (float): On the test set, at the end; of the training, if the task evaluates none.
         underflow (experiments.underflow.Underflow): What rounding lost.
         skipped (int): Updates skipped because of gradients that were not finite.
+        iterations (int): Iterations of the training.
         error (str): Why it failed, or ``None``.
+        is_new (bool): Whether it was run now, and not found finished.
     """
 
     config: Config
     seconds: float
-    accuracy: float = math.nan
+    value: float = math.nan
     loss: float = math.nan
     underflow: Underflow = Underflow()
     skipped: float = math.nan
+    iterations: float = math.nan
     error: Optional[str] = None
+    is_new: bool = True
 
     @property
     def name(self):
         """str: The run's name."""
         return self.config.run_name
+
+    @property
+    def metric(self):
+        """str: The name of the task's metric."""
+        return tasks.get(self.config.task).metric
 
     @property
     def diverged(self):
@@ -50,13 +60,61 @@ class Result:
             'dtype': self.config.scaling.dtype,
             'method': self.config.scaling.method,
             'seed': self.config.seed,
-            'accuracy': f'{self.accuracy:.6g}',
+            self.metric: f'{self.value:.6g}',
             'loss': f'{self.loss:.6g}',
             'underflow': f'{self.underflow.mean:.6g}',
             'underflow_unscaled': f'{self.underflow.mean_unscaled:.6g}',
             'skipped': self.skipped,
             'seconds': f'{self.seconds:.2f}',
         }
+
+    def content(self):
+        """Returns the result as JSON can hold it: numbers, or ``'nan'`` and the like as strings."""
+        content = {
+            'name': self.name,
+            'dtype': self.config.scaling.dtype,
+            'method': self.config.scaling.method,
+            'seed': self.config.seed,
+            'metric': self.metric,
+            self.metric: self.value,
+            'loss': self.loss,
+            'underflow': self.underflow.mean,
+            'underflow_unscaled': self.underflow.mean_unscaled,
+            'underflow_worst_layer': self.underflow.worst_layer,
+            'skipped': self.skipped,
+            'iterations': self.iterations,
+            'seconds': self.seconds,
+        }
+        return {key: _json_value(value) for key, value in content.items()}
+
+
+def restore(config, content):
+    """Makes a result of what :meth:`Result.content` gave.
+
+    Args:
+        config (experiments.config.Config): What was run.
+        content (dict): Of JSON.
+
+    Returns:
+        Result: The result.
+
+    Raises:
+        KeyError, TypeError, ValueError: If it is not one.
+    """
+    return Result(
+        config,
+        seconds=float(content['seconds']),
+        value=float(content[content['metric']]),
+        loss=float(content['loss']),
+        underflow=Underflow(
+            mean=float(content['underflow']),
+            mean_unscaled=float(content['underflow_unscaled']),
+            worst_layer=float(content['underflow_worst_layer']),
+        ),
+        skipped=int(content['skipped']),
+        iterations=int(content['iterations']),
+        is_new=False,
+    )
 
 
 def write(path, results):
@@ -71,4 +129,10 @@ def write(path, results):
     writer = csv.DictWriter(file, rows[0], lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-    atomic.write(path, file.getvalue())
+    replace_text(path, file.getvalue())
+
+
+def _json_value(value):
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -8,7 +8,7 @@ from experiments.config import label
 _HEADER = (
     'method',
     'runs',
-    'accuracy',
+    '{metric}',
     'loss',
     'underflow',
     'worst layer',
@@ -33,7 +33,7 @@ def render(results):
     are left out of it and listed below, as are those that diverged.
 
     Args:
-        results (list of experiments.summary.Result): The runs.
+        results (list of experiments.summary.Result): The runs, at least one, of one task.
 
     Returns:
         str: The table.
@@ -41,7 +41,8 @@ def render(results):
     groups = {}
     for result in results:
         groups.setdefault(label(result.config.scaling), []).append(result)
-    lines = _aligned([_HEADER] + [_row(name, runs) for name, runs in groups.items()])
+    header = [cell.format(metric=results[0].metric) for cell in _HEADER]
+    lines = aligned([header] + [_row(name, runs) for name, runs in groups.items()])
     lines += ['', _LEGEND]
     if any(result.config.scaling.method == 'fp32' for result in results):
         lines.append(_FP32)
@@ -57,7 +58,7 @@ def _row(name, runs):
     return (
         name,
         count,
-        _mean([run.accuracy for run in good], '.3f'),
+        _mean([run.value for run in good], '.3f'),
         _mean([run.loss for run in good], '.3f'),
         _mean([run.underflow.mean for run in good], '.2%'),
         _mean([run.underflow.worst_layer for run in good], '.2%'),
@@ -79,7 +80,15 @@ def _mean(values, form):
     return f'{mean:{form}} ± {statistics.stdev(values):{form}}'
 
 
-def _aligned(rows):
+def aligned(rows):
+    """Aligns cells in columns, the first to the left and the others to the right.
+
+    Args:
+        rows (list of tuple of str): The rows, the header first.
+
+    Returns:
+        list of str: The lines, with one under the header.
+    """
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []
     for row in rows:

@@ -42,9 +42,9 @@ def read(path):
     return Underflow(
         mean=_mean([rate for layer in rates.values() for rate in layer]),
         mean_unscaled=_mean(unscaled),
-        worst_layer=max(map(_mean, rates.values())),
+        worst_layer=max(map(_mean, rates.values()), default=math.nan),
     )
 
 
 def _mean(values):
-    return math.fsum(values) / len(values)
+    return math.fsum(values) / len(values) if values else math.nan

@@ -1,15 +1,11 @@
 """Many workers: under ``mpiexec``, the processes train one model with ChainerMN."""
 
-import os
-
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
+from experiments import ranks
 from experiments.errors import ConfigError
 
 import chainer
 import numpy
-
-# What OpenMPI, MPICH and MVAPICH tell each process about how many there are.
-_SIZES = ('OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'MV2_COMM_WORLD_SIZE')
 
 
 def communicator(device):
@@ -26,7 +22,7 @@ def communicator(device):
     Raises:
         ConfigError: If it was started under MPI without what that needs.
     """
-    if all(int(os.environ.get(size, 1)) < 2 for size in _SIZES):
+    if ranks.is_alone():
         return None
     try:
         import chainermn
@@ -42,6 +38,30 @@ def communicator(device):
 def is_first(communicator):
     """Returns whether this worker is the one that writes and prints."""
     return communicator is None or communicator.rank == 0
+
+
+def of_first(communicator, function):
+    """Returns what a function returns on the first worker, to all of them.
+
+    Args:
+        communicator (~chainermn.CommunicatorBase): Or ``None``.
+        function (callable): Called without arguments, by the first worker only.
+
+    Raises:
+        Exception: What it raises there, on all workers.
+    """
+    if communicator is None:
+        return function()
+    value = error = None
+    if communicator.rank == 0:
+        try:
+            value = function()
+        except Exception as raised:  # the others would wait for ever
+            error = raised
+    value, error = communicator.mpi_comm.bcast((value, error))
+    if error is not None:
+        raise error
+    return value
 
 
 def own_device(device, communicator):

@@ -1,8 +1,9 @@
 """The command ``benchmark``: its options, and what it prints."""
 
-import argparse
 import os
 import sys
+
+from experiments.numbers import positive
 
 SUBJECTS = ('mlp', 'cnn', 'resnet20', 'resnet18', 'resnet50', 'ssd300')
 POLICIES = ('adaptive', 'amax', 'measured', 'abs_range', 'log_normal')
@@ -36,7 +37,7 @@ def add_arguments(parser):
         help='leave out plain Chainer in mixed16, which is very slow on a CPU',
     )
     parser.add_argument(
-        '--turns', type=_positive, default=9, metavar='N', help='timed iterations (%(default)s)'
+        '--turns', type=positive, default=9, metavar='N', help='timed iterations (%(default)s)'
     )
     parser.add_argument(
         '--out', metavar='DIR', default='results', help='for the json (%(default)s)'
@@ -85,9 +86,3 @@ def _iterations(arguments):
 
 def _say(text):
     print(text, file=sys.stderr)
-
-
-def _positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'given {text!r}, allowed: an integer >= 1')
-    return int(text)

@@ -1,5 +1,7 @@
 """The curves of runs, overlaid: what Chainer's logs hold of losses and metrics."""
 
+from experiments import tasks
+
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette; runs beyond it differ by the line's style.
@@ -8,7 +10,7 @@ _STYLES = ('-', '--', ':', '-.')
 _PANELS = (
     ('main/loss', 'training loss', 'log'),
     ('validation/main/loss', 'test loss', 'log'),
-    ('validation/main/accuracy', 'test accuracy', 'linear'),
+    *((key, title, 'linear') for key, title in tasks.titles().items()),
 )
 
 

@@ -4,8 +4,10 @@ import datetime
 import os
 
 from chainerlp.extensions import pictures
-from experiments import atomic
-from experiments.reports import curves, differences, page, published, run_folder
+from chainerlp.extensions.replacing import replace_text
+from experiments import differences
+from experiments.rates import percent
+from experiments.reports import curves, page, published, run_folder
 
 _TITLE = 'Runs'
 _PICTURES = (('scales', pictures.scales), ('underflow', pictures.underflow))
@@ -29,10 +31,10 @@ def write(paths, folder, html=False):
     os.makedirs(os.path.join(folder, 'report'), exist_ok=True)
     text = '\n\n'.join([f'# {_TITLE}', *_sections(runs, folder)]) + '\n'
     target = os.path.join(folder, 'report.md')
-    atomic.write(target, text)
+    replace_text(target, text)
     if html:
         target = os.path.join(folder, 'report.html')
-        atomic.write(target, page.render(text, folder))
+        replace_text(target, page.render(text, folder))
     return target
 
 
@@ -50,7 +52,7 @@ def _sections(runs, folder):
     figure = curves.draw(runs)
     if figure is not None:
         yield '## Curves'
-        yield _picture(figure, folder, 'curves', 'loss and accuracy by iteration')
+        yield _picture(figure, folder, 'curves', 'losses and metrics by iteration')
     differing = differences.of([run.config for run in whole])
     if differing:
         yield '## What differs between the configs'
@@ -65,7 +67,8 @@ def _sections(runs, folder):
 
 
 def _results(runs):
-    header = ['run', 'accuracy', 'loss', 'underflow', 'worst layer', 'unscaled', 'skipped']
+    metrics = list(dict.fromkeys(run.metric for run in runs))
+    header = ['run', *metrics, 'loss', 'underflow', 'worst layer', 'unscaled', 'skipped']
     header += ['ms / iteration']
     theirs = [published.number(run.config) for run in runs]
     rows = []
@@ -74,9 +77,9 @@ def _results(runs):
         rows.append(
             [
                 f'`{run.name}`',
-                f'{float(run.result["accuracy"]):.4f}',
+                *(_value(run, metric) for metric in metrics),
                 f'{float(run.result["loss"]):.4f}',
-                *(f'{rate:.3%}' for rate in rates),
+                *(percent(rate, 3) for rate in rates),
                 str(run.result['skipped']),
                 f'{run.seconds_per_iteration * 1e3:.1f}',
             ]
@@ -86,13 +89,17 @@ def _results(runs):
         for row, number in zip(rows, theirs):
             row.append(number or '')
     legend = (
-        'Accuracy and loss are of the test set, at the end. Underflow is the share of the elements'
-        ' of a layer’s data gradient that float16 rounds to zero, averaged over layers and measured'
-        ' iterations; *unscaled* is what the same gradients would have lost with every scale 1. In'
-        ' float32 runs nothing was lost: it is what float16 would have lost. Times contain'
-        ' evaluations and measurements.'
+        f'The {", the ".join(metrics)} and the loss are of the test set, at the end. Underflow is'
+        ' the share of the elements of a layer’s data gradient that float16 rounds to zero,'
+        ' averaged over layers and measured iterations; *unscaled* is what the same gradients would'
+        ' have lost with every scale 1. In float32 runs nothing was lost: it is what float16 would'
+        ' have lost. Times contain evaluations and measurements.'
     )
     return '## Results\n\n' + _table(header, rows) + '\n\n' + legend
+
+
+def _value(run, metric):
+    return f'{float(run.result[metric]):.4f}' if run.metric == metric else ''
 
 
 def _scales(runs, folder):

@@ -44,6 +44,11 @@ class RunFolder:
         parts = os.path.normpath(self.path).split(os.sep)
         return '/'.join(parts[-2:])
 
+    @property
+    def metric(self):
+        """str: The name of the task's metric: a key of the result."""
+        return self.result.get('metric', 'accuracy')
+
     def last(self, key):
         """Returns the last value of a key in the log, or ``None``."""
         values = [entry[key] for entry in self.log if key in entry]

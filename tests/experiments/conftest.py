@@ -1,4 +1,7 @@
+import os
+
 from experiments.__main__ import main
+from experiments.runner import seeding
 
 import pytest
 
@@ -39,3 +42,22 @@ def cli(capsys, tmp_path):
         return code, out, err
 
     return run
+
+
+@pytest.fixture
+def signalled(monkeypatch):
+    """Sends this process signals at the beginning of an iteration."""
+
+    def at(iterations, *signals):
+        call = seeding.Seeding.__call__
+        due = list(signals)
+
+        def seed(self, iteration):
+            call(self, iteration)
+            while due and iteration == iterations - 1:
+                os.kill(os.getpid(), due.pop())
+
+        patch.setattr(seeding.Seeding, '__call__', seed)
+
+    with monkeypatch.context() as patch:
+        yield at

@@ -42,7 +42,7 @@ def test_a_method_has_the_options_and_the_defaults_of_its_policy(method, policy)
     theirs = {field.name: field.default for field in dataclasses.fields(policy)}
     del theirs['format']  # the dtype says it
     ours = {key: field.default for key, field in method.model_fields.items()}
-    for key in ('method', 'dtype', 'initial_scale', 'scale_weights'):
+    for key in ('method', 'dtype', 'label', 'initial_scale', 'scale_weights'):
         del ours[key]
     assert ours == theirs
 
@@ -136,3 +136,13 @@ def test_the_schema_prints_as_json_and_describes_its_keys(cli):
     assert set(schema['required']) == {'name', 'dataset', 'model', 'optimizer', 'train'}
     assert schema['additionalProperties'] is False
     assert 'underflow' in schema['$defs']['Adaptive']['properties']['threshold']['description']
+
+
+def test_a_label_of_its_own_names_the_run():
+    assert label(scaling(method='adaptive', max_scale=128.0, label='cifar')) == 'cifar'
+
+
+def test_two_ways_of_scaling_with_one_label_are_refused():
+    two = [{'method': 'none', 'label': 'x'}, {'method': 'fp32', 'label': 'x'}]
+    with pytest.raises(ValueError, match='items 0 and 1 are both x'):
+        config.Sweep(seeds=[0], scaling=two)

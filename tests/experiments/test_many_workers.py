@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -34,7 +35,8 @@ def test_one_model_is_trained_and_only_the_first_worker_writes_and_prints(
     (folder,) = (out / 'tiny').iterdir()
     # 1437 digits in batches of 128, whatever their number: 22.5 iterations.
     assert {path.name for path in folder.iterdir()} == {
-        *('config.yaml', 'log', 'result.json', 'scales.csv', 'snapshot_iter_23')
+        *('.lock', 'config.yaml', 'log', 'result.json', 'run.json', 'scales.csv'),
+        'snapshot_iter_23',
     }
     lines = [(row['iteration'], row['layer']) for row in read(folder / 'scales.csv')]
     assert len(lines) == len(set(lines)) == 23 * 2
@@ -79,6 +81,77 @@ def test_a_worker_that_fails_ends_all(mpiexec, tiny, tmp_path):
     assert 'ValueError: this worker only' in done.stderr
     error = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'error.txt'
     assert 'this worker only' in error.read_text()
+
+
+@pytest.mark.mpi
+def test_a_folder_that_cannot_be_had_ends_all_and_is_told_once(mpiexec, tiny, tmp_path):
+    (tmp_path / 'out').write_text('a file, no folder')
+    done = mpiexec(2, '-m', 'experiments', 'train', tiny, '--out', str(tmp_path / 'out'))
+    assert done.returncode == 1
+    assert done.stderr.count(f'{tmp_path}/out/tiny: Not a directory\n') == 1
+
+
+@pytest.mark.mpi
+@pytest.mark.slow
+@pytest.mark.parametrize('scaling', ['{method: adaptive}', '{method: dynamic, interval: 2}'])
+def test_if_one_worker_is_to_stop_all_do_and_go_on_together(mpiexec, tiny, tmp_path, scaling):
+    program = tmp_path / 'stopped.py'
+    program.write_text(
+        'import os, signal, sys\n'
+        'from experiments.__main__ import main\n'
+        'from experiments.runner import seeding\n'
+        'call = seeding.Seeding.__call__\n'
+        'def seed(self, iteration):\n'
+        '    call(self, iteration)\n'
+        '    if iteration == 4 and os.environ["OMPI_COMM_WORLD_RANK"] == "1":\n'
+        '        os.kill(os.getpid(), signal.SIGTERM)\n'
+        'seeding.Seeding.__call__ = seed\n'
+        'main(sys.argv[1:])\n'
+    )
+    arguments = ['-o', f'scaling={scaling}', '-o', 'train.iterations=9']
+    arguments += ['-o', 'train.max_iterations=null']
+    stopped, whole = ['--out', str(tmp_path / 'stopped')], ['--out', str(tmp_path / 'whole')]
+    done = mpiexec(2, str(program), 'train', tiny, *arguments, *stopped)
+    assert done.returncode == 0, done.stderr  # of main's exit code the program makes nothing
+    assert done.stderr.count('interrupted; 0 of 1 runs') == 1
+    (folder,) = (tmp_path / 'stopped' / 'tiny').iterdir()
+    assert [path.name for path in folder.glob('snapshot*')] == ['snapshot_iter_5']
+
+    done = mpiexec(2, '-m', 'experiments', 'train', tiny, *arguments, *stopped)
+    assert done.returncode == 0 and 'resumes at iteration 5' in done.stderr, done.stderr
+    assert mpiexec(2, '-m', 'experiments', 'train', tiny, *arguments, *whole).returncode == 0
+    snapshots = []
+    for out in ('stopped', 'whole'):
+        path = tmp_path / out / 'tiny' / folder.name / 'snapshot_iter_9'
+        with numpy.load(path, allow_pickle=True) as file:
+            snapshots.append({k: file[k] for k in file.files if k.startswith('updater/')})
+    for key, array in snapshots[1].items():
+        numpy.testing.assert_array_equal(snapshots[0][key], array, err_msg=key)
+
+
+def test_only_the_first_worker_tells_a_mistake(cli, tiny, monkeypatch):
+    monkeypatch.setenv('OMPI_COMM_WORLD_SIZE', '2')
+    for rank, told in (('0', 1), ('1', 0)):
+        monkeypatch.setenv('OMPI_COMM_WORLD_RANK', rank)
+        for arguments in (['train', tiny, '-o', 'seed=-1'], ['train', '--bogus']):
+            code, _, err = cli(*arguments)
+            assert (code, err.count('\n')) == (2, told)
+
+
+def test_jobs_and_mpiexec_exclude_each_other(cli, tiny, monkeypatch):
+    monkeypatch.setenv('OMPI_COMM_WORLD_SIZE', '2')
+    code, _, err = cli('sweep', tiny, '--jobs', '2')
+    assert (code, err) == (2, '--jobs 2: under mpiexec all processes work on one run\n')
+
+
+def test_a_run_goes_on_with_as_many_workers_as_it_was_begun_with(cli, tiny, tmp_path, signalled):
+    signalled(2, signal.SIGTERM)
+    assert cli('train', tiny)[0] == 143
+    path = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'run.json'
+    path.write_text(path.read_text().replace('"workers": 1', '"workers": 2'))
+    code, _, err = cli('train', tiny)
+    assert code == 2 and 'was begun with 2 workers, and there are 1: --fresh starts over' in err
+    assert cli('train', tiny, '--fresh')[0] == 0
 
 
 def test_alone_mpi_is_not_imported(tiny, tmp_path):

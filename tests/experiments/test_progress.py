@@ -2,7 +2,7 @@ import io
 import sys
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments import devices, loading, progress, sweep
+from experiments import devices, loading, progress, runner, sweep
 from experiments.__main__ import main
 
 
@@ -16,7 +16,12 @@ def test_bars_show_the_sweep_and_the_iterations_of_each_run(tiny, tmp_path, monk
     monkeypatch.setattr(sys, 'stderr', Terminal())
     runs = loading.load(tiny, ['train.epochs=4', 'train.max_iterations=40']).runs()
     results = list(
-        sweep.execute(runs, str(tmp_path), devices.get('@numpy'), progress.Bars(len(runs)))
+        sweep.execute(
+            runs,
+            str(tmp_path),
+            runner.Launch(devices.get('@numpy')),
+            progress.Bars(len(runs)),
+        )
     )
     shown = sys.stderr.getvalue()
     assert [result.error for result in results] == [None, None]
@@ -37,3 +42,8 @@ def test_quiet_shows_no_bars_on_a_terminal(tiny, tmp_path, monkeypatch):
     assert main(['train', tiny, '--out', str(tmp_path), '--quiet']) == 0
     assert sys.stderr.getvalue().startswith('[1/1] adaptive-seed=0: accuracy ')
     assert sys.stderr.getvalue().count('\n') == 1
+
+
+def test_an_underflow_that_was_not_measured_is_no_percentage(cli, tiny):
+    _, _, err = cli('train', tiny, '-o', 'report.interval=100')
+    assert 'underflow nan, ' in err and '%' not in err

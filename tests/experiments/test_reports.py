@@ -5,8 +5,9 @@ import pathlib
 import re
 import shutil
 
+from experiments import differences
 from experiments.__main__ import main
-from experiments.reports import differences, published, run_folder
+from experiments.reports import published, run_folder
 
 import pytest
 
@@ -51,6 +52,18 @@ def test_a_report_has_a_row_a_run_and_pictures_that_are_there(copied, capsys):
     pictures = re.findall(r'\]\(<([^>]+)>\)', text)
     assert len(pictures) == 1 + 2 * 2  # the curves, and two of each run
     assert all((copied / picture).read_bytes().startswith(b'\x89PNG') for picture in pictures)
+
+
+def test_every_metric_has_a_column(copied, capsys):
+    path = copied / 'fp32-seed=0' / 'result.json'
+    result = json.loads(path.read_text())
+    result.update(metric='miou', miou=0.5)
+    path.write_text(json.dumps(result))
+    report(copied)
+    text = (copied / 'report.md').read_text(encoding='utf-8')
+    assert '| run | accuracy | miou | loss |' in text
+    assert re.search(r'^\| `tiny/fp32-seed=0` \|  \| 0.5000 \| ', text, re.MULTILINE)
+    assert re.search(r'^\| `tiny/adaptive-seed=0` \| 0\.\d{4} \|  \| ', text, re.MULTILINE)
 
 
 def test_the_configs_differences_are_shown_and_nothing_else(copied):

@@ -1,10 +1,10 @@
 import csv
 import json
-import os
 import pathlib
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments import devices, loading, methods, runner
+from experiments.tasks import classification
 
 import chainer
 import numpy
@@ -36,9 +36,10 @@ class Weights(training.Extension):
         return {name: param.array.copy() for name, param in self.model.namedparams()}
 
 
-def run(tiny, folder, overrides=(), extras=()):
+def run(tiny, folder, overrides=(), extras=(), fresh=False):
     config = loading.load(tiny, overrides).single()
-    return runner.run(config, str(folder), devices.get('@numpy'), extras)
+    launch = runner.Launch(devices.get('@numpy'), fresh=fresh)
+    return runner.run(config, str(folder), launch, extras)
 
 
 def scaled_by(method, **options):
@@ -64,7 +65,7 @@ def test_every_method_trains_in_float16(tiny, tmp_path, method, dtype):
     overrides = [scaled_by(method, dtype=dtype, **FLOAT16[method])]
     result = run(tiny, tmp_path, overrides, [weights])
     assert result.error is None and not result.diverged
-    assert 0 <= result.accuracy <= 1 and result.loss < 2.3
+    assert 0 <= result.value <= 1 and result.loss < 2.3
     assert result.skipped == 0 and result.seconds > 0
     assert all(w.dtype == numpy.float16 for w in weights.after.values())
     assert all((weights.after[k] != weights.before[k]).any() for k in weights.before)
@@ -79,12 +80,13 @@ def test_fp32_trains_in_float32(tiny, tmp_path):
 
 def test_the_folder_tells_the_whole_run(tiny, tmp_path):
     result = run(tiny, tmp_path)
-    assert sorted(os.listdir(tmp_path / '.')) == sorted(
-        ['config.yaml', 'log', 'result.json', 'scales.csv', 'snapshot_iter_4', 'tiny.yaml']
-    )
+    assert {path.name for path in tmp_path.iterdir() if path.name != 'tiny.yaml'} == {
+        *('.lock', 'config.yaml', 'log', 'result.json', 'run.json', 'scales.csv'),
+        'snapshot_iter_4',
+    }
     last = log_of(tmp_path)[-1]
     assert last['iteration'] == 4
-    assert last['validation/main/accuracy'] == result.accuracy
+    assert last['validation/main/accuracy'] == result.value
     assert {'main/loss', 'main/accuracy', 'scaling/underflow', 'scaling/skipped'} <= set(last)
     rows = scales_of(tmp_path)
     assert {row['iteration'] for row in rows} == {'1', '2', '3', '4'}
@@ -163,11 +165,12 @@ def test_a_run_leaves_the_settings_of_the_process_as_they_were(tiny, tmp_path):
 def test_skipped_updates_are_counted_for_dynamic_loss_scaling(tiny, tmp_path):
     # The scale doubles at every update until it overflows; 20 doublings of 1 are far over 65504,
     # where Chainer's stops, so a loss weighted by a thousand has to overflow.
-    overrides = [scaled_by('dynamic'), 'train.epochs=2', 'train.max_iterations=20']
+    overrides = [scaled_by('dynamic'), 'train.iterations=20', 'train.max_iterations=null']
+    overrides += ['train.evaluate.iterations=1']  # the log's values are means
     weighted = pytest.MonkeyPatch()
     with weighted.context() as patch:
-        loss = runner.classification.loss
-        patch.setattr(runner.classification, 'loss', lambda y, t: 1000 * loss(y, t))
+        loss = classification.loss
+        patch.setattr(classification, 'loss', lambda y, t: 1000 * loss(y, t))
         result = run(tiny, tmp_path, [*overrides, 'optimizer.lr=1e-5'])
     assert result.error is None
     assert 0 < result.skipped < 20
@@ -192,11 +195,11 @@ def test_a_training_that_fails_is_a_result_and_leaves_its_traceback(tiny, tmp_pa
     assert 'in fail' in (tmp_path / 'error.txt').read_text()
 
 
-def test_what_an_earlier_run_left_behind_is_replaced_and_other_files_stay(tiny, tmp_path):
+def test_a_fresh_run_replaces_what_an_earlier_one_left_and_other_files_stay(tiny, tmp_path):
     run(tiny, tmp_path)
     (tmp_path / 'error.txt').write_text('of an earlier run')
     (tmp_path / 'notes.txt').write_text('of the user')
-    run(tiny, tmp_path, ['train.max_iterations=2'])
+    run(tiny, tmp_path, ['train.max_iterations=2'], fresh=True)
     assert not (tmp_path / 'error.txt').exists()
     assert not (tmp_path / 'snapshot_iter_4').exists()
     assert (tmp_path / 'notes.txt').exists()
@@ -221,7 +224,7 @@ def test_the_training_ends_with_its_epochs_and_logs_each(tiny, tmp_path):
 
 
 def test_the_end_is_evaluated_even_if_it_ends_no_epoch(tiny, tmp_path):
-    overrides = ['train.epochs=3', 'train.max_iterations=25', 'train.evaluate=2']
+    overrides = ['train.epochs=3', 'train.max_iterations=25', 'train.evaluate.epochs=2']
     run(tiny, tmp_path, overrides)
     entries = log_of(tmp_path)
     assert [entry['iteration'] for entry in entries] == [23, 25]
@@ -230,7 +233,7 @@ def test_the_end_is_evaluated_even_if_it_ends_no_epoch(tiny, tmp_path):
 
 def test_every_test_example_counts_the_same(tiny, tmp_path):
     # 360 in batches of 128: 128, 128 and 104. A mean of the three means would not be k / 360.
-    right = run(tiny, tmp_path).accuracy * 360
+    right = run(tiny, tmp_path).value * 360
     assert right == pytest.approx(round(right), abs=1e-3)
 
 
@@ -242,14 +245,14 @@ def quickstart(tmp_path_factory):
         single = config.single(config.sweep.scaling[index])
         folder = tmp_path_factory.mktemp(single.run_name)
         with threadpoolctl.threadpool_limits(1):  # as on the command line
-            return runner.run(single, str(folder), devices.get('@numpy'))
+            return runner.run(single, str(folder), runner.Launch(devices.get('@numpy')))
 
     return {'fp32': train(0), 'none': train(1)}
 
 
 def test_the_quickstart_learns(quickstart):
-    assert quickstart['fp32'].accuracy > 0.93
-    assert quickstart['none'].accuracy > 0.93
+    assert quickstart['fp32'].value > 0.93
+    assert quickstart['none'].value > 0.93
 
 
 def test_in_the_quickstart_some_layer_underflows_by_over_a_tenth(quickstart):

@@ -12,7 +12,7 @@ def result(tiny, scaling, seed, **outcome):
 
 def good(tiny, scaling, seed, accuracy):
     rates = Underflow(mean=0.05, mean_unscaled=0.2, worst_layer=0.1)
-    return result(tiny, scaling, seed, accuracy=accuracy, loss=0.5, underflow=rates, skipped=seed)
+    return result(tiny, scaling, seed, value=accuracy, loss=0.5, underflow=rates, skipped=seed)
 
 
 def cells(line):
@@ -69,7 +69,7 @@ def test_a_method_whose_runs_all_failed_has_an_empty_line(tiny):
 def test_a_loss_that_is_not_finite_is_shown_and_listed(tiny):
     runs = [
         good(tiny, '{method: none}', 0, 0.9),
-        result(tiny, '{method: none}', 1, accuracy=0.1, loss=math.nan, skipped=0),
+        result(tiny, '{method: none}', 1, value=0.1, loss=math.nan, skipped=0),
     ]
     text = table.render(runs)
     assert cells(text.splitlines()[2])[3] == 'nan'
@@ -77,5 +77,5 @@ def test_a_loss_that_is_not_finite_is_shown_and_listed(tiny):
 
 
 def test_what_was_not_measured_is_nan_and_no_rate(tiny):
-    runs = [result(tiny, '{method: none}', 0, accuracy=0.1, loss=0.5, skipped=0)]
+    runs = [result(tiny, '{method: none}', 0, value=0.1, loss=0.5, skipped=0)]
     assert cells(table.render(runs).splitlines()[2])[4:7] == ['nan', 'nan', 'nan']

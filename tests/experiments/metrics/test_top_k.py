@@ -1,5 +1,5 @@
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments import classification
+from experiments.tasks import classification
 from experiments.metrics.top_k import TopFiveEvaluator, top_k_accuracy
 
 import chainer

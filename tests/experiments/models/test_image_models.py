@@ -4,7 +4,8 @@ import types
 
 import chainerlp
 from chainerlp.links import ScaledConvolution2D, ScaledLinear
-from experiments import classification, models
+from experiments import models
+from experiments.tasks import classification
 from experiments.datasets import Data
 from experiments.errors import ConfigError
 from experiments.models.cnn import SmallCNN

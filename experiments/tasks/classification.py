@@ -1,4 +1,4 @@
-"""The loss and the metric of a classifier, the same for every dtype and every way of scaling.
+"""Classification: its loss and its metric, the same for every dtype and every way of scaling.
 
 Logits are cast to float32 first: a softmax in float16 would be off before any gradient is. On the
 way back that cast rounds the gradient to float16, once, before the last layer sees it. What is lost
@@ -8,8 +8,10 @@ to no layer and so is in no method's underflow rate.
 """
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
+from experiments.evaluation import Evaluator
+from experiments.tasks.task import Task
 
-from chainer import functions
+from chainer import functions, links
 
 
 def loss(logits, classes):
@@ -20,3 +22,14 @@ def loss(logits, classes):
 def accuracy(logits, classes):
     """Returns the share of a batch that is classified rightly, in float32."""
     return functions.accuracy(functions.cast(logits, 'float32'), classes)
+
+
+def _chain(model, data):
+    return links.Classifier(model, loss, accuracy)
+
+
+def _evaluator(batches, chain, device, communicator):
+    return Evaluator(batches, chain, device=device, communicator=communicator)
+
+
+TASK = Task(metric='accuracy', title='test accuracy', chain=_chain, evaluator=_evaluator)

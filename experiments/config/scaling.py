@@ -1,0 +1,132 @@
+"""The ways of scaling gradients, and their names."""
+
+from typing import Annotated, Literal, Optional, Union
+
+from experiments.config.section import (
+    Bound,
+    Count,
+    Fp16,
+    Name,
+    NotNegative,
+    Positive,
+    Rate,
+    Section,
+)
+
+from pydantic import Field
+
+
+class _Scaling(Section):
+    method: str
+    dtype: Fp16 = 'mixed16'
+    label: Optional[Name] = None
+    """Names it in folders and tables; by default its method and the options that are not the
+    defaults."""
+
+
+class Fp32(_Scaling):
+    """Plain Chainer in float32."""
+
+    method: Literal['fp32']
+    dtype: Literal['float32'] = 'float32'
+
+
+class Unscaled(_Scaling):
+    """float16 without loss scaling."""
+
+    method: Literal['none']
+
+
+class Fixed(_Scaling):
+    """Chainer's static loss scaling: one constant for the whole network."""
+
+    method: Literal['fixed']
+    scale: Positive
+
+
+class Dynamic(_Scaling):
+    """Chainer's dynamic loss scaling: doubled until it overflows, then halved at each overflow."""
+
+    method: Literal['dynamic']
+    interval: Count = 1000
+    """Clean updates in which the scale doubles, once it has overflowed."""
+
+
+class _Layerwise(_Scaling):
+    power_of_two: bool = True
+    """Round every scale down to a power of two."""
+    interval: Count = 1
+    """Iterations between two choices of a layer's scale."""
+    scale_weights: Optional[bool] = None
+    """Scales of their own for weight gradients; null leaves it to the method."""
+    initial_scale: Union[Literal['auto'], Positive] = 1.0
+    """What the gradient of the loss is multiplied by; auto finds it from the first gradient."""
+
+
+class Adaptive(_Layerwise):
+    """The paper's layer-wise scales, from second moments and a Gaussian."""
+
+    method: Literal['adaptive']
+    threshold: Rate = 1e-3
+    """T, the rate of underflow that is accepted."""
+    max_scale: Bound = 16.0
+    """Largest scale of a layer; .inf is no bound."""
+    max_total_scale: Bound = 1024.0
+    """Largest product of all scales down to a layer; .inf is no bound."""
+
+
+def _without_default(schema):
+    # It is inf, which JSON has no number for; the description says it.
+    del schema['default']
+
+
+class _FromProduct(_Layerwise):
+    margin: NotNegative = 4.0
+    """Powers of two between the largest element of a gradient and the largest number."""
+    max_scale: Bound = Field(float('inf'), json_schema_extra=_without_default)
+    """Largest scale of a layer; by default .inf, which is no bound."""
+    max_total_scale: Bound = Field(float('inf'), json_schema_extra=_without_default)
+    """Largest product of all scales down to a layer; by default .inf, which is no bound."""
+
+
+class Amax(_FromProduct):
+    """Layer-wise scales, the largest that the largest element of the gradient allows."""
+
+    method: Literal['amax']
+
+
+class Measured(_FromProduct):
+    """Layer-wise scales, the smallest at which the measured underflow is within the threshold."""
+
+    method: Literal['measured']
+    threshold: Rate = 1e-3
+    """T, the rate of underflow that is accepted."""
+
+
+Scaling = Annotated[
+    Union[Fp32, Unscaled, Fixed, Dynamic, Adaptive, Amax, Measured], Field(discriminator='method')
+]
+
+
+def label(scaling):
+    """Names a way of scaling: its label, or its method and every option that is not the default.
+
+    >>> label(Fixed(method='fixed', scale=128))
+    'fixed-scale=128'
+    """
+    if scaling.label is not None:
+        return scaling.label
+    parts = [scaling.method]
+    for key, field in type(scaling).model_fields.items():
+        value = getattr(scaling, key)
+        if key != 'method' and value != field.default:
+            parts.append(f'{key}={_short(value)}')
+    return '-'.join(parts)
+
+
+def _short(value):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

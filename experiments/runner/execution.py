@@ -1,0 +1,144 @@
+"""One training run: from its config to a folder of results."""
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+import warnings
+
+from chainerlp.extensions.replacing import replace_text
+from experiments import methods, tasks, underflow, workers
+from experiments.errors import RunError
+from experiments.runner import assembly, folder, seeding, snapshots
+from experiments.summary import Result
+
+import chainer
+import numpy
+
+
+def run(config, out, launch, extras=()):
+    """Trains a model, evaluates it, and leaves all that is to be known about it in a folder.
+
+    The folder gets ``config.yaml`` (which ``train`` runs again), ``run.json`` (where it comes
+    from), Chainer's ``log``, ``scales.csv``, snapshots and, once all is done, ``result.json``. A
+    run that was interrupted goes on from its newest intact snapshot, as if it had not been; of a
+    finished one the result is returned. A run that fails leaves ``error.txt``.
+
+    Many workers train one model: each has a share of the data and of each batch, and the first one
+    writes for all. A worker that fails ends all of them, since the others would wait for it.
+
+    Args:
+        config (experiments.config.Config): The config, of a single run.
+        out (str): Where its files go.
+        launch (experiments.runner.Launch): How it is started.
+        extras (iterable of ~chainer.training.Extension): More to do at each iteration, such as
+            showing progress.
+
+    Returns:
+        experiments.summary.Result: How it ended; a failure is a result too. ``None`` on all workers
+        but the first.
+
+    Raises:
+        ConfigError: If the folder holds a run of another config.
+        KeyboardInterrupt: If it is interrupted; what is done stays.
+    """
+    is_first = workers.is_first(launch.communicator)
+    with contextlib.ExitStack() as stack:
+        try:
+            state = workers.of_first(
+                launch.communicator, lambda: _begin(config, out, launch, stack)
+            )
+        except (RunError, OSError) as error:  # the folder cannot be had
+            return Result(config, 0.0, error=_reason(error)) if is_first else None
+        if state.result is not None:
+            return state.result if is_first else None
+        return _train(config, out, launch, state, extras)
+
+
+def _begin(config, out, launch, stack):
+    stack.enter_context(folder.locked(out))
+    state = folder.state(out, config, launch)
+    if state.result is None:
+        for iteration in state.damaged:
+            _say(f'warning: {snapshots.path_of(out, iteration)} is damaged')
+        if state.iteration is not None:
+            _say(f'{config.run_name}: resumes at iteration {state.iteration}')
+        elif state.damaged:
+            _say(f'{config.run_name}: begins anew, no snapshot is intact')
+        folder.prepare(out, config, launch, state)
+    return state
+
+
+def _say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def _train(config, out, launch, state, extras):
+    seconds = 0.0
+    with settings(config, launch.device):
+        try:
+            trainer = assembly.trainer(config, out, launch, extras)
+            if state.iteration is not None:
+                path = snapshots.path_of(out, state.iteration)
+                snapshots.load(path, trainer, launch.communicator)
+            try:
+                trainer.run(show_loop_exception_msg=False)
+            finally:
+                seconds = trainer.elapsed_time
+            if not workers.is_first(launch.communicator):
+                return None
+            result = _result(config, trainer)
+            replace_text(os.path.join(out, folder.RESULT), json.dumps(result.content(), indent=2))
+            snapshots.keep(out, 1)
+            return result
+        except Exception as error:  # whatever it is, the other runs of a sweep go on
+            with contextlib.suppress(OSError):  # the disk may be full
+                replace_text(os.path.join(out, folder.ERROR), traceback.format_exc())
+            if launch.communicator is not None:
+                traceback.print_exc()
+                launch.communicator.mpi_comm.Abort(1)
+            return Result(config, seconds, error=_reason(error))
+
+
+def _reason(error):
+    if isinstance(error, RunError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f'{error.filename}: {error.strerror}'
+    return ' '.join(f'{type(error).__name__}: {error}'.split())
+
+
+@contextlib.contextmanager
+def settings(config, device):
+    """Everything global that a run depends on, and back to what it was before.
+
+    Args:
+        config (experiments.config.Config): The config.
+        device (~chainer.backend.Device): Where it runs.
+    """
+    device.use()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(seeding.seeded(config.seed, device))
+        dtype = methods.DTYPES[config.scaling.dtype]
+        stack.enter_context(chainer.using_config('dtype', dtype))
+        # Overflow is what is studied here, and it is counted: by the skipped updates, by a loss
+        # that is not finite. Chainer and NumPy need not warn of it too.
+        stack.enter_context(numpy.errstate(over='ignore', invalid='ignore'))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings('ignore', 'Non finite number found in param.grad')
+        warnings.filterwarnings('ignore', 'chainermn.* is experimental', FutureWarning)
+        yield
+
+
+def _result(config, trainer):
+    last = trainer.get_extension('LogReport').log[-1]
+    return Result(
+        config,
+        trainer.elapsed_time,
+        value=last[tasks.get(config.task).key],
+        loss=last.get('validation/main/loss', last['main/loss']),
+        underflow=underflow.read(os.path.join(trainer.out, folder.SCALES)),
+        skipped=trainer.get_extension('SkippedUpdates').count,
+        iterations=trainer.updater.iteration,
+    )

@@ -1,0 +1,18 @@
+"""The tasks, one file each: classification, ..."""
+
+from experiments.tasks import classification
+from experiments.tasks.task import Task
+
+_TASKS = {'classification': classification.TASK}
+
+__all__ = ['Task', 'get', 'titles']
+
+
+def get(name):
+    """Returns a task by its name, as the sections of data sets and models give it."""
+    return _TASKS[name]
+
+
+def titles():
+    """Returns the metrics of all tasks in words, a dict by their keys in a log."""
+    return {task.key: task.title for task in _TASKS.values()}

@@ -1,0 +1,36 @@
+"""What is learnt: all that a training needs to know of it."""
+
+import dataclasses
+from typing import Callable
+
+import chainerlp  # noqa: F401 -- it lets Chainer be imported
+
+from chainer.dataset import concat_examples
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A task, in one object.
+
+    Attributes:
+        metric (str): What is to be as large as possible on the test set; the evaluator reports it
+            as ``validation/main/METRIC``, a fraction, on every worker.
+        title (str): The metric in words, for an axis.
+        chain (callable): Takes a model and a :class:`~experiments.datasets.Data`; returns the chain
+            to train, which takes a batch, reports ``loss`` and returns it.
+        evaluator (callable): Takes batches (an iterator that ends), the chain, a device and the
+            communicator of the workers or ``None``; returns a trainer extension that reports the
+            metric and, if it has one, ``validation/main/loss``.
+        converter (callable): Makes the chain's arguments of a list of examples.
+    """
+
+    metric: str
+    title: str
+    chain: Callable
+    evaluator: Callable
+    converter: Callable = concat_examples
+
+    @property
+    def key(self):
+        """str: Under which a log has the metric."""
+        return f'validation/main/{self.metric}'
