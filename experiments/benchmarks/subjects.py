@@ -3,13 +3,12 @@
 import dataclasses
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments import detection
 from experiments.models.cnn import SmallCNN
 from experiments.models.mlp import MLP
 from experiments.models.resnet_cifar import CIFARResNet
 from experiments.models.resnet_imagenet import ImageNetResNet
 from experiments.models.ssd import SSD
-from experiments.tasks import classification
+from experiments.tasks import classification, detection
 
 import chainer
 import numpy

@@ -1,6 +1,6 @@
 """The schema of a config file: what may stand in it, and what it means."""
 
-from experiments.config.datasets import Dataset, Digits
+from experiments.config.datasets import Dataset, Digits, Loading
 from experiments.config.experiment import Config
 from experiments.config.models import MLP, Model
 from experiments.config.optimizers import SGD, Adam, MomentumSGD, Optimizer
@@ -33,6 +33,7 @@ __all__ = [
     'Fixed',
     'Fp32',
     'Interval',
+    'Loading',
     'MLP',
     'Measured',
     'Model',

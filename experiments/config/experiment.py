@@ -2,7 +2,7 @@
 
 from typing import Optional
 
-from experiments.config.datasets import Dataset
+from experiments.config.datasets import Dataset, Loading
 from experiments.config.models import Model
 from experiments.config.optimizers import Optimizer
 from experiments.config.scaling import Adaptive, Scaling, label
@@ -26,6 +26,7 @@ class Config(Section):
     optimizer: Optimizer
     schedule: Schedule = Schedule()
     train: Train
+    loading: Loading = Loading()
     scaling: Scaling = Adaptive(method='adaptive')
     """What ``train`` runs."""
     report: Report = Report()
@@ -37,12 +38,14 @@ class Config(Section):
     @pydantic.field_validator('model')
     @classmethod
     def _one_task(cls, model, info):
-        dataset = info.data.get('dataset')
+        dataset = info.data.get('dataset')  # None if it was wrong itself
         if dataset is not None and dataset.task != model.task:
             raise ValueError(
                 f'a model for {dataset.task}, as {dataset.name} is ({model.name} is for'
                 f' {model.task})'
             )
+        if dataset is not None and model.task == 'detection' and dataset.size != model.size:
+            raise ValueError(f'size: {dataset.size}, as of the data set')
         return model
 
     @property

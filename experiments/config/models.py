@@ -1,9 +1,10 @@
 """The models; each says for which task it is."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Optional, Union
 
-from experiments.config.section import Count, Section
+from experiments.config.section import Count, Positive, Section
 
+import pydantic
 from pydantic import Field
 
 
@@ -19,4 +20,100 @@ class MLP(Section):
     """Units of every layer but the last."""
 
 
-Model = MLP
+class CNN(Section):
+    """A small convolutional network: three 3x3 convolutions and a linear layer."""
+
+    task: ClassVar[str] = 'classification'
+
+    name: Literal['cnn']
+    channels: Annotated[tuple[Count, Count, Count], Field(strict=False)] = (32, 64, 64)
+    """Output channels of the convolutions."""
+
+
+class CIFARResNet(Section):
+    """A residual network for CIFAR (He et al. 2016, section 4.2)."""
+
+    task: ClassVar[str] = 'classification'
+
+    name: Literal['resnet_cifar']
+    depth: Count
+    """6n + 2, such as 20, 56 or 110."""
+
+    @pydantic.field_validator('depth')
+    @classmethod
+    def _whole_blocks(cls, depth):
+        return _checked_depth(depth, 6, '6n + 2, such as 20, 56 or 110')
+
+
+class PreActivationResNet(Section):
+    """A pre-activation residual network of bottlenecks for CIFAR (He et al. 2016b)."""
+
+    task: ClassVar[str] = 'classification'
+
+    name: Literal['preactivation_resnet']
+    depth: Count
+    """9n + 2, such as 164."""
+
+    @pydantic.field_validator('depth')
+    @classmethod
+    def _whole_blocks(cls, depth):
+        return _checked_depth(depth, 9, '9n + 2, such as 164')
+
+
+class CIFARVGG(Section):
+    """VGG-16 with batch normalization for CIFAR."""
+
+    task: ClassVar[str] = 'classification'
+
+    name: Literal['vgg_cifar']
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the last layer's inputs that are dropped in training."""
+
+
+class ImageNetResNet(Section):
+    """A residual network for ImageNet (He et al. 2016, table 1)."""
+
+    task: ClassVar[str] = 'classification'
+
+    name: Literal['resnet_imagenet']
+    depth: Literal[18, 50]
+    zero_init_residual: bool = False
+    """Begin with residual blocks that are the identity (Goyal et al. 2017, section 5.1)."""
+    stride_in_3x3: bool = False
+    """Where a bottleneck has its stride; the published networks have it in the 1x1."""
+
+
+class SSD(Section):
+    """A single-shot detector (Liu et al. 2016)."""
+
+    task: ClassVar[str] = 'detection'
+
+    name: Literal['ssd']
+    size: Literal[300, 512] = 300
+    """Side of the input; the data set's."""
+    width: Positive = 1.0
+    """Factor on the number of channels, for small trainings."""
+    pretrained: Optional[str] = None
+    """VGG-16's weights: npz of Chainer's VGG16Layers, or the caffemodel."""
+
+
+class SegNet(Section):
+    """SegNet-Basic (Badrinarayanan et al. 2017)."""
+
+    task: ClassVar[str] = 'segmentation'
+
+    name: Literal['segnet']
+    channels: Count = 64
+    """Of every layer."""
+
+
+def _checked_depth(depth, step, allowed):
+    if depth < step + 2 or depth % step != 2:
+        raise ValueError(allowed)
+    return depth
+
+
+Model = Annotated[
+    Union[MLP, CNN, CIFARResNet, PreActivationResNet, CIFARVGG, ImageNetResNet, SSD, SegNet],
+    Field(discriminator='name'),
+]

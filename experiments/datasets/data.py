@@ -28,6 +28,7 @@ class Data:
         class_weights (numpy.ndarray): What the loss weighs each class with, float32, or ``None``.
         mean: What was subtracted, in units of pixels (0 to 255), per channel: a tuple of floats;
             or per pixel: an array of the shape of an image. ``None`` if nothing was.
+        eleven_point (bool): Whether average precision is taken at eleven points, as for VOC 2007.
     """
 
     train: Any
@@ -37,3 +38,4 @@ class Data:
     class_names: Optional[tuple] = None
     class_weights: Any = None
     mean: Any = None
+    eleven_point: bool = False

@@ -30,7 +30,8 @@ def load(section, dtype):
             ``class_names``, a list, or ``None`` for all names found, in alphabetical order (which
             is VOC's own); ``difficult``, whether objects marked so are trained with (they are
             always in the test examples); ``train_size`` and ``test_size`` (the first images, in
-            the order of the lists; ``None`` is all); ``augment``; ``skip_damaged``.
+            the order of the lists; ``None`` is all); ``eleven_point``, the average precision of VOC
+            2007; ``augment``; ``skip_damaged``.
         dtype (numpy.dtype): What the network computes in; images are float32 whatever it is.
 
     Returns:
@@ -57,6 +58,7 @@ def load(section, dtype):
         shape=(3, section.size, section.size),
         classes=len(names),
         class_names=tuple(names),
+        eleven_point=section.eleven_point,
     )
 
 

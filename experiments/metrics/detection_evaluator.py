@@ -23,7 +23,7 @@ class DetectionEvaluator(PooledEvaluator):
     Args:
         iterator (~chainer.dataset.Iterator): Of examples of image, boxes, labels and, if there is
             a fourth, which objects are difficult: they need not be found.
-        target (experiments.detection.TrainChain): The network and its loss.
+        target (experiments.tasks.detection.TrainChain): The network and its loss.
         class_names (sequence of str): The names of the labels 0, 1, ...
         eleven_point (bool): Which average precision,
             see :func:`~experiments.metrics.voc_ap.average_precision`.

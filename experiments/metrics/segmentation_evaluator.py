@@ -18,7 +18,7 @@ class SegmentationEvaluator(PooledEvaluator):
 
     Args:
         iterator (~chainer.dataset.Iterator): Of pairs of image and labels (h, w), -1 for void.
-        target (experiments.segmentation.TrainChain): The network and its loss.
+        target (experiments.tasks.segmentation.TrainChain): The network and its loss.
         class_names (sequence of str): The names of the labels 0, 1, ...
         **kwargs: ``device`` and ``communicator``, as of
             :class:`~experiments.metrics.pooled_evaluator.PooledEvaluator`.

@@ -6,6 +6,8 @@ from experiments.models import (
     preactivation_resnet,
     resnet_cifar,
     resnet_imagenet,
+    segnet,
+    ssd,
     vgg_cifar,
 )
 
@@ -15,6 +17,8 @@ _BUILDERS = {
     'preactivation_resnet': preactivation_resnet.build,
     'resnet_cifar': resnet_cifar.build,
     'resnet_imagenet': resnet_imagenet.build,
+    'segnet': segnet.build,
+    'ssd': ssd.build,
     'vgg_cifar': vgg_cifar.build,
 }
 
@@ -29,7 +33,8 @@ def build(section, data):
         data (experiments.datasets.Data): What it is to be trained on.
 
     Returns:
-        ~chainer.Link: Maps a batch of features to logits, in Chainer's configured dtype.
+        ~chainer.Link: Maps a batch of features to logits (an SSD to where and what its boxes hold),
+        in Chainer's configured dtype.
 
     Raises:
         ConfigError: If the model does not take such data.

@@ -17,8 +17,8 @@ def multibox_loss(locs, confs, target_locs, targets):
 
     Both are sums divided by the number of matched default boxes (positives) in the batch, or by 1
     if there is none. The network's outputs are cast to float32 first, for the reason, and with the
-    consequence for the gradient, that :mod:`experiments.tasks.classification` gives. Nothing here waits
-    for a device.
+    consequence for the gradient, that :mod:`experiments.tasks.classification` gives. Nothing here
+    waits for a device.
 
     Args:
         locs (~chainer.Variable): (n, boxes, 4), of the network.

@@ -12,6 +12,7 @@ from experiments.runner.seeding import Seeding
 from experiments.runner.skipped import SkippedUpdates
 from experiments.runner.snapshots import Snapshots
 from experiments.runner.updater import Updater
+from experiments.throughput import Throughput
 
 import chainer
 from chainer import training
@@ -48,6 +49,10 @@ def trainer(config, out, launch, extras=()):
     )
     if workers.is_first(launch.communicator):
         built.extend(_scale_report(config))
+        built.extend(
+            Throughput(built.updater.get_iterator('main'), due(config.train.evaluate)),
+            trigger=(1, 'iteration'),
+        )
         built.extend(Log(due(config.train.evaluate)))
         built.extend(extensions.observe_lr(), trigger=(1, 'iteration'))
         for extension in [SkippedUpdates(), *extras]:
@@ -88,7 +93,7 @@ def _bare(config, task, data, out, launch):
     pace = length.Pace(len(train), batch_size)
     rate = LearningRate(optimizer, optimizers.rate_of(config.optimizer), config.schedule, pace)
     updater = Updater(
-        batches.to_train(train, batch_size),
+        batches.to_train(task.examples(train, chain), batch_size, config),
         optimizer,
         task.converter,
         device=launch.device,
@@ -100,9 +105,9 @@ def _bare(config, task, data, out, launch):
 
 def _evaluator(config, task, data, updater, launch):
     test = workers.share(data.test, launch.communicator, force_equal_length=False)
-    found = batches.to_evaluate(test, config.train.batch_size)
+    found = batches.to_evaluate(test, config)
     chain = updater.get_optimizer('main').target
-    return task.evaluator(found, chain, launch.device, launch.communicator)
+    return task.evaluator(found, chain, data, launch.device, launch.communicator)
 
 
 def _scale_report(config):

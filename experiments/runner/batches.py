@@ -1,32 +1,35 @@
 """The batches of a run: iterators over its data.
 
-What follows from the seed and the iteration alone need not be in a snapshot; what does not, an
-iterator serializes.
+What they hold follows from the seed and the iteration alone, whoever loads them.
 """
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
+from experiments.datasets.batches import Batches
 
-from chainer import iterators
 
-
-def to_train(examples, batch_size):
+def to_train(examples, batch_size, config):
     """Returns batches without end, every epoch in an order of its own.
-
-    The order is drawn from NumPy's global generator when an epoch ends, which a run seeds before
-    each iteration (:class:`~experiments.runner.seeding.Seeding`).
 
     Args:
         examples (~chainer.dataset.DatasetMixin): One worker's share of the data.
         batch_size (int): Examples of a batch.
+        config (experiments.config.Config): The seed, and how examples are loaded.
     """
-    return iterators.SerialIterator(examples, batch_size)
+    return Batches(examples, batch_size, config.seed, **config.loading.model_dump())
 
 
-def to_evaluate(examples, batch_size):
+def to_evaluate(examples, config):
     """Returns batches of all examples, each once, in their order.
 
     Args:
         examples (~chainer.dataset.DatasetMixin): One worker's share of the data.
-        batch_size (int): Examples of a batch.
+        config (experiments.config.Config): As for :func:`to_train`.
     """
-    return iterators.SerialIterator(examples, batch_size, repeat=False, shuffle=False)
+    return Batches(
+        examples,
+        config.train.batch_size,
+        config.seed,
+        repeat=False,
+        shuffle=False,
+        **config.loading.model_dump(),
+    )

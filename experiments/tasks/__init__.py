@@ -1,9 +1,13 @@
-"""The tasks, one file each: classification, ..."""
+"""The tasks, one file each: classification, detection, segmentation."""
 
-from experiments.tasks import classification
+from experiments.tasks import classification, detection, segmentation
 from experiments.tasks.task import Task
 
-_TASKS = {'classification': classification.TASK}
+_TASKS = {
+    'classification': classification.TASK,
+    'detection': detection.TASK,
+    'segmentation': segmentation.TASK,
+}
 
 __all__ = ['Task', 'get', 'titles']
 

@@ -18,9 +18,12 @@ class Task:
         title (str): The metric in words, for an axis.
         chain (callable): Takes a model and a :class:`~experiments.datasets.Data`; returns the chain
             to train, which takes a batch, reports ``loss`` and returns it.
-        evaluator (callable): Takes batches (an iterator that ends), the chain, a device and the
-            communicator of the workers or ``None``; returns a trainer extension that reports the
+        evaluator (callable): Takes batches (an iterator that ends), the chain, the
+            :class:`~experiments.datasets.Data`, a device and the communicator of the workers or
+            ``None``; returns a trainer extension that reports the
             metric and, if it has one, ``validation/main/loss``.
+        examples (callable): Takes the data set to train with and the chain; returns the data set
+            of what the chain is given.
         converter (callable): Makes the chain's arguments of a list of examples.
     """
 
@@ -28,6 +31,7 @@ class Task:
     title: str
     chain: Callable
     evaluator: Callable
+    examples: Callable = lambda train, chain: train
     converter: Callable = concat_examples
 
     @property

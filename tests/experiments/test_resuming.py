@@ -11,7 +11,7 @@ import time
 import warnings
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments import devices, evaluation, loading, runner
+from experiments import devices, evaluation, loading, runner, throughput
 from experiments.models import mlp
 from experiments.runner import execution, log, snapshots
 
@@ -176,8 +176,8 @@ def final(folder):
     entries = json.loads((folder / 'log').read_text())
     result = json.loads((folder / 'result.json').read_text())
     for content in [*entries, result]:
-        content.pop('elapsed_time', None)
-        content.pop('seconds', None)
+        for key in ('elapsed_time', 'seconds', *throughput.KEYS):
+            content.pop(key, None)
     return state, scales, entries, result
 
 

@@ -3,7 +3,7 @@ import json
 import pathlib
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments import devices, loading, methods, runner
+from experiments import devices, loading, methods, runner, throughput
 from experiments.tasks import classification
 
 import chainer
@@ -49,7 +49,8 @@ def scaled_by(method, **options):
 def log_of(folder):
     entries = json.loads((folder / 'log').read_text())
     for entry in entries:
-        del entry['elapsed_time']
+        for key in ('elapsed_time', *throughput.KEYS):
+            del entry[key]
     return entries
 
 

@@ -6,10 +6,11 @@ Run by test_evaluators.py under mpiexec, or alone. Prints what came of both.
 import json
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments import detection, segmentation, workers
+from experiments import workers
 from experiments.metrics.detection_evaluator import DetectionEvaluator
 from experiments.metrics.segmentation_evaluator import SegmentationEvaluator
 from experiments.models.default_boxes import Grid, default_boxes
+from experiments.tasks import detection, segmentation
 
 import chainer
 import chainermn

@@ -4,10 +4,10 @@ import json
 import pathlib
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments import detection, segmentation
 from experiments.metrics.detection_evaluator import DetectionEvaluator
 from experiments.metrics.segmentation_evaluator import SegmentationEvaluator
 from experiments.models.default_boxes import Grid, default_boxes
+from experiments.tasks import detection, segmentation
 
 import chainer
 import numpy

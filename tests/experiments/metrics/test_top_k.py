@@ -1,6 +1,6 @@
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.tasks import classification
 from experiments.metrics.top_k import TopFiveEvaluator, top_k_accuracy
+from experiments.tasks import classification
 
 import chainer
 import numpy

@@ -5,7 +5,6 @@ import types
 import chainerlp
 from chainerlp.links import ScaledConvolution2D, ScaledLinear
 from experiments import models
-from experiments.tasks import classification
 from experiments.datasets import Data
 from experiments.errors import ConfigError
 from experiments.models.cnn import SmallCNN
@@ -13,6 +12,7 @@ from experiments.models.preactivation_resnet import PreActivationResNet
 from experiments.models.resnet_cifar import CIFARResNet
 from experiments.models.resnet_imagenet import ImageNetResNet
 from experiments.models.vgg_cifar import CIFARVGG16
+from experiments.tasks import classification
 
 import chainer
 import numpy

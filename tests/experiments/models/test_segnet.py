@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import chainerlp
 from experiments.models import segnet
-from experiments.segmentation import TrainChain
+from experiments.tasks.segmentation import TrainChain
 
 import chainer
 import numpy

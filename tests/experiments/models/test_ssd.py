@@ -1,9 +1,9 @@
 from types import SimpleNamespace
 
 import chainerlp
-from experiments.detection import TrainChain
 from experiments.models import ssd
 from experiments.models.box_matching import BoxMatcher
+from experiments.tasks.detection import TrainChain
 
 import chainer
 import numpy

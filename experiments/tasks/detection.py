@@ -1,10 +1,14 @@
-"""Training a detector: its network's outputs, and the loss of a batch."""
+"""Detection: its loss and its metric, mean average precision."""
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
+from experiments.metrics.detection_evaluator import DetectionEvaluator
+from experiments.models.box_matching import BoxMatcher
 from experiments.models.multibox_loss import multibox_loss
+from experiments.tasks.task import Task
 
 import chainer
 from chainer import reporter
+from chainer.datasets import TransformDataset
 
 
 class TrainChain(chainer.Chain):
@@ -43,3 +47,23 @@ class TrainChain(chainer.Chain):
         loss = loc + conf
         reporter.report({'loss': loss, 'loss/loc': loc, 'loss/conf': conf}, self)
         return loss
+
+
+def _evaluator(batches, chain, data, device, communicator):
+    names = data.class_names or [str(number) for number in range(data.classes)]
+    return DetectionEvaluator(
+        batches, chain, names, data.eleven_point, device=device, communicator=communicator
+    )
+
+
+def _matched(train, chain):
+    return TransformDataset(train, BoxMatcher(chain.predictor.default_boxes))
+
+
+TASK = Task(
+    metric='map',
+    title='test mAP',
+    chain=lambda model, data: TrainChain(model),
+    evaluator=_evaluator,
+    examples=_matched,
+)

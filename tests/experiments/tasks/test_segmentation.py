@@ -1,5 +1,5 @@
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.segmentation import TrainChain
+from experiments.tasks.segmentation import TrainChain
 
 import chainer
 import numpy

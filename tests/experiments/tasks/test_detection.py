@@ -1,5 +1,5 @@
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.detection import TrainChain
+from experiments.tasks.detection import TrainChain
 
 import chainer
 import numpy

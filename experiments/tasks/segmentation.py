@@ -1,7 +1,9 @@
-"""Training a network that classifies pixels: its outputs, and the loss of a batch."""
+"""Segmentation, the classification of pixels: its loss and its metric, mean IoU."""
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.metrics.miou import VOID
+from experiments.metrics.segmentation_evaluator import SegmentationEvaluator
+from experiments.tasks.task import Task
 
 import chainer
 import numpy
@@ -50,3 +52,16 @@ class TrainChain(chainer.Chain):
         )
         reporter.report({'loss': loss}, self)
         return loss
+
+
+def _evaluator(batches, chain, data, device, communicator):
+    names = data.class_names or [str(number) for number in range(data.classes)]
+    return SegmentationEvaluator(batches, chain, names, device=device, communicator=communicator)
+
+
+TASK = Task(
+    metric='miou',
+    title='test mIoU',
+    chain=lambda model, data: TrainChain(model, data.class_weights),
+    evaluator=_evaluator,
+)
