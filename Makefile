@@ -52,6 +52,11 @@ test-gpu: env  ## run the tests that need a GPU, which skip without one; CUDA=cu
 	$(if $(CUDA),$(PIP) --only-binary :all: --no-build-isolation '$(NUMPY)' --editable '.[$(CUDA)]')
 	$(PY) -m pytest -m gpu -rs $(ARGS)
 
+data: env  ## put the sample data where the configs *-small look for it; needs ../shared/data
+	mkdir -p data
+	for name in mnist-10k cells-voc camvid imagenet-sample; do ln -sfn "$(abspath ../shared/data)/$$name" data/$$name; done
+	$(PY) ../shared/tools/unpack_cifar10.py data
+
 lint: env  ## check the style
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
@@ -60,7 +65,7 @@ clean:  ## remove the environments and what tools left behind; results stay
 	rm -rf .venv .venv-numpy1 build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help env quickstart test test-slow test-mpi test-gpu lint clean
+.PHONY: help env quickstart test test-slow test-mpi test-gpu data lint clean
 
 # `built` is written last, so an interrupted build is never taken for a whole one. It says what the environment was
 # made from, and counts as long as that is still so. The path is part of it: the editable install points there.
