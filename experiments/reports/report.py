@@ -7,7 +7,7 @@ from chainerlp.extensions import pictures
 from chainerlp.extensions.replacing import replace_text
 from experiments import differences
 from experiments.rates import percent
-from experiments.reports import curves, page, published, run_folder
+from experiments.reports import by_layer, curves, methods_table, page, published, run_folder
 
 _TITLE = 'Runs'
 _PICTURES = (('scales', pictures.scales), ('underflow', pictures.underflow))
@@ -45,6 +45,7 @@ def _sections(runs, folder):
     )
     if whole:
         yield _results(whole)
+        yield from _ways_of_scaling(whole)
     broken = [run for run in runs if run.problem is not None]
     if broken:
         yield '## Not finished or broken'
@@ -98,6 +99,13 @@ def _results(runs):
     return '## Results\n\n' + _table(header, rows) + '\n\n' + legend
 
 
+def _ways_of_scaling(runs):
+    header, rows = methods_table.rows(runs)
+    if len(rows) > 1:
+        legend = 'Means over the seeds, ± standard deviation, of the test set at the end.'
+        yield '## By way of scaling\n\n' + _table(header, rows) + '\n\n' + legend
+
+
 def _value(run, metric):
     return f'{float(run.result[metric]):.4f}' if run.metric == metric else ''
 
@@ -114,6 +122,9 @@ def _scales(runs, folder):
             arguments = (run.scales,) if kind == 'scales' else (run.scales, threshold)
             figure = draw(*arguments, title=run.name)
             yield _picture(figure, folder, f'{stem}-{kind}', f'{kind} of {run.name}')
+        accepted = run.config.get('scaling', {}).get('threshold')
+        figure = by_layer.draw(run.scales, accepted, title=run.name)
+        yield _picture(figure, folder, f'{stem}-layers', f'underflow and scales of {run.name}')
 
 
 def _picture(figure, folder, name, alternative):

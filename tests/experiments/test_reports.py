@@ -5,10 +5,12 @@ import pathlib
 import re
 import shutil
 
+from chainerlp.extensions import scales_file
 from experiments import differences
 from experiments.__main__ import main
-from experiments.reports import published, run_folder
+from experiments.reports import by_layer, methods_table, published, run_folder
 
+import numpy
 import pytest
 
 
@@ -50,7 +52,7 @@ def test_a_report_has_a_row_a_run_and_pictures_that_are_there(copied, capsys):
         (row,) = re.findall(rf'^\| `tiny/{run}` \| ([0-9.]+) \|.* \|$', text, re.MULTILINE)[:1]
         assert float(row) == pytest.approx(float(result['accuracy']), abs=5e-5)
     pictures = re.findall(r'\]\(<([^>]+)>\)', text)
-    assert len(pictures) == 1 + 2 * 2  # the curves, and two of each run
+    assert len(pictures) == 1 + 2 * 3  # the curves, and three of each run
     assert all((copied / picture).read_bytes().startswith(b'\x89PNG') for picture in pictures)
 
 
@@ -77,7 +79,7 @@ def test_a_page_holds_its_pictures(copied, tmp_path, capsys):
     path = pathlib.Path(capsys.readouterr().out.strip())
     page = path.read_text(encoding='utf-8')
     assert path == tmp_path / 'out' / 'report.html'
-    assert page.count('src="data:image/png;base64,') == 5
+    assert page.count('src="data:image/png;base64,') == 7
     assert 'src="report' not in page and '<table>' in page
     assert 'http' not in page.replace('data:', '')
 
@@ -176,6 +178,71 @@ def test_differences_are_of_nested_keys_that_some_lack():
     ],
 )
 def test_the_authors_numbers_stand_where_task_and_method_are_theirs(scaling, number):
-    task = dict(dataset=dict(name='imagenet'), model=dict(name='resnet18'))
+    task = dict(dataset=dict(name='imagenet'), model=dict(name='resnet_imagenet', depth=18))
     assert published.number(dict(task, scaling=scaling)) == number
     assert published.number(dict(dataset=dict(name='digits'), scaling=scaling)) is None
+
+
+@pytest.mark.parametrize(
+    ('size', 'batch_size', 'scaling', 'number'),
+    [
+        (512, 8, {'method': 'adaptive'}, '79.27 (mAP)'),
+        (512, 32, {'method': 'none'}, 'diverged (mAP)'),
+        (300, 8, {'method': 'fixed', 'scale': 4096.0}, '76.23 (mAP)'),
+        (300, 4, {'method': 'adaptive'}, None),
+    ],
+)
+def test_the_authors_numbers_are_those_of_the_size_and_the_batch(size, batch_size, scaling, number):
+    config = dict(
+        dataset=dict(name='voc'),
+        model=dict(name='ssd', size=size),
+        train=dict(batch_size=batch_size),
+        scaling=scaling,
+    )
+    assert published.number(config) == number
+
+
+def test_a_knob_of_its_own_has_a_number_of_its_own():
+    task = dict(dataset=dict(name='imagenet'), model=dict(name='resnet_imagenet', depth=50))
+    scaling = dict(method='adaptive', max_scale=128.0, interval=1)
+    assert published.number(dict(task, scaling=scaling)) == '76.22 (top-1)'
+    scaling['max_scale'] = 16.0
+    assert published.number(dict(task, scaling=scaling)) == '76.07 (top-1)'
+
+
+def finished(name, accuracy, scaling=None):
+    return run_folder.RunFolder(
+        f'results/cifar/{name}',
+        config={'name': 'cifar', 'scaling': scaling or {'method': 'none'}},
+        result={'metric': 'accuracy', 'accuracy': accuracy},
+    )
+
+
+def test_the_papers_table_has_a_row_a_way_of_scaling_and_the_mean_over_seeds():
+    header, rows = methods_table.rows(
+        [
+            finished('none-seed=0', 0.90),
+            finished('adaptive-seed=0', 0.95),
+            finished('none-seed=1', 0.92),
+        ]
+    )
+    assert header == ['scaling', 'cifar, accuracy %']
+    # The sample standard deviation of 90 and 92 is the root of 2.
+    assert rows == [['none', '91.00 ± 1.41'], ['adaptive', '95.00']]
+
+
+def test_layers_are_drawn_at_a_few_iterations_from_the_first_to_the_last():
+    rows = [
+        scales_file.Row(iteration, f'/fc{layer}', 0, 2.0, 4.0, 0.1 * layer, 0.2, 0.0, 1.0)
+        for iteration in range(1, 101)
+        for layer in range(3)
+    ]
+    figure = by_layer.draw(rows, threshold=1e-3)
+    left, right = figure.axes
+    labels = [line.get_label() for line in left.lines]
+    assert labels[0] == 'iteration 1' and labels[-2:] == ['iteration 100', 'T = 0.001']
+    assert len(labels) == 6
+    numpy.testing.assert_allclose(left.lines[0].get_ydata(), [0, 0.1, 0.2])
+    assert list(right.lines[0].get_ydata()) == [4, 4, 4]
+    with pytest.raises(ValueError, match='nothing to draw'):
+        by_layer.draw([])
