@@ -9,6 +9,7 @@ import functools
 
 import numpy
 
+OPTIONS = ('--std=c++17',)  # as CuPy 14 compiles its own
 THREADS = 256
 # A grid of so many blocks fills any GPU of today, and its partial results are still few.
 MOST_BLOCKS = 1024
@@ -132,4 +133,4 @@ def scale_arguments(scale):
 def _kernel(code, name):
     import cupy
 
-    return cupy.RawKernel(PRELUDE + SHARED + code, name, options=('--std=c++14',))
+    return cupy.RawKernel(PRELUDE + SHARED + code, name, options=OPTIONS)

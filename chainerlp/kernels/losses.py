@@ -27,7 +27,8 @@ def count_losses(product, format):
 
 
 _LOSSES = r"""
-struct Limits { float underflow, overflow, overflow_itself; };
+// Magnitudes by their bits, which are in the same order: CuPy compiles with subnormals flushed.
+struct Limits { unsigned underflow, overflow, overflow_itself; };
 
 struct Losses {
     Limits limits;
@@ -36,11 +37,11 @@ struct Losses {
     __device__ void chunk(const float* x, int size) {
         #pragma unroll
         for (int i = 0; i < size; ++i) {
-            const float magnitude = value_of_bits(bits_of(x[i]) & 0x7fffffffu);
+            const unsigned magnitude = bits_of(x[i]) & 0x7fffffffu;
             lost += magnitude > 0 && magnitude <= limits.underflow;
             const bool is_over = magnitude > limits.overflow
-                || (limits.overflow_itself != 0 && magnitude == limits.overflow);
-            overflowed += is_over && bits_of(magnitude) < 0x7f800000u;
+                || (limits.overflow_itself && magnitude == limits.overflow);
+            overflowed += is_over && magnitude < 0x7f800000u;
         }
     }
 };
@@ -68,7 +69,7 @@ extern "C" __global__ void add_up(const index_t* partial, index_t blocks, index_
 }
 """
 _LIMITS = numpy.dtype(
-    [(name, numpy.float32) for name in ('underflow', 'overflow', 'overflow_itself')]
+    [(name, numpy.uint32) for name in ('underflow', 'overflow', 'overflow_itself')]
 )
 
 
@@ -80,9 +81,10 @@ def losses_on_device(product, format):
     partial = xp.empty((blocks, 2), numpy.int64)
     counts = xp.empty(2, numpy.int64)
     with numpy.errstate(over='ignore'):  # float32's own threshold is beyond float32
-        limits = numpy.array(
-            (format.underflow_threshold, format.overflow_threshold, format.has_inf), _LIMITS
+        thresholds = numpy.array(
+            [format.underflow_threshold, format.overflow_threshold], numpy.float32
         )
+    limits = numpy.array((*thresholds.view(numpy.uint32).tolist(), format.has_inf), _LIMITS)
     cuda.launch(_LOSSES, 'count_losses', blocks, row, row.size, limits, partial)
     cuda.launch(_LOSSES, 'add_up', 1, partial, blocks, counts)
     return counts[0], counts[1]
