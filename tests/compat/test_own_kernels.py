@@ -15,7 +15,6 @@ from cupy.cuda import nvrtc  # noqa: E402
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import cuda_on_host  # noqa: E402
 
-
 # CuPy 13 has the headers that it needs of CUDA, and finds them where there is a device.
 INCLUDE = pathlib.Path(core.__file__).parent / 'include'
 BUNDLED = [f'-I{path}' for path in sorted(INCLUDE.glob('cupy/_cuda/cuda-12'))]
