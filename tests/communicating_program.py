@@ -1,8 +1,7 @@
 """Gradients through ChainerMN's functions that communicate; run by test_communicating.py.
 
 Rank 0 prints, for each case and worker, the gradients of a scaled pass in float16, and those of
-Chainer's own in float32. The workers begin with different scales, and their losses are of different
-orders of magnitude.
+Chainer's own in float32. The workers' losses are different, and so are the scales that they carry.
 """
 
 import json
@@ -19,7 +18,7 @@ import numpy
 from chainer import optimizers
 
 COMM = chainermn.create_communicator('naive')
-FACTOR = 10.0 ** (-2 * COMM.rank)
+FACTOR = 4.0**-COMM.rank
 SIZE = 6
 
 

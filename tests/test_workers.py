@@ -10,6 +10,7 @@ import pytest
 from chainer import optimizers
 
 PROGRAM = pathlib.Path(__file__).with_name('workers_program.py')
+RESUMING = pathlib.Path(__file__).with_name('resumed_workers_program.py')
 AVERAGING = pathlib.Path(__file__).with_name('gradients_program.py')
 
 pytestmark = pytest.mark.mpi
@@ -145,6 +146,24 @@ def test_a_mean_that_fits_is_finite_although_the_sum_would_not_be(average, worke
 def test_gradients_that_are_views_are_averaged(average):
     for gradients, mean, scale in average(2, 'views').values():
         assert_is_mean(gradients, mean, 1.0 if scale is None else scale)
+
+
+@pytest.mark.parametrize('interrupted_after', [2, 10])
+def test_a_resumed_training_goes_on_as_if_not_interrupted(mpiexec, tmp_path, interrupted_after):
+    done = mpiexec(2, str(RESUMING), str(tmp_path), str(interrupted_after))
+    assert done.returncode == 0, done.stderr
+    everyones = json.loads(done.stdout.splitlines()[-1])
+    for whole, resumed, _ in everyones:
+        assert resumed == whole
+        assert whole[1] == 19  # ChainerMN's first update only distributes the parameters
+
+
+def test_where_only_the_first_worker_resumes_the_others_get_its_parameters(mpiexec, tmp_path):
+    done = mpiexec(2, str(RESUMING), str(tmp_path), '10')
+    assert done.returncode == 0, done.stderr
+    (_, _, first), (_, _, second) = json.loads(done.stdout.splitlines()[-1])
+    assert second[0] == first[0]
+    assert (first[1], second[1]) == (9, 0)
 
 
 def test_double_buffering_is_refused():
