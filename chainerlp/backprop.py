@@ -10,7 +10,7 @@ import contextlib
 import heapq
 import traceback
 
-from chainerlp import joins
+from chainerlp import communicating, joins
 from chainerlp.functions import ScaledFunction, has_data_gradient
 
 import chainer
@@ -69,7 +69,7 @@ def backward(loss, initial_scale=1.0, retain_grad=False, backoff=1.0, enable_dou
 def gradients_at_first_layers(loss, initial_scale):
     """Returns what arrives at the scaled layers that a backward pass comes to first.
 
-    Nothing is stored, and no layer chooses a scale.
+    Nothing is stored, no layer chooses a scale, and nothing is sent to other workers.
 
     Args:
         loss (~chainer.Variable): As for :func:`backward`.
@@ -81,8 +81,9 @@ def gradients_at_first_layers(loss, initial_scale):
     arrays = []
 
     def step(function, indexes, outputs, arrived):
-        if isinstance(function, ScaledFunction):
-            arrays.append(arrived[0].variable.array)
+        # Not further than where workers exchange gradients: each searches at a time of its own.
+        if isinstance(function, ScaledFunction) or communicating.communicates(function):
+            arrays.extend(g.variable.array for g in arrived if g is not None)
             return []
         return _step(function, indexes, arrived, 1.0, run_inside)
 
@@ -121,7 +122,7 @@ def unscaled_grad(param):
 def _initial_gradient(loss, scale):
     gradient = loss.grad
     if gradient is None:
-        if loss.size != 1:
+        if loss.size != 1 and not _stands_for_what_was_sent(loss):
             raise ValueError(
                 f'the loss has the shape {loss.shape} and no gradient: reduce it to a scalar, or'
                 ' set loss.grad'
@@ -129,6 +130,12 @@ def _initial_gradient(loss, scale):
         with chainer.using_device(loss.device):
             gradient = loss.xp.ones_like(loss.array)
     return _Gradient(chainer.as_variable(joins.rescale(gradient, 1.0, scale)), scale)
+
+
+def _stands_for_what_was_sent(loss):
+    # An empty variable, from which the gradients that another worker sends back are waited for.
+    creator = loss.creator_node
+    return loss.size == 0 and creator is not None and communicating.communicates(creator)
 
 
 def _number_calls(outputs, uses):
@@ -252,7 +259,7 @@ def _step(function, indexes, arrived, backoff, run_inside):
     in_data = tuple(x.data for x in function.inputs)
     grad_arrays = [None if g is None else g.variable.array for g in arrived]
     with chainer.using_device(backend.get_device_from_array(*in_data, *grad_arrays)):
-        grad_outputs, scale = _at_one_scale(arrived)
+        grad_outputs, scale = _at_one_scale(function, arrived)
         out_grad = tuple(None if g is None else g.raw_array for g in grad_outputs)
         hooks = _hooks(function)
         for hook in hooks:
@@ -278,12 +285,14 @@ def _step(function, indexes, arrived, backoff, run_inside):
     return pairs
 
 
-def _at_one_scale(arrived):
-    """Returns the gradients of a function's outputs at one total scale, and that scale."""
+def _at_one_scale(function, arrived):
+    """Returns the gradients of a function's outputs at one scale, and what its inputs' carry."""
     present = [g for g in arrived if g is not None]
     if not present:
         return tuple(arrived), 1.0
     arrays, scale = joins.align([g.variable.array for g in present], [g.scale for g in present])
+    if communicating.communicates(function):
+        arrays, scale = communicating.exchange_scales(function, arrays, scale)
     arrays = iter(arrays)
     aligned = []
     for gradient in arrived:

@@ -12,6 +12,7 @@ from chainerlp import (
     links,
     masters,
     optimizer_hooks,
+    parallel_updaters,
     policies,
     workers,
 )
@@ -19,12 +20,6 @@ from chainerlp.recovery import Recovery
 
 import chainer
 import numpy
-
-# They hand their gradients to update(), which takes those of backward().
-_UNSCALED_UPDATERS = (
-    'chainer.training.updaters.parallel_updater',
-    'chainer.training.updaters.multiprocess_parallel_updater',
-)
 
 
 class AdaptiveLossScaling:
@@ -60,7 +55,7 @@ class AdaptiveLossScaling:
 
     _OWN = frozenset(
         ['actual_optimizer', 'policy', 'initial_scale', 'scale_weights', 'recovery']
-        + ['_loss_is_finite', '_recovery', '_verdict']
+        + ['_is_resumed', '_loss_is_finite', '_recovery', '_verdict']
     )
 
     def __init__(self, optimizer, policy=None, initial_scale=1.0, scale_weights=None):
@@ -88,6 +83,7 @@ class AdaptiveLossScaling:
         self._recovery = Recovery()
         self._verdict = None
         self._loss_is_finite = True
+        self._is_resumed = False
         if optimizer.target is not None:
             self._prepare(optimizer.target)
             self._take_over_hooks()
@@ -106,6 +102,12 @@ class AdaptiveLossScaling:
             object.__setattr__(self, name, value)
         else:
             setattr(self.actual_optimizer, name, value)
+
+    @property
+    def target(self):
+        """~chainer.Link: The model."""
+        parallel_updaters.refuse(sys._getframe(1))
+        return self.actual_optimizer.target
 
     @property
     def recovery(self):
@@ -222,9 +224,11 @@ class AdaptiveLossScaling:
             self.backward(loss)
             del loss
         else:
-            self._check_who_calls(sys._getframe(1).f_globals.get('__name__', ''))
-        if self._has_workers() and not workers.mean_gradients(self.actual_optimizer):
-            return
+            parallel_updaters.refuse(sys._getframe(1))
+            self._warn_if_unscaled()
+        if self._has_workers():
+            if not workers.mean_gradients(self.actual_optimizer, self._is_resumed):
+                return
         has_overflowed = self._settle()
         masters.keep_in_step(self.target.params())
         trained = [p for p in self.target.params() if p.grad is not None and _is_trained(p)]
@@ -282,13 +286,7 @@ class AdaptiveLossScaling:
         scale = 1.0 if self.initial_scale == 'auto' else self.initial_scale
         backprop.backward(loss, scale, backoff=self._recovery.backoff, **kwargs)
 
-    def _check_who_calls(self, module):
-        if module in _UNSCALED_UPDATERS:
-            raise RuntimeError(
-                f'{module.rpartition(".")[-1]} runs loss.backward(), in which no layer is scaled:'
-                ' use ChainerMN, AdaptiveLossScaling(create_multi_node_optimizer(...)), under'
-                ' mpiexec, or one device and a StandardUpdater'
-            )
+    def _warn_if_unscaled(self):
         for path, param in self.target.namedparams():
             if param.grad is not None and param.dtype == 'float16' and param._loss_scale is None:
                 warnings.warn(
@@ -324,6 +322,7 @@ class AdaptiveLossScaling:
         an unwrapped one, which takes no notice of what was added.
         """
         self.actual_optimizer.serialize(serializer)
+        self._is_resumed |= isinstance(serializer, chainer.Deserializer)
         try:
             self._serialize_own(serializer['adaptive_loss_scaling'])
         except (KeyError, ValueError):  # of npz, of HDF5

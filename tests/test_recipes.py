@@ -292,18 +292,6 @@ def test_double_backprop_of_the_scaled_pass_is_refused():
         chainerlp.backward(F.sum(model(inputs())), enable_double_backprop=True)
 
 
-def test_parallel_updaters_are_refused():
-    model = L.Classifier(linears(6, 3))
-    optimizer = wrap(model)
-    data = chainer.datasets.TupleDataset(inputs(), numpy.zeros(4, 'i'))
-    iterator = chainer.iterators.SerialIterator(data, 4)
-    updater = training.updaters.ParallelUpdater(
-        iterator, optimizer, devices={'main': '@numpy', 'second': '@numpy'}
-    )
-    with pytest.raises(RuntimeError, match='parallel_updater runs loss.backward.*use ChainerMN'):
-        updater.update()
-
-
 def test_a_forgotten_scaled_pass_is_noticed():
     model = linears(6, 3)
     optimizer = wrap(model)
