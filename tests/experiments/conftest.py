@@ -1,9 +1,12 @@
 import os
+import pathlib
 
 from experiments.__main__ import main
 from experiments.runner import seeding
 
 import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 TINY = """\
 name: tiny
@@ -16,6 +19,12 @@ sweep:
   seeds: [0]
   scaling: [{method: fp32}, {method: adaptive}]
 """
+
+
+@pytest.fixture(scope='session')
+def samples():
+    """Returns the folder of the real samples, which need not be there."""
+    return pathlib.Path(os.environ.get('CHAINERLP_DATA', ROOT.parent / 'shared' / 'data'))
 
 
 @pytest.fixture

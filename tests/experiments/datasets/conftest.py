@@ -1,21 +1,16 @@
-import os
-import pathlib
 from types import SimpleNamespace
 
 import numpy
 import pytest
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).parents[3]
-
 
 @pytest.fixture
-def real():
+def real(samples):
     """Returns a folder of the real samples; skips where they are not."""
-    folder = pathlib.Path(os.environ.get('CHAINERLP_DATA', ROOT.parent / 'shared' / 'data'))
 
     def find(name):
-        path = folder / name
+        path = samples / name
         if not path.exists():
             pytest.skip(f'no {path}; CHAINERLP_DATA names the folder of the samples')
         return path
