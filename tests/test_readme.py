@@ -2,8 +2,12 @@
 
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
+
+from experiments import command_line, loading
+from tests.experiments import made_up_data
 
 import pytest
 
@@ -44,20 +48,87 @@ def test_every_make_target_that_it_shows_is_there():
         assert re.search(rf'^{target}:', makefile, re.MULTILINE), target
 
 
-def test_every_experiment_that_it_shows_starts(tmp_path):
-    shown = [c.split()[1:] for c in commands() if c.startswith('python -m experiments')]
-    shown += [c.split()[1:] for c in re.findall(r'`(python -m experiments [^`]*)`', README)]
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder like a checkout, with made-up data and the config files that are shown."""
+    for name in ('chainerlp', 'configs', 'experiments'):
+        (tmp_path / name).symlink_to(ROOT / name)
+    made_up_data.cifar10(tmp_path / 'data' / 'cifar-10-batches-py')
+    for block in blocks('yaml'):
+        name = re.match(r'# (\S+)\n', block).group(1)
+        (tmp_path / name).write_text(block, encoding='utf-8')
+    return tmp_path
+
+
+def experiments():
+    """Every command line that is shown in a block or in a sentence, split; CONFIG is a config."""
+    inline = re.findall(r'`((?:mpiexec -n \d+ )?python -m experiments [^`]*)`', README)
+    shown = [c for c in [*commands(), *inline] if 'python -m experiments' in c]
+    return [shlex.split(command.replace('CONFIG', 'configs/digits_mlp.yaml')) for command in shown]
+
+
+def shortened(arguments):
+    """Two iterations of eight examples, of one seed."""
+    short = ['train.iterations=2', 'train.batch_size=8', 'report.interval=1', 'sweep.seeds=[0]']
+    if any(part.endswith('.yaml') and 'digits' not in part for part in arguments):
+        short += ['dataset.train_size=16', 'dataset.test_size=8']
+    return [*arguments, *(part for override in short for part in ('-o', override)), '--quiet']
+
+
+def test_every_experiment_that_it_shows_runs_in_the_order_shown(checkout):
+    shown = [command[1:] for command in experiments() if command[0] == 'python']
+    assert {'train', 'sweep', 'report', 'schema'} <= {arguments[2] for arguments in shown}
     shown.sort(key=lambda arguments: 'report' in arguments)  # it needs what the others leave
-    assert shown
     for arguments in shown:
-        if any(part.endswith('.yaml') for part in arguments):
-            short = ['-o', 'train.epochs=1', '-o', 'sweep.seeds=[0]', '--out', str(tmp_path)]
-            arguments = [*arguments, *short, '--quiet']
-        arguments = [str(tmp_path) if part == 'RESULTS' else part for part in arguments]
+        if arguments[2] in ('train', 'sweep'):
+            arguments = shortened(arguments)
+        arguments = ['results' if part == 'RESULTS' else part for part in arguments]
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, *arguments], cwd=checkout, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+        if '--dry-run' in arguments:
+            assert 'to go' in done.stdout and not list(checkout.glob('results/*-small'))
+    (result, *_) = checkout.glob('results/*-small/*/result.json')
+    for path in result.parent.iterdir():
+        name = re.sub(r'\d+$', 'N', path.name)
+        assert name.startswith('.') or f'`{name}`' in README, name
+
+
+@pytest.mark.mpi
+def test_every_experiment_that_it_shows_under_mpiexec_runs(mpiexec, checkout, monkeypatch):
+    monkeypatch.chdir(checkout)
+    shown = [command for command in experiments() if command[0] == 'mpiexec']
+    assert shown
+    for _, _, count, _, *arguments in shown:
+        done = mpiexec(int(count), *shortened(arguments))
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_config_that_it_shows_is_merged_as_it_says(checkout):
+    mine = loading.load(str(checkout / 'mine.yaml'))
+    base = loading.load(str(ROOT / 'configs' / 'cifar10_resnet20-small.yaml'))
+    assert mine.dataset == base.dataset.model_copy(update={'train_size': 1000})
+    assert mine.optimizer.weight_decay == 0 < base.optimizer.weight_decay
+    assert mine.train.iterations is None and mine.train.batch_size == base.train.batch_size
+    assert mine.schedule.step.iterations is None and mine.schedule.step.epochs == (10, 15)
+    assert [way.method for way in mine.sweep.scaling] == ['fp32', 'adaptive']
+    assert mine.sweep.seeds == base.sweep.seeds
+
+
+def test_it_names_the_folders_of_all_data():
+    named = set(re.findall(r'`(data/[^`]*)`', README))
+    needed = set()
+    for path in (ROOT / 'configs').glob('*.yaml'):
+        config = loading.load(str(path))
+        if not path.stem.endswith('-small') and config.dataset.name != 'digits':
+            needed |= {config.dataset.folder, getattr(config.model, 'pretrained', None)}
+    assert named == needed - {None}
+
+
+def test_it_names_the_exit_codes_that_help_names():
+    (told,) = re.findall(r'^.*The exit code is ((?:.|\n)*?)\n\n', README, re.MULTILINE)
+    assert re.findall(r'\d+', told) == re.findall(r'\d+', command_line.EXIT_CODES)
 
 
 @pytest.mark.parametrize('path', sorted(set(re.findall(r'`(configs/[^`]*)`', README))))
