@@ -115,7 +115,8 @@ def _execute(arguments, configs, folder, launch, slots, summary_path):
     except KeyboardInterrupt:
         done = sum(result.error is None for result in results)
         said = f'interrupted; {done} of {len(configs)} runs are in {folder}'
-        return _complain(f'{said}; the same command goes on from there', launch.stop.exit_code)
+        way_on = 'without --fresh it goes' if arguments.fresh else 'the same command goes'
+        return _complain(f'{said}; {way_on} on from there', launch.stop.exit_code)
     if not ranks.is_first():
         return 0
     print(table.render(results))

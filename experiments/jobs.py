@@ -10,6 +10,7 @@ import signal
 
 from experiments import devices, runner
 from experiments.errors import ConfigError
+from experiments.parents import end_with_parent
 from experiments.summary import Result
 
 import threadpoolctl
@@ -113,6 +114,7 @@ def _start(config, slot, folder, launch):
 
 
 def _run(pipe, config, out, slot, fresh, command):
+    end_with_parent()
     with runner.Stop([signal.SIGTERM], message='') as stop:
         try:
             device = devices.get(slot.device)

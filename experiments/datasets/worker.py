@@ -1,13 +1,10 @@
 """Loading examples: what the processes and threads of a pool do."""
 
-import multiprocessing
-import multiprocessing.connection
-import os
 import signal
-import threading
 
 from experiments.datasets import randomness, stand_ins
 from experiments.errors import ConfigError
+from experiments.parents import end_with_parent
 
 # Of a process of a pool: it is sent once.
 _dataset = None
@@ -50,16 +47,9 @@ def begin(dataset):
     _dataset = dataset
     # Ctrl-C goes to all processes of a terminal; the one that trains decides what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def examples_of_process(seed, places):
     """Loads examples of the data set that the process began with."""
     return examples(_dataset, seed, places)
-
-
-def _end_with_parent():
-    # A parent that is killed cannot stop its pool, and a process that waits for work does not
-    # notice: its siblings hold the other end of the pipe, too.
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)

@@ -1,5 +1,7 @@
 """A small convolutional network for images."""
 
+import math
+
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.models.images import channels_of
 
@@ -16,18 +18,20 @@ class SmallCNN(chainer.Chain):
         in_channels (int): Channels of the images.
         classes (int): Number of classes.
         channels (tuple of int): Output channels of the convolutions.
+        size (tuple of int): Height and width of the images; ``None``: those of the first batch.
     """
 
-    def __init__(self, in_channels, classes, channels=(32, 64, 64)):
+    def __init__(self, in_channels, classes, channels=(32, 64, 64), size=None):
         super().__init__()
         first, second, third = channels
-        # The dtype of now: the last layer is not made before the first batch.
+        # The dtype of now: the last layer may not be made before the first batch.
         he = chainer.initializers.HeNormal(dtype=chainer.get_dtype())
+        features = size and third * math.prod(-(-side // 4) for side in size)
         with self.init_scope():
             self.conv1 = links.Convolution2D(in_channels, first, 3, pad=1, initialW=he)
             self.conv2 = links.Convolution2D(first, second, 3, 2, pad=1, initialW=he)
             self.conv3 = links.Convolution2D(second, third, 3, 2, pad=1, initialW=he)
-            self.fc = links.Linear(None, classes, initialW=he)
+            self.fc = links.Linear(features, classes, initialW=he)
 
     def forward(self, x):
         """Returns the logits of a batch of images (n, channels, h, w)."""
@@ -47,4 +51,6 @@ def build(section, data):
     Returns:
         SmallCNN: The model.
     """
-    return SmallCNN(channels_of(section, data), data.classes, section.channels)
+    # With the size: many workers would spend their first update on parameters without one.
+    in_channels = channels_of(section, data)
+    return SmallCNN(in_channels, data.classes, section.channels, data.shape[1:])

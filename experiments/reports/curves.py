@@ -41,6 +41,14 @@ def draw(runs):
                 )
         axes.set(xlabel='iteration', ylabel=label, yscale=scale)
         axes.grid(alpha=0.3)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside lower center', ncols=min(3, len(runs)), fontsize=8)
+    shown = {}
+    for axes in figure.axes:  # not every run has something in every panel
+        shown.update({label: line for line, label in zip(*axes.get_legend_handles_labels())})
+    figure.legend(
+        shown.values(),
+        shown.keys(),
+        loc='outside lower center',
+        ncols=min(3, len(runs)),
+        fontsize=8,
+    )
     return figure

@@ -49,6 +49,11 @@ _NUMBERS = {
 _KNOBS = {'fixed': 'scale', 'dynamic': 'interval', 'adaptive': 'interval'}
 
 
+# What the authors' adaptive runs have besides the interval; another knob has no number of theirs.
+_BOUNDS = {'imagenet': (16, 1024), 'voc': (16, 1024), 'camvid': (65504, 65504)}
+_OTHER_BOUNDS = (128, 4096)
+
+
 def number(config):
     """Returns what the authors published for a run's task and way of scaling.
 
@@ -56,19 +61,12 @@ def number(config):
         config (dict): The run's config.
 
     Returns:
-        str: The number with what it is, such as ``'71.48 (top-1)'``; ``None`` if there is none.
+        str: The number with what it is, such as ``'71.48 (top-1, %)'``; ``None`` if there is none,
+        as for a training on some of the data, or of a smaller model.
     """
     metric, numbers = _NUMBERS.get(_task(config), (None, {}))
-    scaling = config.get('scaling', {})
-    method = scaling.get('method')
-    value = scaling.get(_KNOBS.get(method))
-    if method == 'adaptive' and (method, 'max_scale', scaling.get('max_scale')) in numbers:
-        value = numbers[method, 'max_scale', scaling['max_scale']]
-        return f'{value} ({metric})'
-    found = numbers.get((method, value))
-    if found is None and not (method == 'adaptive' and value not in (None, 1)):
-        found = numbers.get(method)
-    return None if found is None else f'{found} ({metric})'
+    found = numbers.get(_way(config)) if numbers and _is_full(config) else None
+    return None if found is None else f'{found} ({metric}, %)'
 
 
 def _task(config):
@@ -79,3 +77,39 @@ def _task(config):
     if model.get('name') == 'ssd':
         task += [model.get('size'), config.get('train', {}).get('batch_size')]
     return tuple(task)
+
+
+def _is_full(config):
+    """Returns whether data and model are those of the papers, and none of them made smaller."""
+    dataset, model = config['dataset'], config['model']
+    whole = {'imagenet': {'size': 224}, 'voc': {'test': ['VOC2007/test']}, 'camvid': {'crop': None}}
+    cut = [dataset.get('train_size'), dataset.get('test_size')]
+    return (
+        cut == [None, None]
+        and all(
+            _plain(dataset.get(key, value)) == value
+            for key, value in whole[dataset['name']].items()
+        )
+        and (model.get('width', 1), model.get('channels', 64)) == (1, 64)
+    )
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _way(config):
+    """Returns the key of a way of scaling in the table, or ``None`` if it is none of theirs."""
+    scaling = config.get('scaling', {})
+    method = scaling.get('method')
+    if method in ('fp32', 'none'):
+        return method
+    if method != 'adaptive':
+        return method, scaling.get(_KNOBS.get(method))
+    interval = scaling.get('interval', 1)
+    bounds = scaling.get('max_scale', 16), scaling.get('max_total_scale', 1024)
+    if scaling.get('threshold', 1e-3) != 1e-3:
+        return None
+    if bounds == _BOUNDS[config['dataset']['name']]:
+        return method if interval == 1 else (method, interval)
+    return (method, 'max_scale', 128) if bounds == _OTHER_BOUNDS and interval == 1 else None

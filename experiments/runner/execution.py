@@ -4,12 +4,13 @@ import contextlib
 import json
 import os
 import sys
+import time
 import traceback
 import warnings
 
 from chainerlp.extensions.replacing import replace_text
 from experiments import methods, tasks, underflow, workers
-from experiments.errors import RunError
+from experiments.errors import ConfigError, RunError
 from experiments.runner import assembly, folder, seeding, snapshots
 from experiments.summary import Result
 
@@ -70,6 +71,10 @@ def _begin(config, out, launch, stack):
     return state
 
 
+# A worker that ends all others lets the first one speak before.
+_SECONDS_TO_TELL = 2.0
+
+
 def _say(text):
     print(text, file=sys.stderr, flush=True)
 
@@ -96,13 +101,22 @@ def _train(config, out, launch, state, extras):
             with contextlib.suppress(OSError):  # the disk may be full
                 replace_text(os.path.join(out, folder.ERROR), traceback.format_exc())
             if launch.communicator is not None:
-                traceback.print_exc()
+                _tell(error, launch.communicator)
                 launch.communicator.mpi_comm.Abort(1)
             return Result(config, seconds, error=_reason(error))
 
 
+def _tell(error, communicator):
+    if not isinstance(error, (RunError, ConfigError)):
+        traceback.print_exc()
+    elif workers.is_first(communicator):  # the others have the same to say
+        _say(_reason(error))
+    else:
+        time.sleep(_SECONDS_TO_TELL)  # before all are ended
+
+
 def _reason(error):
-    if isinstance(error, RunError):
+    if isinstance(error, (RunError, ConfigError)):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f'{error.filename}: {error.strerror}'

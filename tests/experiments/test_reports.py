@@ -6,7 +6,7 @@ import re
 import shutil
 
 from chainerlp.extensions import scales_file
-from experiments import differences
+from experiments import differences, loading
 from experiments.__main__ import main
 from experiments.reports import by_layer, methods_table, published, run_folder
 
@@ -168,12 +168,12 @@ def test_differences_are_of_nested_keys_that_some_lack():
 @pytest.mark.parametrize(
     'scaling, number',
     [
-        (dict(method='adaptive', interval=1), '71.48 (top-1)'),
-        (dict(method='adaptive', interval=1000), '71.29 (top-1)'),
+        (dict(method='adaptive', interval=1), '71.48 (top-1, %)'),
+        (dict(method='adaptive', interval=1000), '71.29 (top-1, %)'),
         (dict(method='adaptive', interval=10), None),
-        (dict(method='fixed', scale=128.0), '71.39 (top-1)'),
+        (dict(method='fixed', scale=128.0), '71.39 (top-1, %)'),
         (dict(method='fixed', scale=16.0), None),
-        (dict(method='none'), '71.24 (top-1)'),
+        (dict(method='none'), '71.24 (top-1, %)'),
         (dict(method='amax'), None),
     ],
 )
@@ -186,9 +186,9 @@ def test_the_authors_numbers_stand_where_task_and_method_are_theirs(scaling, num
 @pytest.mark.parametrize(
     ('size', 'batch_size', 'scaling', 'number'),
     [
-        (512, 8, {'method': 'adaptive'}, '79.27 (mAP)'),
-        (512, 32, {'method': 'none'}, 'diverged (mAP)'),
-        (300, 8, {'method': 'fixed', 'scale': 4096.0}, '76.23 (mAP)'),
+        (512, 8, {'method': 'adaptive'}, '79.27 (mAP, %)'),
+        (512, 32, {'method': 'none'}, 'diverged (mAP, %)'),
+        (300, 8, {'method': 'fixed', 'scale': 4096.0}, '76.23 (mAP, %)'),
         (300, 4, {'method': 'adaptive'}, None),
     ],
 )
@@ -204,10 +204,22 @@ def test_the_authors_numbers_are_those_of_the_size_and_the_batch(size, batch_siz
 
 def test_a_knob_of_its_own_has_a_number_of_its_own():
     task = dict(dataset=dict(name='imagenet'), model=dict(name='resnet_imagenet', depth=50))
-    scaling = dict(method='adaptive', max_scale=128.0, interval=1)
-    assert published.number(dict(task, scaling=scaling)) == '76.22 (top-1)'
-    scaling['max_scale'] = 16.0
-    assert published.number(dict(task, scaling=scaling)) == '76.07 (top-1)'
+    scaling = dict(method='adaptive', max_scale=128.0, max_total_scale=4096.0, interval=1)
+    assert published.number(dict(task, scaling=scaling)) == '76.22 (top-1, %)'
+    scaling['interval'] = 1000
+    assert published.number(dict(task, scaling=scaling)) is None
+    scaling = dict(method='adaptive')
+    assert published.number(dict(task, scaling=scaling)) == '76.07 (top-1, %)'
+
+
+@pytest.mark.parametrize(
+    'name', ['imagenet_resnet18-small', 'camvid_segnet-small', 'voc_ssd300-small']
+)
+def test_a_small_training_is_not_set_beside_a_published_number(name):
+    config = loading.load(f'configs/{name}.yaml', []).single()
+    assert published.number(config.model_dump()) is None
+    full = loading.load(f'configs/{name.replace("-small", "")}.yaml', []).single()
+    assert published.number(full.model_dump()) is not None
 
 
 def finished(name, accuracy, scaling=None):
