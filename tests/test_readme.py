@@ -68,13 +68,15 @@ def experiments():
 
 
 def shortened(arguments):
-    """Two iterations of eight examples, of one seed."""
-    short = ['train.iterations=2', 'train.batch_size=8', 'report.interval=1', 'sweep.seeds=[0]']
+    """Two iterations of eight examples, of two ways of scaling; of ResNets a shallow one."""
+    short = ['train.iterations=2', 'train.batch_size=8', 'report.interval=1']
+    short += ['sweep.seeds=[0]', 'sweep.scaling=[{method: fp32}, {method: adaptive}]']
     if any(part.endswith('.yaml') and 'digits' not in part for part in arguments):
-        short += ['dataset.train_size=16', 'dataset.test_size=8']
+        short += ['dataset.train_size=16', 'dataset.test_size=8', 'model.depth=8']
     return [*arguments, *(part for override in short for part in ('-o', override)), '--quiet']
 
 
+@pytest.mark.slow
 def test_every_experiment_that_it_shows_runs_in_the_order_shown(checkout):
     shown = [command[1:] for command in experiments() if command[0] == 'python']
     assert {'train', 'sweep', 'report', 'schema'} <= {arguments[2] for arguments in shown}
