@@ -129,7 +129,8 @@ def _initial_gradient(loss, scale):
             )
         with chainer.using_device(loss.device):
             gradient = loss.xp.ones_like(loss.array)
-    return _Gradient(chainer.as_variable(joins.rescale(gradient, 1.0, scale)), scale)
+    with chainer.using_device(loss.device):
+        return _Gradient(chainer.as_variable(joins.rescale(gradient, 1.0, scale)), scale)
 
 
 def _stands_for_what_was_sent(loss):

@@ -19,11 +19,13 @@ class Verdict:
     Args:
         is_finite (bool or 0-d bool array): Whether they were.
         loss_is_finite (bool or 0-d bool array): Whether the loss was.
+        params (list of ~chainer.Parameter): What was updated.
         is_stale (bool): Whether the pass was begun before the host knew of an overflow.
     """
 
-    def __init__(self, is_finite, loss_is_finite, is_stale=False):
+    def __init__(self, is_finite, loss_is_finite, params, is_stale=False):
         self._loss_is_finite = loss_is_finite
+        self._params = params
         self.is_stale = is_stale
         self._on_host, self._has_arrived = is_finite, None
         if not isinstance(is_finite, (bool, numpy.ndarray, numpy.bool_)):
@@ -38,6 +40,12 @@ class Verdict:
             self._has_arrived.synchronize()
         is_finite = bool(self._on_host)
         return is_finite, is_finite or bool(self._loss_is_finite)
+
+    def take_back_counts(self):
+        """Takes the update rules' count of an update back that the device has taken back."""
+        if not bool(self._on_host):
+            for param in self._params:
+                param.update_rule.t -= 1
 
 
 def _sent_to_host(flag):
@@ -112,5 +120,5 @@ def _places(param):
     if has_master:
         yield _Place(rule._fp32_param, None)
     for key, value in rule.state.items():
-        if hasattr(value, 'dtype') and value.ndim > 0:
+        if isinstance(value, param.device.supported_array_types):
             yield _Place(rule.state, key)

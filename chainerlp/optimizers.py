@@ -231,13 +231,15 @@ class AdaptiveLossScaling:
                 return
         has_overflowed = self._settle()
         masters.keep_in_step(self.target.params())
-        trained = [p for p in self.target.params() if p.grad is not None and _is_trained(p)]
-        if gated_update.is_possible(trained):
+        # Those without a gradient, too: Chainer fills it with zeros, and momentum goes on.
+        updated = [p for p in self.target.params(include_uninit=False) if _is_trained(p)]
+        trained = [param for param in updated if param.grad is not None]
+        if trained and gated_update.is_possible(updated):
             with chainer.using_device(trained[0].device):
                 is_finite = kernels.all_arrays_finite([param.grad for param in trained])
-                gated_update.run(trained, self._update_unscaled, is_finite)
+                gated_update.run(updated, self._update_unscaled, is_finite)
                 self._verdict = gated_update.Verdict(
-                    is_finite, self._loss_is_finite, is_stale=has_overflowed
+                    is_finite, self._loss_is_finite, updated, is_stale=has_overflowed
                 )
         elif _are_finite(trained):
             self._recovery.note_clean()
@@ -256,6 +258,7 @@ class AdaptiveLossScaling:
         if verdict is None:
             return False
         is_finite, loss_is_finite = verdict.wait()
+        verdict.take_back_counts()
         if is_finite:
             self._recovery.note_clean()
         elif verdict.is_stale:  # it says nothing of the scales that were chosen anew since
@@ -279,6 +282,10 @@ class AdaptiveLossScaling:
             loss (~chainer.Variable): The loss.
             **kwargs: ``retain_grad``, as there.
         """
+        with chainer.using_device(loss.device):
+            self._backward(loss, **kwargs)
+
+    def _backward(self, loss, **kwargs):
         self._loss_is_finite = kernels.all_finite(loss.array)
         if self.initial_scale == 'auto' and bool(self._loss_is_finite):
             largest = getattr(self.policy, 'max_total_scale', numpy.inf)

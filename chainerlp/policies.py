@@ -112,7 +112,11 @@ class _Bounds:
             backoff (float): As there.
         """
         if isinstance(scale, float):
-            return float(kernels.bounded(scale, total_scale / backoff, self._bounds))
+            if isinstance(total_scale, (float, numpy.generic)):
+                return float(kernels.bounded(scale, total_scale / backoff, self._bounds))
+            # It was loaded from a snapshot; no copy from the host, but a fill.
+            xp = backend.get_array_module(total_scale)
+            scale = xp.full((), scale, numpy.float32)
         return kernels.bounded_on_device(scale, total_scale / backoff, self._bounds)
 
     @property

@@ -21,6 +21,7 @@ _FOLDER = tempfile.TemporaryDirectory(prefix='cuda_on_host')
 
 _PRELUDE = r"""
 #include <algorithm>
+#include <atomic>
 #include <barrier>
 #include <cmath>
 #include <cstring>
@@ -43,6 +44,7 @@ typedef unsigned short half_bits;
 typedef long long index_t;
 using std::frexp; using std::ldexp; using std::sqrt;
 
+static inline void atomicAdd(unsigned* x, unsigned y) { std::atomic_ref<unsigned>(*x) += y; }
 static inline unsigned bits_of(float x) { unsigned u; std::memcpy(&u, &x, 4); return u; }
 static inline float value_of_bits(unsigned u) { float x; std::memcpy(&x, &u, 4); return x; }
 static inline float value_of(float x) { return x; }
@@ -107,6 +109,7 @@ def sources():
     from chainerlp.kernels import (
         choice,
         copying,
+        counts,
         finite,
         joining,
         losses,
@@ -115,7 +118,7 @@ def sources():
         statistics,
     )
 
-    modules = (choice, copying, finite, joining, losses, masters, scaling, statistics)
+    modules = (choice, copying, counts, finite, joining, losses, masters, scaling, statistics)
     return {
         module.__name__.rpartition('.')[-1]: code
         for module in modules

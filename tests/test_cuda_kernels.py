@@ -9,8 +9,18 @@ import shutil
 import subprocess
 import sys
 
-from chainerlp import formats, kernels
-from chainerlp.kernels import choice, copying, cuda, finite, joining, losses, masters, scaling
+from chainerlp import compat, formats, kernels
+from chainerlp.kernels import (
+    choice,
+    copying,
+    counts,
+    cuda,
+    finite,
+    joining,
+    losses,
+    masters,
+    scaling,
+)
 from chainerlp.kernels import statistics as statistics_kernels
 
 import numpy
@@ -42,6 +52,9 @@ class _GPU:
 @pytest.fixture(params=['host', pytest.param('gpu', marks=pytest.mark.gpu)])
 def device(request, monkeypatch):
     if request.param == 'gpu':
+        reason = compat.why_no_cupy()
+        if reason is not None:
+            pytest.skip(reason)
         return _GPU(pytest.importorskip('cupy'))
     if shutil.which('g++') is None:
         pytest.skip('no g++')
@@ -249,6 +262,13 @@ def test_losses(device, size, format):
     product = gradients(size, 'float32', special=tuple(special))
     found = losses.losses_on_device(device.send(product), format)
     assert [int(count) for count in found] == list(kernels.count_losses(product, format))
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_exponent_counts(device, size):
+    array = gradients(size, 'float32', special=SPECIAL + NONFINITE + (1.0, 2.0**-149, 3e38))
+    found = device.fetch(counts.exponent_counts_on_device(device.send(array)))
+    numpy.testing.assert_array_equal(found, kernels.exponent_counts(array))
 
 
 @pytest.mark.parametrize('dtypes', [('float16',), ('float32',), ('float64', 'float16', 'float32')])

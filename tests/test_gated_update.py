@@ -178,6 +178,49 @@ def test_a_snapshot_waits_for_the_last_update(late, tmp_path):
     assert loaded.skipped == 1
 
 
+def test_state_of_a_parameter_without_axes_is_put_back_too(late):
+    class Tempered(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            numpy.random.seed(0)
+            with self.init_scope(), chainer.using_config('dtype', chainer.mixed16):
+                self.fc = L.Linear(8, 3)
+                self.temperature = chainer.Parameter(numpy.float16(1), ())
+
+        def forward(self, x, t):
+            y = self.fc(x)
+            return F.softmax_cross_entropy(y * F.broadcast_to(self.temperature, y.shape), t)
+
+    model = Tempered()
+    wrapped = chainerlp.AdaptiveLossScaling(optimizers.MomentumSGD(0.1)).setup(model)
+    for seed in range(2):
+        wrapped.update(model, *batch(seed))
+    velocity = float(model.temperature.update_rule.state['v'])
+    loss = model(*batch(2))
+    model.cleargrads()
+    wrapped.backward(loss)
+    model.temperature.grad[...] = numpy.inf
+    wrapped.update()
+    assert float(model.temperature.update_rule.state['v']) == velocity
+    assert wrapped.skipped == 1 and numpy.isfinite(model.temperature.array)
+
+
+def test_parameters_without_a_gradient_and_counts_are_put_back_too(late):
+    wrapped = wrap(optimizers.Adam())
+    train(wrapped, iterations=2)
+    before = state_of(wrapped)
+    loss = wrapped.target(*batch(2))
+    wrapped.target.cleargrads()
+    wrapped.backward(loss)
+    wrapped.target.predictor[0].W.cleargrad()
+    wrapped.target.predictor[3].W.grad[0, 0] = numpy.inf
+    with numpy.errstate(all='ignore'):
+        wrapped.update()
+    assert_same(state_of(wrapped), before)
+    assert wrapped.skipped == 1
+    assert {param.update_rule.t for param in wrapped.target.params()} == {2}
+
+
 def test_frozen_parameters_are_left_out(late):
     wrapped = wrap()
     train(wrapped, iterations=2)

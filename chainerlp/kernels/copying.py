@@ -91,7 +91,7 @@ def put_back_on_device(is_right, targets, copies):
             table['to'][k] = cuda.address(target)
             table['from'][k] = cuda.address(copy)
             table['bytes'][k] = target.nbytes
-        blocks = max(cuda.blocks_for(target) for target, _ in some)
+        blocks = cuda.blocks_for_each([target for target, _ in some])
         flag = None if is_right is False else is_right
         cuda.launch(_COPYING, 'copy_unless', (blocks, len(some)), table, flag)
 

@@ -1,6 +1,7 @@
 """Counting the elements of an array by magnitude."""
 
 from chainerlp import formats
+from chainerlp.kernels import cuda
 
 import numpy
 from chainer import backend
@@ -23,10 +24,35 @@ def exponent_counts(array):
         the smallest subnormal's half rounds to zero. Inf is counted in number 254, NaN in 255,
         float32's subnormals in 0.
     """
-    xp = backend.get_array_module(array)
+    if backend.get_array_module(array) is not numpy:
+        return exponent_counts_on_device(array)
     bits = (array.view(numpy.int32) & numpy.int32(0x7FFFFFFF)).ravel()
     field = (bits - 1) >> _MANTISSA_BITS  # -1 for zero
-    return xp.bincount(field + 1, minlength=_EXPONENT_FIELD + 1)[1:]
+    return numpy.bincount(field + 1, minlength=_EXPONENT_FIELD + 1)[1:]
+
+
+_COUNTS = r"""
+// By the exponent of the next number towards zero; zero itself is number 0.
+extern "C" __global__ void count_exponents(const float* x, index_t size, index_t* partial) {
+    __shared__ unsigned counts[257];
+    for (int i = threadIdx.x; i < 257; i += THREADS) counts[i] = 0;
+    __syncthreads();
+    for (index_t i = first_index(); i < size; i += all_threads())
+        atomicAdd(&counts[((int)(bits_of(x[i]) & 0x7fffffffu) - 1 >> 23) + 1], 1u);
+    __syncthreads();
+    for (int i = threadIdx.x; i < 257; i += THREADS) partial[257 * blockIdx.x + i] = counts[i];
+}
+"""
+
+
+def exponent_counts_on_device(array):
+    """:func:`exponent_counts` by a kernel; CuPy's ``bincount`` would wait for the device."""
+    xp = backend.get_array_module(array)
+    row = cuda.contiguous(array)
+    blocks = cuda.blocks_for(row)
+    partial = xp.empty((blocks, _EXPONENT_FIELD + 1), numpy.int64)
+    cuda.launch(_COUNTS, 'count_exponents', blocks, row, row.size, partial)
+    return partial.sum(axis=0)[1:]
 
 
 def magnitude_counts(array, lowest, highest):

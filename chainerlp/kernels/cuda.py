@@ -13,6 +13,7 @@ OPTIONS = ('--std=c++17',)  # as CuPy 14 compiles its own
 THREADS = 256
 # A grid of so many blocks fills any GPU of today, and its partial results are still few.
 MOST_BLOCKS = 1024
+_MOST_BLOCKS_A_ROW = 64
 _CHUNK_BYTES = 16
 _CHUNKS_A_THREAD = 4
 
@@ -90,6 +91,11 @@ def blocks_for(array):
     return max(1, min(MOST_BLOCKS, -(-chunks // (THREADS * _CHUNKS_A_THREAD))))
 
 
+def blocks_for_each(arrays):
+    """Returns how many blocks go through each of many arrays, of which a grid has one a row."""
+    return min(_MOST_BLOCKS_A_ROW, max(blocks_for(array) for array in arrays))
+
+
 def launch(code, name, blocks, *arguments):
     """Launches a kernel on the current device and stream.
 
@@ -101,6 +107,8 @@ def launch(code, name, blocks, *arguments):
             ``index_t``, floats for ``double``, NumPy arrays of one element for structs by value.
     """
     grid = blocks if isinstance(blocks, tuple) else (blocks,)
+    # CuPy 13 takes None for no argument at all.
+    arguments = tuple(0 if argument is None else argument for argument in arguments)
     _kernel(code, name)(grid, (THREADS,), arguments)
 
 
@@ -124,7 +132,7 @@ def address(array):
 
 def scale_arguments(scale):
     """Returns the two arguments for a scale: a pointer or none, and the number if it is none."""
-    if isinstance(scale, (int, float)):
+    if isinstance(scale, (int, float, numpy.generic)):
         return None, float(scale)
     return scale.astype(numpy.float32, copy=False), 0.0
 

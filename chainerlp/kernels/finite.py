@@ -81,6 +81,6 @@ def all_finite_on_device(arrays):
             table['at'][k] = cuda.address(row)
             table['size'][k] = row.size
             table['bytes'][k] = row.itemsize
-        blocks = max(cuda.blocks_for(row) for row in some)
+        blocks = cuda.blocks_for_each(some)
         cuda.launch(_FINITE, 'find_nonfinite', (blocks, len(some)), table, answer)
     return answer

@@ -74,5 +74,5 @@ def renew_on_device(masters, halves):
             table['master'][k] = cuda.address(master)
             table['half'][k] = cuda.address(half)
             table['size'][k] = master.size
-        blocks = max(cuda.blocks_for(master) for master, _ in some)
+        blocks = cuda.blocks_for_each([master for master, _ in some])
         cuda.launch(_MASTERS, 'renew', (blocks, len(some)), table)

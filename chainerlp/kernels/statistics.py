@@ -167,6 +167,8 @@ def largest_magnitude(array):
     """Returns max|x|: 0 for an empty array, NaN if there is a NaN."""
     xp = backend.get_array_module(array)
     if xp is not numpy:
+        if array.dtype == numpy.float64:
+            return xp.abs(array).max() if array.size else xp.zeros(())
         return on_device(array).largest
     if array.size == 0:
         return xp.float64(0)
@@ -177,11 +179,10 @@ def largest_magnitude(array):
 
 def second_moment(array):
     """Returns E[x²] over all elements, zeros included: 0 for an empty array."""
-    xp = backend.get_array_module(array)
-    if xp is not numpy:
+    if backend.get_array_module(array) is not numpy:
         return on_device(array).second_moment
     if array.size == 0:
-        return xp.float64(0)
+        return numpy.float64(0)
     flat = rounding.to_float32(array).ravel()
     with numpy.errstate(over='ignore'):
         moment = _sum_of_squares(flat) / array.size

@@ -61,7 +61,10 @@ def run(arguments):
 
 def _report_cost(arguments):
     from experiments.benchmarks import report_cost
+    from experiments.errors import ConfigError
 
+    if arguments.device not in ('@numpy', '-1'):
+        raise ConfigError(f'--device {arguments.device}: --model report is timed on the CPU only')
     print(report_cost.render(report_cost.run(arguments.turns, _say)))
     return 0
 

@@ -62,7 +62,9 @@ def test_memory_is_what_a_step_takes_at_most():
 
 def test_waits_of_the_host_are_counted_and_nothing_is_left_behind():
     class Array:
-        def get(self):
+        def get(self, blocking=True):
+            if blocking:
+                Stream().synchronize()
             return 1
 
         item = tolist = __bool__ = __float__ = __int__ = get
@@ -80,11 +82,13 @@ def test_waits_of_the_host_are_counted_and_nothing_is_left_behind():
 
     class FakeDevice:
         xp = FakeCuPy
+        device = types.SimpleNamespace(synchronize=lambda: None)
 
     before = dict(vars(Array)), dict(vars(Stream))
     array, event = Array(), Event()
     assert on_device.host_waits(FakeDevice, lambda: (array.get(), event.synchronize())) == 2
     assert on_device.host_waits(FakeDevice, lambda: None) == 0
+    assert on_device.host_waits(FakeDevice, lambda: array.get(blocking=False)) == 0
     assert (dict(vars(Array)), dict(vars(Stream))) == before
 
 

@@ -132,6 +132,28 @@ def test_ctrl_c_stops_all_jobs_of_a_sweep_cleanly(tiny, tmp_path, started):
 
 
 @pytest.mark.slow
+def test_jobs_end_with_a_sweep_that_is_killed_and_the_same_command_goes_on(tiny, tmp_path, started):
+    folder = tmp_path / 'out' / 'tiny'
+    process = started('sweep', tiny, *LONG, '--jobs', '2')
+    wait_for(lambda: len({path.parent for path in folder.glob('*/snapshot_iter_*[0-9]')}) == 2)
+    pids = [int(path.read_text()) for path in folder.glob('*/.lock')]
+    process.kill()
+    process.wait(timeout=60)
+    assert len(pids) == 2
+    wait_for(lambda: not any(pathlib.Path(f'/proc/{pid}').exists() for pid in pids))
+    again = started('sweep', tiny, *LONG, '--jobs', '2')
+    wait_for(lambda: len(read_starts(folder)) == 4)
+    os.killpg(again.pid, signal.SIGINT)
+    _, err = again.communicate(timeout=60)
+    assert again.returncode == 130 and err.count('resumes at iteration') == 2
+
+
+def read_starts(folder):
+    runs = [json.loads(path.read_text()) for path in folder.glob('*/run.json')]
+    return [start for run in runs for start in run['starts']]
+
+
+@pytest.mark.slow
 def test_a_job_that_dies_is_listed_and_the_others_go_on(tiny, tmp_path, started):
     folder = tmp_path / 'out' / 'tiny'
     more = ['-o', 'train.iterations=60', '-o', 'train.max_iterations=null']

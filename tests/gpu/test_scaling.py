@@ -84,7 +84,8 @@ def test_every_layer_gives_the_gradients_of_the_cpu(device, name):
     y, gradients, scales = gradients_of(link, x, gy, CPU)
     y_found, found, scales_found = gradients_of(link, x, gy, device)
     # Each is a float32 sum, rounded to float16 once: 2^-11 apart, of numbers that may cancel.
-    assert scales_found == scales and scales[0] > 1
+    # A largest element next to a power of two may fall to its other side.
+    assert scales_found[0] / scales[0] in (0.5, 1, 2) and scales[0] > 1
     numpy.testing.assert_allclose(y_found, y, rtol=2 * UNIT['float16'], atol=1e-3)
     for key, expected in gradients.items():
         largest = numpy.abs(expected).max()
@@ -162,7 +163,13 @@ def test_an_overflow_is_skipped_and_recovered_from(device):
 
 
 @pytest.mark.parametrize(
-    'policy', [policies.Adaptive(), policies.Adaptive(interval=10), policies.Amax()]
+    'policy',
+    [
+        policies.Adaptive(),
+        policies.Adaptive(interval=10),
+        policies.Amax(),
+        policies.Measured(),
+    ],
 )
 def test_scaling_lets_the_host_wait_no_more_than_static_loss_scaling(device, policy):
     def waits(optimizer):

@@ -48,7 +48,9 @@ def folder(tmp_path, noise):
 @pytest.fixture
 def load(section, folder):
     def loaded(**fields):
-        given = dict(folder=str(folder), size=30, class_names=None, difficult=False)
+        given = dict(
+            folder=str(folder), size=30, class_names=None, difficult=False, eleven_point=True
+        )
         given.update(train=['VOC2007/trainval', 'VOC2012/trainval'], test=['VOC2007/test'])
         return datasets.load(section(name='voc', **{**given, **fields}), FLOAT32)
 
