@@ -264,10 +264,15 @@ def test_an_interrupted_wait_loses_nothing(monkeypatch):
     with Batches(crops(9), 4, workers=1, pool='threads') as batches:
         first = flat(batches, 1)
         with monkeypatch.context() as patched:
+            # Some shells start what runs in the background with Ctrl-C ignored.
+            before = signal.signal(signal.SIGINT, signal.default_int_handler)
             interrupt = functools.partial(signal.raise_signal, signal.SIGINT)
             patched.setattr(concurrent.futures.Future, 'result', lambda self: interrupt())
-            with pytest.raises(KeyboardInterrupt):
-                next(batches)
+            try:
+                with pytest.raises(KeyboardInterrupt):
+                    next(batches)
+            finally:
+                signal.signal(signal.SIGINT, before)
         assert first + flat(batches, 2) == expected
 
 
