@@ -10,6 +10,11 @@ from experiments.rates import percent
 from experiments.reports import by_layer, curves, methods_table, page, published, run_folder
 
 _TITLE = 'Runs'
+# What some logs have besides.
+_MORE = (
+    ('top-5 accuracy', 'validation/main/accuracy_top5'),
+    ('examples / s', 'data/images_per_sec'),
+)
 _PICTURES = (('scales', pictures.scales), ('underflow', pictures.underflow))
 
 
@@ -71,6 +76,8 @@ def _results(runs):
     metrics = list(dict.fromkeys(run.metric for run in runs))
     header = ['run', *metrics, 'loss', 'underflow', 'worst layer', 'unscaled', 'skipped']
     header += ['ms / iteration']
+    more = [(title, key) for title, key in _MORE if any(run.last(key) is not None for run in runs)]
+    header += [title for title, _ in more]
     theirs = [published.number(run.config) for run in runs]
     rows = []
     for run in runs:
@@ -83,6 +90,7 @@ def _results(runs):
                 *(percent(rate, 3) for rate in rates),
                 str(run.result['skipped']),
                 f'{run.seconds_per_iteration * 1e3:.1f}',
+                *(_last(run, key) for _, key in more),
             ]
         )
     if any(theirs):
@@ -108,6 +116,11 @@ def _ways_of_scaling(runs):
 
 def _value(run, metric):
     return f'{float(run.result[metric]):.4f}' if run.metric == metric else ''
+
+
+def _last(run, key):
+    value = run.last(key)
+    return '' if value is None else f'{value:.4g}'
 
 
 def _scales(runs, folder):

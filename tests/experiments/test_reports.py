@@ -56,6 +56,19 @@ def test_a_report_has_a_row_a_run_and_pictures_that_are_there(copied, capsys):
     assert all((copied / picture).read_bytes().startswith(b'\x89PNG') for picture in pictures)
 
 
+def test_what_the_logs_have_besides_has_columns(copied, capsys):
+    path = copied / 'fp32-seed=0' / 'log'
+    log = json.loads(path.read_text())
+    log[-1]['validation/main/accuracy_top5'] = 0.98765
+    path.write_text(json.dumps(log))
+    assert report(copied) == 0
+    header, _, *rows = re.findall(r'^\|.*\|$', (copied / 'report.md').read_text(), re.MULTILINE)
+    assert header.endswith('| ms / iteration | top-5 accuracy | examples / s |')
+    fp32 = next(row for row in rows if 'fp32-seed=0' in row)
+    speed = f'{log[-1]["data/images_per_sec"]:.4g}'
+    assert fp32.endswith(f'| 0.9877 | {speed} |')
+
+
 def test_every_metric_has_a_column(copied, capsys):
     path = copied / 'fp32-seed=0' / 'result.json'
     result = json.loads(path.read_text())
