@@ -113,7 +113,7 @@ LONG = ['-o', 'train.iterations=1000000', '-o', 'train.max_iterations=null']
 def test_ctrl_c_stops_all_jobs_of_a_sweep_cleanly(tiny, tmp_path, started):
     folder = tmp_path / 'out' / 'tiny'
     process = started('sweep', tiny, *LONG, '--jobs', '2', '-o', 'sweep.seeds=[0, 1]')
-    wait_for(lambda: len(list(folder.glob('*/snapshot*'))) >= 2)
+    wait_for(lambda: len({path.parent for path in folder.glob('*/snapshot_iter_*[0-9]')}) == 2)
     pids = [int(path.read_text()) for path in folder.glob('*/.lock')]
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
