@@ -62,7 +62,7 @@ def checkout(tmp_path):
 
 def experiments():
     """Every command line that is shown in a block or in a sentence, split; CONFIG is a config."""
-    inline = re.findall(r'`((?:mpiexec -n \d+ )?python -m experiments [^`]*)`', README)
+    inline = re.findall(r'`((?:mpiexec -n \d+\s+)?python -m experiments [^`]*)`', README)
     shown = [c for c in [*commands(), *inline] if 'python -m experiments' in c]
     return [shlex.split(command.replace('CONFIG', 'configs/digits_mlp.yaml')) for command in shown]
 
