@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-from chainerlp import compat, formats, kernels
+from chainerlp import compat, formats, kernels, policies
 from chainerlp.kernels import (
     choice,
     copying,
@@ -190,6 +190,19 @@ def test_bounded(device, scale, bounds):
     for total_scale in (64.0, device.send(numpy.float32(64))):
         found = kernels.bounded_on_device(sent, total_scale, bounds)
         assert float(found) == float(kernels.bounded(scale, 64.0, bounds))
+
+
+def test_a_scale_of_a_snapshot_is_bounded_by_what_is_on_the_device(device):
+    policy = policies.Adaptive(max_total_scale=1024, interval=10)
+    found = policy.within_bounds(16.0, device.send(numpy.array(256, numpy.float32)))
+    assert found.dtype == numpy.float32 and float(found) == 4
+
+
+def test_a_null_pointer_is_no_missing_argument(monkeypatch):
+    given = []
+    monkeypatch.setattr(cuda, '_kernel', lambda *_: lambda grid, block, args: given.append(args))
+    cuda.launch('', 'kernel', 1, None, 2.0, None)
+    assert given == [(0, 2.0, 0)]  # CuPy 13 would take None for none at all
 
 
 @pytest.mark.parametrize('scale', [1.0, 2.0**-10, 2.0**14])

@@ -77,23 +77,15 @@ def put_back_on_device(is_right, targets, copies):
     """:func:`put_back` by a kernel, launched once for every 100 arrays."""
     if is_right is True:
         return
-    pairs = []
+    rows = []
     for target, copy in zip(targets, copies):
         if target.strides == copy.strides and _has_no_gaps(target):
-            pairs.append((target, copy))
+            rows.append((target, copy, target.nbytes))
         else:  # a parameter that is a part of another array, say
             xp = backend.get_array_module(target)
             target[...] = copy if is_right is False else xp.where(is_right, target, copy)
-    for start in range(0, len(pairs), _ARRAYS_A_LAUNCH):
-        some = pairs[start : start + _ARRAYS_A_LAUNCH]
-        table = numpy.zeros((), _COPIES)
-        for k, (target, copy) in enumerate(some):
-            table['to'][k] = cuda.address(target)
-            table['from'][k] = cuda.address(copy)
-            table['bytes'][k] = target.nbytes
-        blocks = cuda.blocks_for_each([target for target, _ in some])
-        flag = None if is_right is False else is_right
-        cuda.launch(_COPYING, 'copy_unless', (blocks, len(some)), table, flag)
+    flag = None if is_right is False else is_right
+    cuda.launch_for_each(_COPYING, 'copy_unless', _COPIES, rows, flag)
 
 
 def _has_no_gaps(array):

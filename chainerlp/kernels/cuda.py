@@ -91,11 +91,6 @@ def blocks_for(array):
     return max(1, min(MOST_BLOCKS, -(-chunks // (THREADS * _CHUNKS_A_THREAD))))
 
 
-def blocks_for_each(arrays):
-    """Returns how many blocks go through each of many arrays, of which a grid has one a row."""
-    return min(_MOST_BLOCKS_A_ROW, max(blocks_for(array) for array in arrays))
-
-
 def launch(code, name, blocks, *arguments):
     """Launches a kernel on the current device and stream.
 
@@ -110,6 +105,29 @@ def launch(code, name, blocks, *arguments):
     # CuPy 13 takes None for no argument at all.
     arguments = tuple(0 if argument is None else argument for argument in arguments)
     _kernel(code, name)(grid, (THREADS,), arguments)
+
+
+def launch_for_each(code, name, struct, rows, *arguments):
+    """Launches a kernel of whose grid each row works on some of many arrays.
+
+    Args:
+        code (str): As of :func:`launch`.
+        name (str): Likewise.
+        struct (numpy.dtype): The kernel's first argument: in each field places for as many as one
+            launch takes. What it is given by value must stay under 4 KiB.
+        rows (list of tuple): For each row of the grid what its places hold, in the order of the
+            fields: arrays for pointers, and integers. The first is an array, of the size of the
+            work.
+        *arguments: The kernel's other arguments.
+    """
+    (places,) = struct[0].shape
+    for start in range(0, len(rows), places):
+        some = rows[start : start + places]
+        table = numpy.zeros((), struct)
+        for field, values in zip(struct.names, zip(*some)):
+            table[field][: len(some)] = [v if isinstance(v, int) else address(v) for v in values]
+        blocks = min(_MOST_BLOCKS_A_ROW, max(blocks_for(row[0]) for row in some))
+        launch(code, name, (blocks, len(some)), table, *arguments)
 
 
 def suffix(dtype):

@@ -74,13 +74,6 @@ def all_finite_on_device(arrays):
     xp = backend.get_array_module(arrays[0])
     answer = xp.ones((), numpy.bool_)
     rows = [cuda.contiguous(array) for array in arrays]
-    for start in range(0, len(rows), ARRAYS_A_LAUNCH):
-        some = rows[start : start + ARRAYS_A_LAUNCH]
-        table = numpy.zeros((), _ARRAYS)
-        for k, row in enumerate(some):
-            table['at'][k] = cuda.address(row)
-            table['size'][k] = row.size
-            table['bytes'][k] = row.itemsize
-        blocks = cuda.blocks_for_each(some)
-        cuda.launch(_FINITE, 'find_nonfinite', (blocks, len(some)), table, answer)
+    rows = [(row, row.size, row.itemsize) for row in rows]
+    cuda.launch_for_each(_FINITE, 'find_nonfinite', _ARRAYS, rows, answer)
     return answer

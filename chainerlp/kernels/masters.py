@@ -60,19 +60,11 @@ _COPIES = numpy.dtype(
 
 def renew_on_device(masters, halves):
     """:func:`renew` by a kernel, launched once for every 100 arrays."""
-    pairs = []
+    rows = []
     for master, half in zip(masters, halves):
         if master.flags.c_contiguous and half.flags.c_contiguous:
-            pairs.append((master, half))
+            rows.append((master, half, master.size))
         else:
             xp = backend.get_array_module(master)
             master[...] = xp.where(master.astype(half.dtype) == half, master, half)
-    for start in range(0, len(pairs), _ARRAYS_A_LAUNCH):
-        some = pairs[start : start + _ARRAYS_A_LAUNCH]
-        table = numpy.zeros((), _COPIES)
-        for k, (master, half) in enumerate(some):
-            table['master'][k] = cuda.address(master)
-            table['half'][k] = cuda.address(half)
-            table['size'][k] = master.size
-        blocks = cuda.blocks_for_each([master for master, _ in some])
-        cuda.launch(_MASTERS, 'renew', (blocks, len(some)), table)
+    cuda.launch_for_each(_MASTERS, 'renew', _COPIES, rows)

@@ -8,7 +8,7 @@ import dataclasses
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.metrics.miou import mean_of_present
-from experiments.metrics.overlap import overlaps
+from experiments.overlap import overlaps
 
 import numpy
 

@@ -6,6 +6,7 @@ Liu et al. 2016 (arXiv 1512.02325), as in the authors' released models.
 import dataclasses
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
+from experiments.datasets.augmentation.ssd import MEAN
 from experiments.models import vgg16_weights
 from experiments.models.channels import scaled
 from experiments.models.default_boxes import GRIDS_300, GRIDS_512, default_boxes
@@ -16,8 +17,7 @@ import chainer
 import numpy
 from chainer import functions, links
 
-# Mean of ImageNet's red, green and blue, as VGG-16 was trained with.
-_MEAN = numpy.array([123, 117, 104], numpy.float32)[:, None, None]
+_MEAN = numpy.array(MEAN, numpy.float32)[:, None, None]
 # About the standard deviation of a pixel; a power of two, so that dividing by it is exact.
 _PIXEL_SCALE = 64.0
 

@@ -1,6 +1,6 @@
 """Non-maximum suppression: of boxes that overlap, the one of highest score."""
 
-from experiments.metrics.overlap import overlaps
+from experiments.overlap import overlaps
 
 import numpy
 

@@ -190,3 +190,21 @@ def test_the_exit_codes_are_in_the_help(cli, command):
     assert code == 0
     for said in ('0 done', '1 a run failed', '2 the command or the config', '130', '143'):
         assert said in text
+
+
+def test_how_examples_are_loaded_may_change_on_the_way(cli, tiny):
+    assert cli('train', tiny)[0] == 0
+    code, _, err = cli('train', tiny, '-o', 'loading={workers: 1, pool: threads}')
+    assert code == 0 and 'finished before' in err
+
+
+def test_data_that_is_not_there_is_one_line(cli, tiny, tmp_path):
+    missing = f'dataset={{name: mnist, folder: {tmp_path / "nothing"}}}'
+    code, out, _ = cli('train', tiny, '-o', missing)
+    (said,) = [line for line in out.splitlines() if line.startswith('failed: ')]
+    assert code == 1 and said.startswith(f'failed: adaptive-seed=0: {tmp_path / "nothing"}: ')
+
+
+def test_after_fresh_the_way_on_is_without_it(cli, tiny, signalled):
+    signalled(2, signal.SIGINT)
+    assert cli('train', tiny, '--fresh')[2].endswith('; without --fresh it goes on from there\n')

@@ -9,6 +9,7 @@ import sys
 
 from experiments import devices, workers
 from experiments.errors import ConfigError
+from tests.experiments import made_up_data
 
 import numpy
 import pytest
@@ -81,6 +82,32 @@ def test_a_worker_that_fails_ends_all(mpiexec, tiny, tmp_path):
     assert 'ValueError: this worker only' in done.stderr
     error = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'error.txt'
     assert 'this worker only' in error.read_text()
+
+
+@pytest.mark.mpi
+def test_data_that_is_not_there_is_told_once_and_in_one_line(mpiexec, tiny, tmp_path):
+    missing = f'dataset={{name: mnist, folder: {tmp_path / "nothing"}}}'
+    done = mpiexec(
+        *(2, '-m', 'experiments', 'train', tiny, '--out', str(tmp_path / 'out'), '-o', missing)
+    )
+    assert done.returncode != 0 and 'Traceback' not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith(str(tmp_path))]
+    assert len(lines) == 1 and 'nothing' in lines[0]
+
+
+@pytest.mark.mpi
+def test_no_update_of_a_small_cnn_by_adam_is_spent_on_its_parameters(mpiexec, tmp_path):
+    made_up_data.mnist(tmp_path / 'mnist')
+    config = tmp_path / 'cnn.yaml'
+    config.write_text(
+        f'name: cnn\ndataset: {{name: mnist, folder: {tmp_path / "mnist"}}}\n'
+        'model: {name: cnn, channels: [2, 2, 2]}\noptimizer: {name: adam}\n'
+        'train: {batch_size: 10, iterations: 3}\n'
+    )
+    done = mpiexec(2, '-m', 'experiments', 'train', str(config), '--out', str(tmp_path / 'out'))
+    assert done.returncode == 0, done.stderr
+    with numpy.load(tmp_path / 'out' / 'cnn' / 'adaptive-seed=0' / 'snapshot_iter_3') as snapshot:
+        assert snapshot['updater/optimizer:main/t'] == 3
 
 
 @pytest.mark.mpi

@@ -8,7 +8,7 @@ import shutil
 from chainerlp.extensions import scales_file
 from experiments import differences, loading
 from experiments.__main__ import main
-from experiments.reports import by_layer, methods_table, published, run_folder
+from experiments.reports import by_layer, curves, methods_table, published, run_folder
 
 import numpy
 import pytest
@@ -233,6 +233,14 @@ def test_a_small_training_is_not_set_beside_a_published_number(name):
     assert published.number(config.model_dump()) is None
     full = loading.load(f'configs/{name.replace("-small", "")}.yaml', []).single()
     assert published.number(full.model_dump()) is not None
+
+
+def test_the_legend_names_runs_of_every_task():
+    runs = [finished('a', 0.9), finished('b', 0.8)]
+    runs[0].log = [{'iteration': 1, 'main/loss': 2.0, 'validation/main/accuracy': 0.9}]
+    runs[1].log = [{'iteration': 1, 'main/loss': 2.0, 'validation/main/map': 0.8}]
+    (legend,) = curves.draw(runs).legends
+    assert [text.get_text() for text in legend.get_texts()] == ['cifar/a', 'cifar/b']
 
 
 def finished(name, accuracy, scaling=None):

@@ -4,6 +4,8 @@ One of these options, each as often as the others: the whole image; a patch that
 by at least 0.1, 0.3, 0.5, 0.7 or 0.9 (intersection over union of patch and box); any patch.
 """
 
+from experiments.overlap import overlaps
+
 import numpy
 
 # None is the whole image; 0 is any patch.
@@ -36,7 +38,8 @@ def constrained_crop(image, boxes, rng):
         return everything
     patches = _patches(*image.size, rng)
     has_centre = _has_centre(patches, boxes)
-    good = has_centre.any(axis=1) & (_overlaps(patches, boxes).max(axis=1) >= least)
+    overlap = overlaps(patches.astype(float), boxes.astype(float))
+    good = has_centre.any(axis=1) & (overlap.max(axis=1) >= least)
     if not good.any():
         return everything
     chosen = int(good.argmax())
@@ -67,13 +70,3 @@ def _has_centre(patches, boxes):
     after = centres >= patches[:, None, :2]
     before = centres < patches[:, None, 2:]
     return (after & before).all(axis=2)
-
-
-def _overlaps(patches, boxes):
-    """Returns the intersections over unions, of shape (patches, boxes)."""
-    begin = numpy.maximum(patches[:, None, :2], boxes[:, :2])
-    end = numpy.minimum(patches[:, None, 2:], boxes[:, 2:])
-    both = numpy.clip(end - begin, 0, None).prod(axis=2)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    either = (patches[:, 2:] - patches[:, :2]).prod(axis=1)[:, None] + areas - both
-    return both / either

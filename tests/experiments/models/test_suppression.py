@@ -1,5 +1,5 @@
-from experiments.metrics.overlap import overlaps
 from experiments.models.suppression import suppress
+from experiments.overlap import overlaps
 
 import numpy
 import pytest

@@ -1,4 +1,4 @@
-from experiments.metrics.overlap import overlaps
+from experiments.overlap import overlaps
 
 import numpy
 
