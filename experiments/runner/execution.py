@@ -71,7 +71,7 @@ def _begin(config, out, launch, stack):
     return state
 
 
-# A worker that ends all others lets the first one speak before.
+# A worker that has a reason of one line lets the first one speak before.
 _SECONDS_TO_TELL = 2.0
 
 
@@ -109,10 +109,11 @@ def _train(config, out, launch, state, extras):
 def _tell(error, communicator):
     if not isinstance(error, (RunError, ConfigError)):
         traceback.print_exc()
-    elif workers.is_first(communicator):  # the others have the same to say
-        _say(_reason(error))
-    else:
-        time.sleep(_SECONDS_TO_TELL)  # before all are ended
+        return
+    if not workers.is_first(communicator):
+        # The first one most likely has the same to say, and then ends this one, too.
+        time.sleep(_SECONDS_TO_TELL)
+    _say(_reason(error))
 
 
 def _reason(error):
