@@ -45,7 +45,7 @@ def agree(magnitudes, scales, dtypes, communicator):
 
 def largest_magnitude(array):
     """Returns max|x| of a float array, as a number or a 0-d array on its device."""
-    if isinstance(array, numpy.ndarray) or kernels.takes([array]):
+    if True:
         return kernels.largest_magnitude(array)
     xp = backend.get_array_module(array)
     return xp.abs(array).max() if array.size else 0.0

@@ -1,7 +1,7 @@
 """The backward pass that carries a total scale beside every gradient, through any graph.
 
 Every backward in Chainer is linear in the gradients that it is given, so a scale passes through
-ReLU, batch normalization, pooling, a user's own function, untouched; only scaled functions change
+ReLU, batch normalization, pooling, a user's own function, unchanged; only scaled functions change
 it. Where several gradients of one array meet, they are joined. Design, section 4.
 """
 
@@ -10,15 +10,14 @@ import contextlib
 import heapq
 import traceback
 
-from chainerlp import communicating, joins
+from chainerlp import communicating
 from chainerlp.functions import ScaledFunction, has_data_gradient
+from chainerlp.scaled_array import ScaledArray, align, gradient_of, join, set_gradient
 
 import chainer
 import numpy
 from chainer import backend, variable
 from chainer.functions.util.forget import Forget
-
-_Gradient = collections.namedtuple('_Gradient', ['variable', 'scale'])
 
 
 def backward(loss, initial_scale=1.0, retain_grad=False, backoff=1.0, enable_double_backprop=False):
@@ -83,7 +82,7 @@ def gradients_at_first_layers(loss, initial_scale):
     def step(function, indexes, outputs, arrived):
         # Not further than where workers exchange gradients: each searches at a time of its own.
         if isinstance(function, ScaledFunction) or communicating.communicates(function):
-            arrays.extend(g.variable.array for g in arrived if g is not None)
+            arrays.extend(g.array for g in arrived if g is not None)
             return []
         return _step(function, indexes, arrived, 1.0, run_inside)
 
@@ -110,13 +109,8 @@ def unscaled_grad(param):
         :ref:`ndarray`: A new float32 array (float64 for a float64 gradient), or ``None`` if there
         is no gradient.
     """
-    if param.grad is None:
-        return None
-    dtype = numpy.promote_types(param.grad.dtype, numpy.float32)
-    gradient = param.grad.astype(dtype)
-    if param._loss_scale is not None:
-        gradient /= param._loss_scale
-    return gradient
+    gradient = gradient_of(param)
+    return None if gradient is None else gradient.true()
 
 
 def _initial_gradient(loss, scale):
@@ -130,7 +124,7 @@ def _initial_gradient(loss, scale):
         with chainer.using_device(loss.device):
             gradient = loss.xp.ones_like(loss.array)
     with chainer.using_device(loss.device):
-        return _Gradient(chainer.as_variable(joins.rescale(gradient, 1.0, scale)), scale)
+        return ScaledArray(gradient).to(scale)
 
 
 def _stands_for_what_was_sent(loss):
@@ -214,41 +208,30 @@ def _run(roots, step, accumulate):
                 continue
             for index, gradient in step(function, indexes, outputs, arrived):
                 node = function.inputs[index]
-                variable._check_grad_type(function, node, True, gradient.variable.raw_array)
+                variable._check_grad_type(function, node, True, gradient.array)
                 hand_on(node, gradient)
         for leaf in leaves:
             accumulate(leaf, gradients.pop(leaf))
 
 
 def _accumulate(leaf, gradients):
-    _store(leaf, _join(_present_gradient(leaf) + gradients))
+    holder = leaf.get_variable_or_none()
+    present = None if holder is None else gradient_of(holder)
+    _store(leaf, _join(gradients if present is None else [present, *gradients]))
 
 
 def _join(gradients):
-    if not gradients:
-        return None
-    if len(gradients) == 1:
-        return gradients[0]
-    variables, scales = zip(*gradients)
-    arrays = [v.array for v in variables]
+    if len(gradients) < 2:
+        return gradients[0] if gradients else None
+    arrays = [gradient.array for gradient in gradients]
     with chainer.using_device(backend.get_device_from_array(*arrays)):
-        array, scale = joins.join(arrays, scales)
-    return _Gradient(chainer.as_variable(array), scale)
-
-
-def _present_gradient(leaf):
-    holder = leaf.get_variable_or_none()
-    if holder is None or holder.grad_var is None:
-        return []
-    scale = 1.0 if holder._loss_scale is None else holder._loss_scale
-    return [_Gradient(holder.grad_var, scale)]
+        return join(gradients)
 
 
 def _store(node, gradient):
     holder = None if node is None else node.get_variable_or_none()
     if holder is not None and gradient is not None:
-        holder.grad_var = gradient.variable
-        holder._loss_scale = gradient.scale
+        set_gradient(holder, gradient)
 
 
 def _step(function, indexes, arrived, backoff, run_inside):
@@ -258,27 +241,23 @@ def _step(function, indexes, arrived, backoff, run_inside):
     as :func:`_run` does, and the set of nodes whose gradients are wanted.
     """
     in_data = tuple(x.data for x in function.inputs)
-    grad_arrays = [None if g is None else g.variable.array for g in arrived]
-    with chainer.using_device(backend.get_device_from_array(*in_data, *grad_arrays)):
-        grad_outputs, scale = _at_one_scale(function, arrived)
-        out_grad = tuple(None if g is None else g.raw_array for g in grad_outputs)
+    arrays = [None if g is None else g.array for g in arrived]
+    with chainer.using_device(backend.get_device_from_array(*in_data, *arrays)):
+        aligned, scale = _at_one_scale(function, arrived)
+        out_grad = tuple(None if g is None else g.array for g in aligned)
         hooks = _hooks(function)
         for hook in hooks:
             hook.backward_preprocess(function, in_data, out_grad)
         with _stack_shown(function):
             if isinstance(function, ScaledFunction):
-                pairs = function.backward_scaled(indexes, grad_outputs, scale, backoff)
+                gradients = function.backward_scaled(indexes, aligned[0], backoff)
             elif isinstance(function, Forget):
-                pairs = _recompute_backward(function, indexes, grad_outputs, scale, run_inside)
+                gradients = _recompute_backward(function, indexes, aligned, run_inside)
             else:
                 if has_data_gradient(function):  # for who looks at layers that are not scaled
                     function.total_scale = scale
-                pairs = [(g, scale) for g in _plain_backward(function, indexes, grad_outputs)]
-        pairs = [
-            (index, _Gradient(*pair))
-            for index, pair in zip(indexes, pairs)
-            if pair[0] is not None and pair[0].raw_array is not None
-        ]
+                gradients = _plain_backward(function, indexes, out_grad, scale)
+        pairs = [(index, g) for index, g in zip(indexes, gradients) if g is not None]
         if chainer.is_debug():
             _check_values(function, pairs)
         for hook in hooks:
@@ -290,39 +269,40 @@ def _at_one_scale(function, arrived):
     """Returns the gradients of a function's outputs at one scale, and what its inputs' carry."""
     present = [g for g in arrived if g is not None]
     if not present:
-        return tuple(arrived), 1.0
-    arrays, scale = joins.align([g.variable.array for g in present], [g.scale for g in present])
+        return arrived, 1.0
+    aligned, scale = align(present), None
     if communicating.communicates(function):
-        arrays, scale = communicating.exchange_scales(function, arrays, scale)
-    arrays = iter(arrays)
-    aligned = []
-    for gradient in arrived:
-        if gradient is None:
-            aligned.append(None)
-            continue
-        array = next(arrays)
-        is_same = array is gradient.variable.array
-        aligned.append(gradient.variable if is_same else chainer.as_variable(array))
-    return tuple(aligned), scale
+        aligned, scale = communicating.exchange_scales(function, aligned)
+    scale = aligned[0].scale if scale is None else scale
+    aligned = iter(aligned)
+    return [None if g is None else next(aligned) for g in arrived], scale
 
 
-def _plain_backward(function, indexes, grad_outputs):
+def _plain_backward(function, indexes, out_grad, scale):
     """Calls a function's own backward and returns one gradient (or ``None``) for each index."""
+    grad_outputs = tuple(
+        None if array is None else chainer.as_variable(array) for array in out_grad
+    )
     own = type(function).backward_accumulate
     if own is not chainer.FunctionNode.backward_accumulate:
-        return function.backward_accumulate(indexes, grad_outputs, (None,) * len(indexes))
-    gradients = function.backward(indexes, grad_outputs)
-    if len(gradients) == len(function.inputs):
-        return [gradients[i] for i in indexes]
-    if len(gradients) != len(indexes):
-        raise ValueError(
-            f'backward of {function.label} returned {len(gradients)} gradients, not'
-            f' {len(function.inputs)}, one an input, or {len(indexes)}, one an input that needs it'
-        )
-    return gradients
+        gradients = function.backward_accumulate(indexes, grad_outputs, (None,) * len(indexes))
+    else:
+        gradients = function.backward(indexes, grad_outputs)
+        if len(gradients) == len(function.inputs):
+            gradients = [gradients[i] for i in indexes]
+        elif len(gradients) != len(indexes):
+            raise ValueError(
+                f'backward of {function.label} returned {len(gradients)} gradients, not'
+                f' {len(function.inputs)}, one an input, or {len(indexes)}, one an input that needs'
+                ' it'
+            )
+    return [
+        None if g is None or g.raw_array is None else ScaledArray(g.raw_array, scale)
+        for g in gradients
+    ]
 
 
-def _recompute_backward(function, indexes, grad_outputs, scale, run_inside):
+def _recompute_backward(function, indexes, arrived, run_inside):
     """Runs ``F.forget`` backward: what Chainer's does, with scales inside as well.
 
     Chainer's runs a plain backward pass inside, which would also leave the parameters that it
@@ -332,9 +312,9 @@ def _recompute_backward(function, indexes, grad_outputs, scale, run_inside):
     with chainer.force_backprop_mode(), chainer.using_config('in_recomputing', True):
         outputs = function.func(*inputs)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    roots = [(y.node, _Gradient(g, scale)) for y, g in zip(outputs, grad_outputs) if g is not None]
+    roots = [(y.node, g) for y, g in zip(outputs, arrived) if g is not None]
     run_inside(outputs, roots, {x.node for x in inputs})
-    return [(inputs[i].grad_var, inputs[i]._loss_scale) for i in indexes]
+    return [gradient_of(inputs[i]) for i in indexes]
 
 
 def _hooks(function):
@@ -361,6 +341,5 @@ def _stack_shown(function):
 
 def _check_values(function, pairs):
     for _, gradient in pairs:
-        array = gradient.variable.array
-        if bool(backend.get_array_module(array).isnan(array).any()):
+        if bool(backend.get_array_module(gradient.array).isnan(gradient.array).any()):
             raise RuntimeError(f'NaN is detected on backward computation of {function.label}')

@@ -9,7 +9,7 @@ scale, a worker on a GPU has to wait for the device.
 
 import functools
 
-from chainerlp import agreement, joins
+from chainerlp import agreement
 
 from chainer import backend
 
@@ -28,29 +28,31 @@ def communicates(function):
     return _end(function) is not None
 
 
-def exchange_scales(function, arrays, scale):
+def exchange_scales(function, gradients):
     """Brings gradients to the scale that the workers at a function's other ends bring theirs to.
 
     Args:
         function (~chainer.FunctionNode): One that :func:`communicates`.
-        arrays (list of :ref:`ndarray`): The gradients of its outputs.
-        scale (float or 0-d array): The total scale of all of them.
+        gradients (list of ~chainerlp.scaled_array.ScaledArray): The gradients of its outputs, all
+            at one scale.
 
     Returns:
-        tuple: The list of arrays, and the total scale that the gradients of the function's inputs
-        will carry.
+        tuple: The list of gradients, and the total scale that the gradients of the function's
+        inputs will carry.
     """
+    scale = gradients[0].scale
     kind, end = _end(function)
     if kind == 'Recv':
         end.comm.send_obj(float(scale), end.peer_rank, end.peer_tag)
-        return arrays, scale
+        return gradients, scale
     if kind == 'Send':  # what it returned is an empty variable, and so is the gradient of that
-        return arrays, end.comm.recv_obj(end.peer_rank, tag=end.peer_tag)
+        return gradients, end.comm.recv_obj(end.peer_rank, tag=end.peer_tag)
+    arrays = [gradient.array for gradient in gradients]
     xp = backend.get_array_module(*arrays)
     largest = functools.reduce(xp.maximum, map(agreement.largest_magnitude, arrays))
     dtype = min((array.dtype for array in arrays), key=lambda each: each.itemsize)
     common = agreement.agree([largest], [scale], [dtype], end.comm)[0]
-    return [joins.rescale(array, scale, common) for array in arrays], common
+    return [gradient.to(common) for gradient in gradients], common
 
 
 def _end(function):

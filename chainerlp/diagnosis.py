@@ -3,7 +3,8 @@
 import dataclasses
 import math
 
-from chainerlp import backprop, functions, kernels, links, rounding
+from chainerlp import backprop, functions, kernels, links
+from chainerlp import float16 as rounding
 from chainerlp import formats as number_formats
 from chainerlp import policies as available
 from chainerlp.extensions.probe import Probe
@@ -209,9 +210,9 @@ def _look(function, in_data, gy, initial_scale, formats, asked):
 def _factors(function, in_data, gy):
     """Returns gx before it is rounded, and what policies are shown: gy, W, and K."""
     if isinstance(function, functions.ScaledFunction):
-        gradient = function.half_data_gradient(0, in_data[: function.n_retained], gy)
-        return gradient.product, gradient.gy, gradient.W, gradient.terms
-    product = functions.data_gradient(function, in_data, gy)
+        gradient = function.data_gradient(0, in_data[: function.n_retained], gy)
+        return gradient.product(), gradient.gy, gradient.W, gradient.terms
+    product = functions.float32_data_gradient(function, in_data, gy)
     return product, gy, rounding.to_float32(in_data[1]), None
 
 

@@ -7,6 +7,8 @@ typed in twice. Design, section 1: the paper's u_min and u_max are ``smallest_su
 
 import dataclasses
 
+from chainer import backend
+
 
 @dataclasses.dataclass(frozen=True)
 class Format:
@@ -124,3 +126,27 @@ def get(name):
     except (KeyError, TypeError):
         known = ', '.join(sorted(_FORMATS))
         raise ValueError(f'format must be one of {known}, not {name!r}') from None
+
+
+def floor_power_of_two(value):
+    """Returns the largest power of two that is at most a positive, finite value.
+
+    Args:
+        value (float or 0-d :ref:`ndarray`): The value.
+
+    Returns:
+        float64 scalar or 0-d :ref:`ndarray`: The power of two.
+    """
+    xp = backend.get_array_module(value)
+    _, exponent = xp.frexp(value)
+    return xp.ldexp(xp.float64(1), exponent - 1)
+
+
+CUDA_FLOOR_POWER_OF_TWO = r"""
+__device__ inline double floor_power_of_two(double value) {
+    int exponent;
+    frexp(value, &exponent);
+    return ldexp(1.0, exponent - 1);
+}
+"""
+"""str: :func:`floor_power_of_two` for kernels."""

@@ -5,7 +5,8 @@ of float16 matrices takes about a hundred times as long. On a GPU cuBLAS takes t
 tensor cores, and writes the float32 sums, so that a scale can be applied before they are rounded.
 """
 
-from chainerlp import rounding
+from chainerlp.float16 import to_float32
+from chainerlp.gpu import on_gpu
 
 import numpy
 from chainer import backend
@@ -13,9 +14,9 @@ from chainer import backend
 
 def factor(array):
     """Returns an array as :func:`multiply` wants it: float32, or float16 on a GPU, as it is."""
-    if array.dtype == numpy.float16 and not isinstance(array, numpy.ndarray):
+    if array.dtype == numpy.float16 and on_gpu(array):
         return array
-    return rounding.to_float32(array)
+    return to_float32(array)
 
 
 def multiply(a, b):
@@ -32,7 +33,7 @@ def multiply(a, b):
     if xp is numpy:
         return numpy.matmul(a, b)
     if not a.dtype == b.dtype == numpy.float16:
-        return xp.matmul(rounding.to_float32(a), rounding.to_float32(b))
+        return xp.matmul(to_float32(a), to_float32(b))
     return multiply_halves(a, b)
 
 

@@ -4,7 +4,7 @@ The gradient of the loss can underflow before any layer is there to scale it: di
 size, cast to float16. No layer brings back what is lost there.
 """
 
-from chainerlp import backprop, formats, kernels
+from chainerlp import backprop, formats, statistics
 
 import numpy
 
@@ -30,7 +30,7 @@ def find(loss, largest=numpy.inf):
         arrives is not finite at any scale.
     """
     bound = _LARGEST_FOR_HALF if loss.dtype == numpy.float16 else _LARGEST
-    scale = float(kernels.floor_power_of_two(numpy.float64(min(bound, largest))))
+    scale = float(formats.floor_power_of_two(numpy.float64(min(bound, largest))))
     magnitude = _largest_arriving(loss, scale)
     while not numpy.isfinite(magnitude) and scale > _HALF.smallest_subnormal:
         scale /= 2.0**_MARGIN
@@ -39,11 +39,11 @@ def find(loss, largest=numpy.inf):
         return None
     if magnitude == 0:
         return 1.0
-    fits = kernels.floor_power_of_two(numpy.float64(_HALF.largest / 2.0**_MARGIN / magnitude))
+    fits = formats.floor_power_of_two(numpy.float64(_HALF.largest / 2.0**_MARGIN / magnitude))
     return min(scale, scale * float(fits))
 
 
 def _largest_arriving(loss, scale):
     arrays = backprop.gradients_at_first_layers(loss, scale)
     halves = [array for array in arrays if array.dtype == numpy.float16]
-    return max((float(kernels.largest_magnitude(array)) for array in halves), default=0.0)
+    return max((float(statistics.largest_magnitude(array)) for array in halves), default=0.0)

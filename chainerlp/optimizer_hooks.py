@@ -8,7 +8,8 @@ float32 copy of gradient and parameter.
 
 import functools
 
-from chainerlp import backprop, rounding
+from chainerlp import backprop
+from chainerlp import float16 as rounding
 
 import chainer
 import numpy

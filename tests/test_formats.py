@@ -1,12 +1,16 @@
 """The limits of the formats, against NumPy's own and the published ones."""
 
 import dataclasses
+import fractions
 import itertools
+import math
 
 from chainerlp import formats
 
 import numpy
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 
 def bfloat16_of(value):
@@ -168,3 +172,17 @@ def test_a_format_is_a_value():
     assert eval(repr(formats.BFLOAT16), vars(formats)) == formats.BFLOAT16
     with pytest.raises(dataclasses.FrozenInstanceError):
         formats.FLOAT16.mantissa_bits = 11
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.floats(5e-324, 1e308))
+@example(1.0)
+@example(5e-324)
+@example(float(numpy.nextafter(1024, 0)))
+@example(1024.0)
+@example(2.0**-126)
+def test_floor_power_of_two(value):
+    power = float(formats.floor_power_of_two(numpy.float64(value)))
+    assert math.frexp(power)[0] == 0.5
+    assert power <= value
+    assert fractions.Fraction(value) < 2 * fractions.Fraction(power)

@@ -8,7 +8,7 @@ import pickle
 import statistics
 from fractions import Fraction
 
-from chainerlp import formats, policies, products
+from chainerlp import formats, geometry, policies
 
 import numpy
 import pytest
@@ -91,7 +91,7 @@ def magnitudes_of(array):
 
 
 def product_of(gy, W):
-    return products.default_data_gradient(gy.astype(numpy.float32), W.astype(numpy.float32))
+    return geometry.plain_data_gradient(gy.astype(numpy.float32), W.astype(numpy.float32))
 
 
 def every_product(gy, W):

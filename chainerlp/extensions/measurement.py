@@ -51,7 +51,7 @@ def measure(function, in_data, gy, loss_scale, with_histogram=False):
         :func:`~chainerlp.kernels.magnitude_counts` of gx as it is to be stored, or ``None``.
     """
     format = formats.FLOAT16
-    product = functions.data_gradient(function, in_data, gy)
+    product = functions.float32_data_gradient(function, in_data, gy)
     scale = getattr(function, 'scale', 1.0)
     total_scale = getattr(function, 'total_scale', None)
     if total_scale is None:  # plain backward, where only the loss is scaled

@@ -1,35 +1,27 @@
 """The custom Chainer functions: what they compute is Chainer's, what they pass down is scaled."""
 
 from chainerlp.functions.bilinear import ScaledBilinearFunction, scaled_bilinear
-from chainerlp.functions.convolution_2d import (
+from chainerlp.functions.convolution import (
     ScaledConvolution2DFunction,
-    scaled_convolution_2d,
-)
-from chainerlp.functions.convolution_nd import (
     ScaledConvolutionNDFunction,
-    scaled_convolution_nd,
-)
-from chainerlp.functions.data_gradient import data_gradient, has_data_gradient
-from chainerlp.functions.deconvolution_2d import (
-    ScaledDeconvolution2DFunction,
-    scaled_deconvolution_2d,
-)
-from chainerlp.functions.deconvolution_nd import (
-    ScaledDeconvolutionNDFunction,
-    scaled_deconvolution_nd,
-)
-from chainerlp.functions.deformable_convolution_2d_sampler import (
-    scaled_deformable_convolution_2d_sampler,
-)
-from chainerlp.functions.depthwise_convolution_2d import scaled_depthwise_convolution_2d
-from chainerlp.functions.layer_scale import LayerScale
-from chainerlp.functions.linear import ScaledLinearFunction, scaled_linear
-from chainerlp.functions.local_convolution_2d import (
     ScaledLocalConvolution2DFunction,
+    scaled_convolution_2d,
+    scaled_convolution_nd,
+    scaled_deformable_convolution_2d_sampler,
+    scaled_depthwise_convolution_2d,
     scaled_local_convolution_2d,
 )
-from chainerlp.functions.n_step_rnn import scaled_n_step_rnn
+from chainerlp.functions.data_gradient import float32_data_gradient, has_data_gradient
+from chainerlp.functions.deconvolution import (
+    ScaledDeconvolution2DFunction,
+    ScaledDeconvolutionNDFunction,
+    scaled_deconvolution_2d,
+    scaled_deconvolution_nd,
+)
+from chainerlp.functions.linear import ScaledLinearFunction, scaled_linear
+from chainerlp.functions.rnn import scaled_n_step_rnn
 from chainerlp.functions.scaled_function import ScaledFunction
+from chainerlp.layer_scale import LayerScale
 
 __all__ = [
     'LayerScale',
@@ -41,7 +33,7 @@ __all__ = [
     'ScaledFunction',
     'ScaledLinearFunction',
     'ScaledLocalConvolution2DFunction',
-    'data_gradient',
+    'float32_data_gradient',
     'has_data_gradient',
     'scaled_bilinear',
     'scaled_convolution_2d',

@@ -7,7 +7,7 @@ factors that a policy is shown.
 
 import math
 
-from chainerlp import rounding
+from chainerlp.float16 import scale_and_round, to_float32
 from chainerlp.functions.scaled_function import DataGradient, ScaledFunction
 
 import numpy
@@ -49,10 +49,10 @@ class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
                 type_check.expect(V.shape[0] == W.shape[i], V.shape[1] == W.shape[2])
             type_check.expect(b.shape[0] == W.shape[2])
 
-    def half_output(self, inputs):
-        """Returns y."""
+    def float32_output(self, inputs):
+        """Returns y in float32."""
         e1, e2 = _matrix(inputs[0]), _matrix(inputs[1])
-        W, *rest = (rounding.to_float32(a) for a in inputs[2:])
+        W, *rest = (to_float32(a) for a in inputs[2:])
         y = _rows(e1, e2).dot(W.reshape(W.shape[0] * W.shape[1], W.shape[2]))
         if rest:
             V1, V2, b = rest
@@ -61,13 +61,13 @@ class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
             y += b
         return y
 
-    def half_data_gradient(self, index, inputs, gy):
-        """Returns the gradient of e1 or of e2."""
-        return data_gradient(inputs, gy, index)
+    def data_gradient(self, index, inputs, gy):
+        """Returns the :class:`DataGradient` of e1 or of e2."""
+        return bilinear_data_gradient(inputs, gy, index)
 
-    def half_parameter_gradient(self, index, inputs, gy):
-        """Returns gW, gV1, gV2 or gb."""
-        gy = rounding.to_float32(gy)
+    def parameter_gradient(self, index, inputs, gy):
+        """Returns gW, gV1, gV2 or gb in float32."""
+        gy = to_float32(gy)
         if index == 5:
             return gy.sum(axis=0)
         if index == 2:
@@ -76,8 +76,8 @@ class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
         return _matrix(inputs[index - 3]).T.dot(gy)
 
 
-def data_gradient(inputs, gy, index=0):
-    """Returns the gradient of e1 (index 0) or of e2 (index 1), before it is scaled and rounded.
+def bilinear_data_gradient(inputs, gy, index=0):
+    """Returns the :class:`DataGradient` of e1 (index 0) or of e2 (index 1).
 
     Args:
         inputs (tuple of :ref:`ndarray`): The function's inputs.
@@ -85,23 +85,26 @@ def data_gradient(inputs, gy, index=0):
         index (int): See above.
 
     Returns:
-        DataGradient: The gradient, in the shape of the input that it belongs to.
+        DataGradient: Its product is in the shape of the input that it belongs to.
     """
     xp = backend.get_array_module(gy)
-    gy = rounding.to_float32(gy)
-    W = rounding.to_float32(inputs[2]).swapaxes(0, index)
+    gy = to_float32(gy)
+    W = to_float32(inputs[2]).swapaxes(0, index)
     rows = [_rows(_matrix(inputs[1 - index]), gy)]
     weights = [W.reshape(len(W), W.shape[1] * W.shape[2])]
     if len(inputs) == 6:
         rows.append(gy)
-        weights.append(rounding.to_float32(inputs[3 + index]))
+        weights.append(to_float32(inputs[3 + index]))
     rows, weights = xp.concatenate(rows, axis=1), xp.concatenate(weights, axis=1)
-    gradient = rows.dot(weights.T).reshape(inputs[index].shape)
-    return DataGradient(gradient, rows, weights.T, weights.shape[1])
+
+    def product(scale=1.0, dtype=numpy.float32):
+        return scale_and_round(rows.dot(weights.T).reshape(inputs[index].shape), scale, dtype)
+
+    return DataGradient(rows, weights.T, weights.shape[1], product)
 
 
 def _matrix(array):
-    return rounding.to_float32(array).reshape(len(array), math.prod(array.shape[1:]))
+    return to_float32(array).reshape(len(array), math.prod(array.shape[1:]))
 
 
 def _rows(a, b):

@@ -1,13 +1,17 @@
 """The float32 product behind the data gradient of a layer, scaled or Chainer's own."""
 
 from chainerlp import gemm
-from chainerlp.functions import bilinear
-from chainerlp.functions.convolution_2d import ScaledConvolution2DFunction
-from chainerlp.functions.convolution_nd import ScaledConvolutionNDFunction
-from chainerlp.functions.deconvolution_2d import ScaledDeconvolution2DFunction
-from chainerlp.functions.deconvolution_nd import ScaledDeconvolutionNDFunction
+from chainerlp.functions.bilinear import bilinear_data_gradient
+from chainerlp.functions.convolution import (
+    ScaledConvolution2DFunction,
+    ScaledConvolutionNDFunction,
+    ScaledLocalConvolution2DFunction,
+)
+from chainerlp.functions.deconvolution import (
+    ScaledDeconvolution2DFunction,
+    ScaledDeconvolutionNDFunction,
+)
 from chainerlp.functions.linear import ScaledLinearFunction
-from chainerlp.functions.local_convolution_2d import ScaledLocalConvolution2DFunction
 
 from chainer.functions.connection.bilinear import BilinearFunction
 from chainer.functions.connection.convolution_2d import Convolution2DFunction
@@ -39,7 +43,7 @@ def has_data_gradient(function):
     return known and function.inputs[0].requires_grad
 
 
-def data_gradient(function, in_data, gy):
+def float32_data_gradient(function, in_data, gy):
     """Returns gx of a function that :func:`has_data_gradient`, before it is scaled and rounded.
 
     Args:
@@ -53,7 +57,7 @@ def data_gradient(function, in_data, gy):
     """
     gy = gemm.factor(gy)
     if isinstance(function, BilinearFunction):
-        return bilinear.data_gradient(in_data, gy).product
+        return bilinear_data_gradient(in_data, gy).product()
     x, W = in_data[:2]
     geometry = next(g for kind, g in _GEOMETRIES.items() if isinstance(function, kind))
     return geometry(function).data_gradient(gy, gemm.factor(W), x.shape[2:])

@@ -1,6 +1,6 @@
 """Linear function whose data gradient is scaled; beside ``chainer.functions.linear``."""
 
-from chainerlp import products
+from chainerlp import geometry
 from chainerlp.functions.scaled_function import ScaledLayerFunction
 
 from chainer import utils
@@ -12,8 +12,8 @@ class ScaledLinearFunction(ScaledLayerFunction, LinearFunction):
 
     @staticmethod
     def geometry(function):
-        """Returns the :class:`~chainerlp.products.Linear` of one of Chainer's functions."""
-        return products.Linear()
+        """Returns the :class:`~chainerlp.geometry.Linear` of one of Chainer's functions."""
+        return geometry.Linear()
 
 
 def scaled_linear(x, W, b=None, n_batch_axes=1, layer_scale=None):

@@ -1,32 +1,40 @@
-"""What the scaled functions share: their arithmetic in float16, and the choice of the scale."""
+"""What the scaled functions share: their arithmetic in float16, and where a scale is applied."""
 
 import dataclasses
 import itertools
+from typing import Callable
 
-from chainerlp import gemm, kernels, rounding
-from chainerlp.functions.layer_scale import WEIGHT_POLICY
+from chainerlp import policies
+from chainerlp.float16 import from_float32, scale_and_round
+from chainerlp.gemm import factor
+from chainerlp.scaled_array import ScaledArray
 
 import chainer
 import numpy
+
+# gW sums over the batch and all positions: with gy near u_max it overflows, with gy near u_min its
+# small entries underflow. So it gets the scale that current scaling would give it (design, §1).
+_WEIGHT_POLICY = policies.Amax()
 
 _serial_numbers = itertools.count()
 
 
 @dataclasses.dataclass(frozen=True)
 class DataGradient:
-    """A data gradient before it is scaled and rounded, and the factors that it is made of.
+    """A data gradient that is not formed yet, and the factors that it is made of.
 
     Attributes:
-        product (:ref:`ndarray`): gx, in float32.
         gy (:ref:`ndarray`): The gradient of the output, as :func:`chainerlp.gemm.factor` has it.
         W (:ref:`ndarray`): The weight, likewise, with the outputs on its first axis.
-        terms (int): How many products are summed into an element of gx.
+        terms (int): K, how many products are summed into an element of gx.
+        product (callable): Forms gx from them in float32, times a ``scale`` (1 by default), rounded
+            once to a ``dtype`` (float32 by default).
     """
 
-    product: object
     gy: object
     W: object
     terms: int
+    product: Callable
 
 
 class ScaledFunction:
@@ -64,19 +72,19 @@ class ScaledFunction:
         self.layer_scale = layer_scale
         self.serial = next(_serial_numbers)
 
-    # What a scaled function adds to these: its products, all in float32. Inputs are handed in as
+    # What a scaled function adds to these: its products of float16 inputs. Inputs are handed in as
     # they are, since most products need some of them only.
 
-    def half_output(self, inputs):
-        """Returns y."""
+    def float32_output(self, inputs):
+        """Returns y in float32."""
         raise NotImplementedError
 
-    def half_data_gradient(self, index, inputs, gy):
+    def data_gradient(self, index, inputs, gy):
         """Returns the :class:`DataGradient` of one of the ``data_inputs``."""
         raise NotImplementedError
 
-    def half_parameter_gradient(self, index, inputs, gy):
-        """Returns the gradient of one of the other inputs."""
+    def parameter_gradient(self, index, inputs, gy):
+        """Returns the gradient of one of the other inputs in float32."""
         raise NotImplementedError
 
     def forward(self, inputs):
@@ -86,35 +94,34 @@ class ScaledFunction:
             return super().forward(inputs)
         self._config_use_ideep = chainer.config.use_ideep  # as Chainer's own forward notes it
         self.retain_inputs(tuple(range(min(self.n_retained, len(inputs)))))
-        return (rounding.from_float32(self.half_output(inputs), x.dtype),)
+        return (from_float32(self.float32_output(inputs), x.dtype),)
 
     def backward(self, indexes, grad_outputs):
         """Computes the gradients as Chainer's function does; see the class."""
         self.scale, self.total_scale = 1.0, None
         if chainer.config.enable_backprop or not self._is_half():
             return super().backward(indexes, grad_outputs)
-        return [gradient for gradient, _ in self._half_gradients(indexes, grad_outputs[0].array)]
+        gradients = self._half_gradients(indexes, ScaledArray(grad_outputs[0].array), None, 1.0)
+        return [chainer.as_variable(gradient.array) for gradient in gradients]
 
-    def backward_scaled(self, indexes, grad_outputs, total_scale, backoff=1.0):
+    def backward_scaled(self, indexes, gy, backoff=1.0):
         """Computes the gradients, those of the data multiplied by α.
 
         Args:
             indexes (tuple of int): The inputs whose gradients are wanted.
-            grad_outputs (tuple of ~chainer.Variable): The gradient of y; carries ``total_scale``.
-            total_scale (float or 0-d array): See above.
-            backoff (float): See :meth:`chainerlp.policies.Adaptive.scale`.
+            gy (ScaledArray): The gradient of y.
+            backoff (float): See :meth:`chainerlp.policies.Policy.scale`.
 
         Returns:
-            list of tuple: A gradient and the total scale that it carries, for each index.
+            list of ScaledArray: A gradient (or ``None``) for each index.
         """
-        self.scale, self.total_scale = 1.0, total_scale
-        if not self._is_half():
-            gradients = super().backward(indexes, grad_outputs)
-            if len(gradients) != len(indexes):  # there is one for each input
-                gradients = [gradients[i] for i in indexes]
-            return [(g, total_scale) for g in gradients]
-        gy = grad_outputs[0].array
-        return self._half_gradients(indexes, gy, self.layer_scale, total_scale, backoff)
+        self.scale, self.total_scale = 1.0, gy.scale
+        if self._is_half():
+            return self._half_gradients(indexes, gy, self.layer_scale, backoff)
+        gradients = super().backward(indexes, (chainer.as_variable(gy.array),))
+        if len(gradients) != len(indexes):  # there is one for each input
+            gradients = [gradients[i] for i in indexes]
+        return [None if g is None else ScaledArray(g.array, gy.scale) for g in gradients]
 
     def _is_plain(self):
         return True
@@ -122,38 +129,45 @@ class ScaledFunction:
     def _is_half(self):
         return self.inputs[0].dtype == numpy.float16 and self._is_plain()
 
-    def _half_gradients(self, indexes, gy, layer_scale=None, total_scale=1.0, backoff=1.0):
+    def _half_gradients(self, indexes, gy, layer_scale, backoff):
         inputs = [v.array for v in self.get_retained_inputs()]
-        gy = gemm.factor(gy)
-        gradients = []
-        for index in indexes:
-            dtype = self.inputs[index].dtype
-            scale = 1.0
-            if index in self.data_inputs:
-                gradient = self.half_data_gradient(index, inputs, gy)
-                product = gradient.product
-                if layer_scale is not None:
-                    scale = self._choose(index, gradient, layer_scale, total_scale, backoff)
-            else:
-                product = self.half_parameter_gradient(index, inputs, gy)
-                if layer_scale is not None and layer_scale.scale_weights and dtype == numpy.float16:
-                    scale = WEIGHT_POLICY.scale(product, None, total_scale, product=product)
-            gradients.append(_rounded(product, dtype, scale, total_scale))
-        return gradients
+        gy = ScaledArray(factor(gy.array), gy.scale)
+        return [self._half_gradient(index, inputs, gy, layer_scale, backoff) for index in indexes]
 
-    def _choose(self, index, gradient, layer_scale, total_scale, backoff):
+    def _half_gradient(self, index, inputs, gy, layer_scale, backoff):
+        """Forms the gradient of one input, chooses its scale, applies it, and rounds once."""
+        dtype = self.inputs[index].dtype
+        if index in self.data_inputs:
+            gradient = self.data_gradient(index, inputs, gy.array)
+            if layer_scale is None:
+                return ScaledArray(gradient.product(dtype=dtype), gy.scale)
+            product = gradient.product() if layer_scale.policy.needs_product else None
+            scale = self._choose(index, gradient, product, gy.scale, layer_scale, backoff)
+            if product is None:
+                array = gradient.product(scale, dtype)
+            else:
+                array = scale_and_round(product, scale, dtype)
+        else:
+            product = self.parameter_gradient(index, inputs, gy.array)
+            scale = 1.0
+            if layer_scale is not None and layer_scale.scale_weights and dtype == numpy.float16:
+                scale = _WEIGHT_POLICY.scale(product, None, gy.scale, product=product)
+            array = scale_and_round(product, scale, dtype)
+        return ScaledArray(array, _times(gy.scale, scale))
+
+    def _choose(self, index, gradient, product, total_scale, layer_scale, backoff):
         scale = layer_scale.choose(
             self.call,
             gradient.gy,
             gradient.W,
             total_scale,
             terms=gradient.terms,
-            product=gradient.product,
+            product=product,
             backoff=backoff,
             data_input=self.data_inputs.index(index),
         )
         if index == self.data_inputs[0]:
-            self.scale, self.total_scale = scale, total_scale * scale
+            self.scale, self.total_scale = scale, _times(total_scale, scale)
         return scale
 
 
@@ -168,34 +182,35 @@ class ScaledLayerFunction(ScaledFunction):
     def prepare(self, x, W):
         """Does what Chainer's forward does to the function, besides computing y."""
 
-    def half_output(self, inputs):
-        """Returns y."""
+    def float32_output(self, inputs):
+        """Returns y in float32."""
         x, W = inputs[:2]
         self.prepare(x, W)
-        y = self.geometry(self).output(gemm.factor(x), gemm.factor(W))
+        y = self.geometry(self).output(factor(x), factor(W))
         if len(inputs) == 3:
             b = inputs[2]
             y += b.reshape(b.shape + (1,) * (y.ndim - 1 - b.ndim))
         return y
 
-    def half_data_gradient(self, index, inputs, gy):
-        """Returns gx."""
-        x, W = inputs
-        W = gemm.factor(W)
+    def data_gradient(self, index, inputs, gy):
+        """Returns the :class:`DataGradient` of x."""
+        x, W = inputs[0], factor(inputs[1])
         geometry = self.geometry(self)
-        gx = geometry.data_gradient(gy, W, x.shape[2:])
-        return DataGradient(gx, gy, geometry.weight_by_output(W), geometry.terms(W.shape))
 
-    def half_parameter_gradient(self, index, inputs, gy):
-        """Returns gW or gb."""
+        def product(scale=1.0, dtype=numpy.float32):
+            return geometry.data_gradient(gy, W, x.shape[2:], scale, dtype)
+
+        return DataGradient(gy, geometry.weight_by_output(W), geometry.terms(W.shape), product)
+
+    def parameter_gradient(self, index, inputs, gy):
+        """Returns gW or gb in float32."""
         if index == 1:
             x, W = inputs
-            return self.geometry(self).weight_gradient(gemm.factor(x), gy, W.shape)
+            return self.geometry(self).weight_gradient(factor(x), gy, W.shape)
         b_ndim = len(self.inputs[2].shape)
         return gy.sum(axis=(0,) + tuple(range(1 + b_ndim, gy.ndim)), dtype=numpy.float32)
 
 
-def _rounded(product, dtype, scale, total_scale):
-    if not (isinstance(scale, float) and scale == 1):
-        total_scale = total_scale * scale
-    return chainer.as_variable(kernels.scaled(product, scale, dtype)), total_scale
+def _times(total_scale, scale):
+    # The same object where nothing is scaled, so that it is seen to be the same scale.
+    return total_scale if isinstance(scale, float) and scale == 1 else total_scale * scale

@@ -1,6 +1,6 @@
 """Copying many arrays, and putting them back where the device says so."""
 
-from chainerlp.kernels import cuda
+from chainerlp import gpu as cuda
 
 import numpy
 from chainer import backend

@@ -1,7 +1,7 @@
 """Keeping float32 master copies in step with the float16 arrays that they are copies of."""
 
-from chainerlp import rounding
-from chainerlp.kernels import cuda
+from chainerlp import float16 as rounding
+from chainerlp import gpu as cuda
 
 import numpy
 from chainer import backend

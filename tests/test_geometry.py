@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from chainerlp import products
+from chainerlp import geometry
 
 import chainer
 import chainer.functions as F
@@ -55,7 +55,7 @@ def assert_products(function, actual, x, W, gy, terms, **kwargs):
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    geometry: products.Convolution
+    geometry: geometry.Convolution
     batch: int
     in_channels: int
     out_channels: int
@@ -78,7 +78,7 @@ def cases(draw):
     )
     assume(min(out_size) > 0)
     return Case(
-        products.Convolution(stride, pad, dilate, groups),
+        geometry.Convolution(stride, pad, dilate, groups),
         draw(st.integers(1, 3)),
         groups * draw(st.integers(1, 2)),
         groups * draw(st.integers(1, 2)),
@@ -95,59 +95,57 @@ def arrays_of(case):
     return x, W, gy
 
 
-def chainer_arguments(geometry):
-    return dict(
-        stride=geometry.stride, pad=geometry.pad, dilate=geometry.dilate, groups=geometry.groups
-    )
+def chainer_arguments(layer):
+    return dict(stride=layer.stride, pad=layer.pad, dilate=layer.dilate, groups=layer.groups)
 
 
 @some
 @given(cases())
 def test_convolution_is_chainers(case):
-    geometry = case.geometry
+    layer = case.geometry
     x, W, gy = arrays_of(case)
     for array in (x, W, gy):
         array.flags.writeable = False  # what it reads, it leaves alone
     actual = (
-        geometry.output(x, W),
-        geometry.data_gradient(gy, W, case.in_size),
-        geometry.weight_gradient(x, gy, W.shape),
+        layer.output(x, W),
+        layer.data_gradient(gy, W, case.in_size),
+        layer.weight_gradient(x, gy, W.shape),
     )
-    terms = (W[0].size, geometry.terms(W.shape), gy[:, 0].size)
-    assert_products(F.convolution_2d, actual, x, W, gy, terms=terms, **chainer_arguments(geometry))
+    terms = (W[0].size, layer.terms(W.shape), gy[:, 0].size)
+    assert_products(F.convolution_2d, actual, x, W, gy, terms=terms, **chainer_arguments(layer))
 
 
 @some
 @given(cases())
 def test_without_a_size_the_data_gradient_has_the_smallest_that_fits(case):
-    geometry = case.geometry
+    layer = case.geometry
     x, W, gy = arrays_of(case)
     smallest = tuple(
         (size - 1) * s + (k - 1) * d + 1 - 2 * p
         for size, k, s, p, d in zip(
-            case.out_size, case.kernel, geometry.stride, geometry.pad, geometry.dilate
+            case.out_size, case.kernel, layer.stride, layer.pad, layer.dilate
         )
     )
     assume(min(smallest) > 0)
-    gx = geometry.data_gradient(gy, W)
+    gx = layer.data_gradient(gy, W)
     assert gx.shape[2:] == smallest
     exact = by_chainer(
         F.convolution_2d,
         x[:, :, : smallest[0], : smallest[1]],
         W,
         gy,
-        **chainer_arguments(geometry),
+        **chainer_arguments(layer),
     )
-    numpy.testing.assert_array_equal(gx, geometry.data_gradient(gy, W, smallest))
+    numpy.testing.assert_array_equal(gx, layer.data_gradient(gy, W, smallest))
     numpy.testing.assert_allclose(gx, exact[1], rtol=0, atol=ANY_ORDER)
 
 
 @pytest.mark.parametrize('groups', [1, 2])
 def test_terms_are_the_products_summed_into_an_element_of_gx(groups):
-    geometry = products.Convolution(groups=groups)
+    layer = geometry.Convolution(groups=groups)
     W = numpy.ones((6, 4 // groups, 3, 2), numpy.float32)
     gy = numpy.ones((1, 6, 8, 8), numpy.float32)
-    assert geometry.terms(W.shape) == geometry.data_gradient(gy, W).max() == 6 // groups * 3 * 2
+    assert layer.terms(W.shape) == layer.data_gradient(gy, W).max() == 6 // groups * 3 * 2
 
 
 @pytest.mark.parametrize('batch, n_in, n_out', [(5, 7, 4), (1, 1, 1), (3, 1, 8), (200, 30, 20)])
@@ -156,9 +154,9 @@ def test_linear_is_chainers(batch, n_in, n_out):
     for array in (x, W, gy):
         array.flags.writeable = False
     actual = (
-        products.Linear().output(x, W),
-        products.Linear().data_gradient(gy, W),
-        products.Linear().weight_gradient(x, gy),
+        geometry.Linear().output(x, W),
+        geometry.Linear().data_gradient(gy, W),
+        geometry.Linear().weight_gradient(x, gy),
     )
     assert_products(F.linear, actual, x, W, gy, terms=(n_in, n_out, batch))
 
@@ -177,22 +175,22 @@ ND_CASES = [
 
 def nd_geometry(ndim, arguments):
     plain = dict(stride=(1,) * ndim, pad=(0,) * ndim, dilate=(1,) * ndim)
-    return products.Convolution(**{**plain, **arguments})
+    return geometry.Convolution(**{**plain, **arguments})
 
 
 @pytest.mark.parametrize('ndim, arguments', ND_CASES, ids=str)
 def test_convolution_of_any_number_of_dimensions_is_chainers(ndim, arguments):
-    geometry = nd_geometry(ndim, arguments)
+    layer = nd_geometry(ndim, arguments)
     x = random(1, 2, 4, *(8, 5, 4, 3)[:ndim])
-    W = random(2, 6, 4 // geometry.groups, *(3, 2, 2, 2)[:ndim])
+    W = random(2, 6, 4 // layer.groups, *(3, 2, 2, 2)[:ndim])
     y = F.convolution_nd(x, W, **arguments).array
     gy = random(3, *y.shape)
     actual = (
-        geometry.output(x, W),
-        geometry.data_gradient(gy, W, x.shape[2:]),
-        geometry.weight_gradient(x, gy, W.shape),
+        layer.output(x, W),
+        layer.data_gradient(gy, W, x.shape[2:]),
+        layer.weight_gradient(x, gy, W.shape),
     )
-    terms = (W[0].size, geometry.terms(W.shape), gy[:, 0].size)
+    terms = (W[0].size, layer.terms(W.shape), gy[:, 0].size)
     assert_products(F.convolution_nd, actual, x, W, gy, terms=terms, **arguments)
 
 
@@ -209,94 +207,94 @@ def test_deconvolution_is_chainers(ndim, arguments, has_size):
         size = tuple(s - 1 for s in smallest)
     elif has_size:
         size = tuple(s + d - 1 for s, d in zip(smallest, transpose.stride))
-    geometry = products.Deconvolution(transpose, size)
+    layer = geometry.Deconvolution(transpose, size)
     gy = random(3, 2, 6, *(size or smallest))
     actual = (
-        geometry.output(x, W),
-        geometry.data_gradient(gy, W),
-        geometry.weight_gradient(x, gy, W.shape),
+        layer.output(x, W),
+        layer.data_gradient(gy, W),
+        layer.weight_gradient(x, gy, W.shape),
     )
-    terms = (4 * W[0, 0].size, geometry.terms(W.shape), x[:, 0].size)
+    terms = (4 * W[0, 0].size, layer.terms(W.shape), x[:, 0].size)
     assert_products(F.deconvolution_nd, actual, x, W, gy, terms=terms, outsize=size, **arguments)
 
 
 @pytest.mark.parametrize('groups', [1, 2])
 def test_terms_of_a_deconvolution_and_its_weight_by_output(groups):
-    geometry = products.Deconvolution(products.Convolution(groups=groups))
+    layer = geometry.Deconvolution(geometry.Convolution(groups=groups))
     W, gy = random(1, 4, 6 // groups, 3, 2), random(2, 1, 6, 8, 8)
-    ones = geometry.data_gradient(numpy.ones_like(gy), numpy.ones_like(W))
-    assert geometry.terms(W.shape) == ones.max() == 6 // groups * 3 * 2
-    by_output = geometry.weight_by_output(W)
+    ones = layer.data_gradient(numpy.ones_like(gy), numpy.ones_like(W))
+    assert layer.terms(W.shape) == ones.max() == 6 // groups * 3 * 2
+    by_output = layer.weight_by_output(W)
     assert by_output.shape == (6, 4 // groups, 3, 2)
     for channel in range(6):
         alone = numpy.zeros_like(gy)
         alone[0, channel, 4, 4] = 1  # reaches gx through the weights of its own channel only
-        gx = geometry.data_gradient(alone, W)
+        gx = layer.data_gradient(alone, W)
         assert set(gx[gx != 0]) == set(by_output[channel].reshape(-1))
 
 
 @pytest.mark.parametrize('stride', [(1, 1), (2, 3)])
 def test_local_convolution_is_chainers(stride):
-    geometry = products.LocalConvolution2D(stride)
+    layer = geometry.LocalConvolution2D(stride)
     W = random(2, 5, 3, 2, 4, 3, 2)  # 5 channels at 3 x 2 positions
     x = random(1, 2, 4, 2 * stride[0] + 3, stride[1] + 2)
     gy = random(3, 2, 5, 3, 2)
     actual = (
-        geometry.output(x, W),
-        geometry.data_gradient(gy, W, x.shape[2:]),
-        geometry.weight_gradient(x, gy, W.shape),
+        layer.output(x, W),
+        layer.data_gradient(gy, W, x.shape[2:]),
+        layer.weight_gradient(x, gy, W.shape),
     )
-    terms = (4 * 3 * 2, geometry.terms(W.shape), 2)
+    terms = (4 * 3 * 2, layer.terms(W.shape), 2)
     assert_products(F.local_convolution_2d, actual, x, W, gy, terms=terms, stride=stride)
 
 
 def test_terms_of_a_local_convolution():
     W = numpy.ones((5, 7, 7, 4, 3, 2), numpy.float32)
     gy = numpy.ones((1, 5, 7, 7), numpy.float32)
-    geometry = products.LocalConvolution2D()
-    assert geometry.terms(W.shape) == geometry.data_gradient(gy, W, (9, 8)).max() == 5 * 3 * 2
+    layer = geometry.LocalConvolution2D()
+    assert layer.terms(W.shape) == layer.data_gradient(gy, W, (9, 8)).max() == 5 * 3 * 2
 
 
 def test_transposed_arrays_are_as_good_as_contiguous_ones():
     x, W, gy = random(1, 2, 4, 6, 5), random(2, 6, 2, 3, 2), random(3, 2, 6, 4, 4)
-    geometry = products.Convolution(groups=2)
+    layer = geometry.Convolution(groups=2)
     x_, W_, gy_ = (numpy.asfortranarray(a) for a in (x, W, gy))
     pairs = [
-        (geometry.output(x_, W_), geometry.output(x, W)),
-        (geometry.data_gradient(gy_, W_), geometry.data_gradient(gy, W)),
-        (geometry.weight_gradient(x_, gy_, W.shape), geometry.weight_gradient(x, gy, W.shape)),
+        (layer.output(x_, W_), layer.output(x, W)),
+        (layer.data_gradient(gy_, W_), layer.data_gradient(gy, W)),
+        (layer.weight_gradient(x_, gy_, W.shape), layer.weight_gradient(x, gy, W.shape)),
     ]
     for actual, expected in pairs:
         numpy.testing.assert_allclose(actual, expected, rtol=0, atol=ANY_ORDER)
 
 
-@pytest.mark.parametrize('geometry', [products.Convolution(), products.Convolution(groups=2)])
-def test_an_empty_batch_gives_empty_data_and_a_zero_weight_gradient(geometry):
-    W = numpy.ones((4, 4 // geometry.groups, 3, 3), numpy.float32)
+@pytest.mark.parametrize('layer', [geometry.Convolution(), geometry.Convolution(groups=2)])
+def test_an_empty_batch_gives_empty_data_and_a_zero_weight_gradient(layer):
+    W = numpy.ones((4, 4 // layer.groups, 3, 3), numpy.float32)
     x, gy = numpy.ones((0, 4, 5, 5), numpy.float32), numpy.ones((0, 4, 3, 3), numpy.float32)
-    assert geometry.output(x, W).shape == (0, 4, 3, 3)
-    assert geometry.data_gradient(gy, W).shape == (0, 4, 5, 5)
-    gW = geometry.weight_gradient(x, gy, W.shape)
+    assert layer.output(x, W).shape == (0, 4, 3, 3)
+    assert layer.data_gradient(gy, W).shape == (0, 4, 5, 5)
+    gW = layer.weight_gradient(x, gy, W.shape)
     assert gW.shape == W.shape and not gW.any()
 
 
 def test_without_output_channels_the_data_gradient_is_zero():
     gy, W = numpy.ones((2, 0, 3, 3), numpy.float32), numpy.ones((0, 4, 2, 2), numpy.float32)
-    gx = products.default_data_gradient(gy, W)
+    gx = geometry.plain_data_gradient(gy, W)
     assert gx.shape == (2, 4, 4, 4) and not gx.any()
     gy, W = numpy.ones((2, 0), numpy.float32), numpy.ones((0, 4), numpy.float32)
-    gx = products.default_data_gradient(gy, W)
+    gx = geometry.plain_data_gradient(gy, W)
     assert gx.shape == (2, 4) and not gx.any()
 
 
-def test_the_default_data_gradient_is_the_plain_layers():
+def test_the_plain_data_gradient_is_the_plain_layers():
     gy, W = random(1, 5, 4), random(2, 4, 7)
     numpy.testing.assert_array_equal(
-        products.default_data_gradient(gy, W), products.Linear().data_gradient(gy, W)
+        geometry.plain_data_gradient(gy, W), geometry.Linear().data_gradient(gy, W)
     )
     gy, W = random(1, 2, 4, 5, 6), random(2, 4, 3, 3, 2)
     numpy.testing.assert_array_equal(
-        products.default_data_gradient(gy, W), products.Convolution().data_gradient(gy, W)
+        geometry.plain_data_gradient(gy, W), geometry.Convolution().data_gradient(gy, W)
     )
 
 
@@ -315,15 +313,41 @@ def test_the_default_data_gradient_is_the_plain_layers():
 def test_shapes_of_neither_layer_are_an_error_that_names_them(gy_shape, W_shape):
     gy, W = numpy.zeros(gy_shape, numpy.float32), numpy.zeros(W_shape, numpy.float32)
     with pytest.raises(ValueError) as caught:
-        products.default_data_gradient(gy, W)
+        geometry.plain_data_gradient(gy, W)
     message = str(caught.value)
     assert '\n' not in message
     assert str(gy_shape) in message and str(W_shape) in message and 'product=' in message
 
 
 def test_a_geometry_is_a_value():
-    geometry = products.Convolution((2, 1), (0, 1), (1, 2), 3)
-    assert geometry == products.Convolution(stride=(2, 1), pad=(0, 1), dilate=(1, 2), groups=3)
-    assert hash(geometry) == hash(products.Convolution((2, 1), (0, 1), (1, 2), 3))
+    layer = geometry.Convolution((2, 1), (0, 1), (1, 2), 3)
+    assert layer == geometry.Convolution(stride=(2, 1), pad=(0, 1), dilate=(1, 2), groups=3)
+    assert hash(layer) == hash(geometry.Convolution((2, 1), (0, 1), (1, 2), 3))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        geometry.groups = 1
+        layer.groups = 1
+
+
+LAYERS = {
+    'linear': (geometry.Linear(), (4, 6), (6, 5), ()),
+    'convolution': (geometry.Convolution(pad=(1, 1)), (2, 6, 4, 4), (6, 3, 3, 3), (4, 4)),
+    'of 1 axis': (geometry.Convolution((1,), (1,), (1,)), (2, 6, 4), (6, 3, 3), (4,)),
+    'deconvolution': (
+        geometry.Deconvolution(geometry.Convolution(), (6, 6)),
+        (2, 3, 6, 6),
+        (6, 3, 3, 3),
+        (4, 4),
+    ),
+    'local': (geometry.LocalConvolution2D(), (2, 6, 2, 2), (6, 2, 2, 3, 3, 3), (4, 4)),
+}
+
+
+@pytest.mark.parametrize('dtype', [numpy.float16, numpy.float32])
+@pytest.mark.parametrize('name', sorted(LAYERS))
+def test_a_data_gradient_is_scaled_before_it_is_rounded_once(name, dtype):
+    layer, gy_shape, W_shape, x_size = LAYERS[name]
+    gy, W = random(1, *gy_shape) * numpy.float32(2.0**-20), random(2, *W_shape)
+    product = layer.data_gradient(gy, W, x_size)
+    assert product.dtype == numpy.float32
+    scaled = layer.data_gradient(gy, W, x_size, 1024.0, dtype)
+    assert scaled.dtype == dtype
+    numpy.testing.assert_array_equal(scaled, (product * 1024).astype(dtype))

@@ -1,13 +1,16 @@
-"""CUDA C++ on CuPy arrays: what the kernels share, and how one is launched.
+"""Arrays on a GPU: telling them from NumPy's, and launching raw CUDA kernels on them.
 
-A kernel stands beside the NumPy function that defines it, as a string of CUDA C++ that begins where
-``PRELUDE`` ends. Sums are formed in a fixed order, so that the same array gives the same bits on
-each run. Nothing here waits for the device.
+Kernels that are elementwise or plain reductions are CuPy's (``cuda.elementwise``, ``cuda.reduce``).
+Raw ones stand only where they save launches: statistics that end in the choice of a scale, and one
+launch for many arrays. Each stands beside the NumPy code that defines it. Raw sums are formed in a
+fixed order, so that the same array gives the same bits on each run. Nothing here waits for the
+device.
 """
 
 import functools
 
 import numpy
+from chainer import backend
 
 OPTIONS = ('--std=c++17',)  # as CuPy 14 compiles its own
 THREADS = 256
@@ -85,6 +88,11 @@ template <typename Operation, typename V> __device__ V over_block(V value) {
 """
 
 
+def on_gpu(array):
+    """Returns whether an array, or a number, is CuPy's."""
+    return backend.get_array_module(array) is not numpy
+
+
 def blocks_for(array):
     """Returns how many blocks go through an array: each thread gets a few chunks, if there are."""
     chunks = -(-array.nbytes // _CHUNK_BYTES)
@@ -130,11 +138,6 @@ def launch_for_each(code, name, struct, rows, *arguments):
         launch(code, name, (blocks, len(some)), table, *arguments)
 
 
-def suffix(dtype):
-    """Returns how the kernels for a dtype are named, ``'half'`` or ``'float'``."""
-    return {'float16': 'half', 'float32': 'float'}[numpy.dtype(dtype).name]
-
-
 def contiguous(array):
     """Returns the elements of an array as one row, in the order of memory where that is possible.
 
@@ -146,13 +149,6 @@ def contiguous(array):
 def address(array):
     """Returns where an array's elements are, for a pointer within a struct."""
     return array.ctypes.data if isinstance(array, numpy.ndarray) else array.data.ptr
-
-
-def scale_arguments(scale):
-    """Returns the two arguments for a scale: a pointer or none, and the number if it is none."""
-    if isinstance(scale, (int, float, numpy.generic)):
-        return None, float(scale)
-    return scale.astype(numpy.float32, copy=False), 0.0
 
 
 @functools.cache

@@ -3,8 +3,10 @@
 import math
 from fractions import Fraction
 
-from chainerlp import joins
+from chainerlp import scaled_array
+from chainerlp.scaled_array import ScaledArray
 
+import chainer
 import numpy
 import pytest
 from hypothesis import example, given, settings
@@ -36,6 +38,25 @@ def gradients(draw, exponents=(-20, 40)):
     return arrays, scales
 
 
+def scaled(arrays, scales):
+    return [ScaledArray(array, scale) for array, scale in zip(arrays, scales)]
+
+
+def join(arrays, scales):
+    joined = scaled_array.join(scaled(arrays, scales))
+    return joined.array, joined.scale
+
+
+def align(arrays, scales):
+    aligned = scaled_array.align(scaled(arrays, scales))
+    (common,) = {gradient.scale for gradient in aligned}
+    return [gradient.array for gradient in aligned], common
+
+
+def rescale(array, scale, target):
+    return ScaledArray(array, scale).to(target).array
+
+
 def largest_of(array):
     return Fraction(float(numpy.abs(array).max())) if array.size else Fraction(0)
 
@@ -45,15 +66,24 @@ def sum_of_maxima(arrays, scales):
     return sum(largest_of(a) / Fraction(s) for a, s in zip(arrays, scales))
 
 
-def assert_is_the_common_scale(common, arrays, scales, u_max=65504.0):
-    """The largest of the scales, or else the largest power of two, at which no sum can overflow.
+def largest_sum(arrays, scales):
+    """The true sum's largest magnitude, exactly."""
+    elements = zip(*(a.ravel().tolist() for a in arrays))
+    sums = [sum(Fraction(x) / Fraction(s) for x, s in zip(xs, scales)) for xs in elements]
+    return max(map(abs, sums), default=Fraction(0))
 
-    Sums of maxima are formed in float64: relative errors of 2^-52 decide nothing, as a float16 sum
-    overflows from 65520 only.
+
+def assert_is_the_common_scale(common, arrays, scales, u_max=65504.0, total=None):
+    """The largest of the scales, or else the largest power of two, at which the sum fits.
+
+    The sum is formed in float32: it may be off by 2^-24 of the magnitudes for each array, which
+    decides nothing else, as a float16 sum overflows from 65520 only.
     """
     assert type(common) is float
-    total, limit = sum_of_maxima(arrays, scales), Fraction(u_max)
-    slack = Fraction(2) ** -50
+    total, limit = largest_sum(arrays, scales) if total is None else total, Fraction(u_max)
+    slack = Fraction(2) ** -20
+    if total > 0:  # what cancels is off by more, relative to what is left
+        slack *= sum_of_maxima(arrays, scales) / total
     assert total * Fraction(common) <= limit * (1 + slack)
     if common != max(scales):
         assert common < max(scales)
@@ -85,7 +115,7 @@ def assert_is_the_sum(joined, common, arrays, scales):
 @example(([numpy.array([32752], 'e')] * 2, [8.0, 8.0]))
 def test_halves_are_joined_to_their_sum(drawn):
     arrays, scales = drawn
-    joined, common = joins.join(arrays, scales)
+    joined, common = join(arrays, scales)
     assert joined.dtype == numpy.float16
     assert joined.shape == arrays[0].shape
     assert_is_the_common_scale(common, arrays, scales)
@@ -111,7 +141,7 @@ def test_halves_are_joined_to_their_sum(drawn):
 )
 def test_the_common_scale(values, scales, expected):
     arrays = [numpy.array([0, value], numpy.float16) for value in values]
-    joined, common = joins.join(arrays, scales)
+    joined, common = join(arrays, scales)
     assert common == expected
     assert_is_the_common_scale(common, arrays, scales)
     assert_is_the_sum(joined, common, arrays, scales)
@@ -119,14 +149,14 @@ def test_the_common_scale(values, scales, expected):
 
 @some
 @given(gradients())
-def test_arrays_are_aligned_at_the_scale_at_which_they_would_be_joined(drawn):
+def test_arrays_are_aligned_at_a_scale_at_which_they_can_be_joined(drawn):
     arrays, scales = drawn
-    aligned, common = joins.align(arrays, scales)
+    aligned, common = align(arrays, scales)
     if len(set(scales)) == 1:
         assert common == scales[0]
     else:
-        assert common == joins.join(arrays, scales)[1]
-        assert_is_the_common_scale(common, arrays, scales)
+        assert common <= join(arrays, scales)[1]
+        assert_is_the_common_scale(common, arrays, scales, total=sum_of_maxima(arrays, scales))
     for after, before, scale in zip(aligned, arrays, scales):
         assert (after.dtype, after.shape) == (before.dtype, before.shape)
         assert_is_the_sum(after, common, [before], [scale])
@@ -134,7 +164,7 @@ def test_arrays_are_aligned_at_the_scale_at_which_they_would_be_joined(drawn):
 
 def test_arrays_that_carry_the_same_scale_are_aligned_already():
     arrays = [numpy.full(3, 60000, numpy.float16), numpy.full((2, 5), 60000, numpy.float16)]
-    aligned, common = joins.align(arrays, [128.0, 128.0])
+    aligned, common = align(arrays, [128.0, 128.0])
     assert common == 128
     assert all(after is before for after, before in zip(aligned, arrays))
 
@@ -142,7 +172,7 @@ def test_arrays_that_carry_the_same_scale_are_aligned_already():
 def test_arrays_of_different_shapes_and_dtypes_are_aligned():
     half = numpy.array([60000, 1e-3], numpy.float16)
     single = numpy.full((2, 3), 1e-10, numpy.float32)
-    (aligned_half, aligned_single), common = joins.align([half, single], [2.0, 1024.0])
+    (aligned_half, aligned_single), common = align([half, single], [2.0, 1024.0])
     assert common == 2.0  # the half array would overflow at 4
     assert aligned_half is half
     assert aligned_single.dtype == numpy.float32 and aligned_single.shape == (2, 3)
@@ -152,9 +182,9 @@ def test_arrays_of_different_shapes_and_dtypes_are_aligned():
 @pytest.mark.parametrize('dtype', [numpy.float16, numpy.float32, numpy.float64])
 def test_one_array_is_its_own_join(dtype):
     array = numpy.array([1, NAN, 65504, 0], dtype)
-    joined, common = joins.join([array], [7.0])
+    joined, common = join([array], [7.0])
     assert joined is array and common == 7
-    (aligned,), common = joins.align([array], [7.0])
+    (aligned,), common = align([array], [7.0])
     assert aligned is array and common == 7
 
 
@@ -166,7 +196,7 @@ def test_wide_arrays_that_carry_the_same_scale_are_added_as_chainer_adds_them(sc
         (rng.standard_normal((7, 5)) * 10.0 ** rng.randint(-8, 8, (7, 5))).astype(dtype)
         for _ in range(3)
     )
-    joined, common = joins.join([a, b, c], [scale] * 3)
+    joined, common = join([a, b, c], [scale] * 3)
     assert common == scale
     assert joined.dtype == dtype
     assert joined.tobytes() == (a + b + c).tobytes()  # bit for bit, from left to right
@@ -177,7 +207,7 @@ def test_wide_arrays_that_carry_different_scales(dtype):
     rng = numpy.random.RandomState(0)
     arrays = [rng.standard_normal((7, 5)).astype(dtype) for _ in range(3)]
     scales = [1.0, 2.0**-3, 2.0**10]
-    joined, common = joins.join(arrays, scales)
+    joined, common = join(arrays, scales)
     assert common == 2.0**10
     assert joined.dtype == dtype
     exact = sum(a.astype(numpy.longdouble) / s for a, s in zip(arrays, scales)) * common
@@ -188,7 +218,7 @@ def test_wide_arrays_that_carry_different_scales(dtype):
 
 def test_large_singles_are_brought_to_a_scale_at_which_they_can_be_added():
     arrays = [numpy.array([3e38, -3e38], numpy.float32), numpy.array([3e38, 1], numpy.float32)]
-    joined, common = joins.join(arrays, [1.0, 2.0])
+    joined, common = join(arrays, [1.0, 2.0])
     assert_is_the_common_scale(common, arrays, [1.0, 2.0], U_MAX[numpy.float32])
     assert common == 0.5
     numpy.testing.assert_allclose(joined, [2.25e38, -1.5e38], rtol=1e-6)
@@ -196,7 +226,7 @@ def test_large_singles_are_brought_to_a_scale_at_which_they_can_be_added():
 
 @pytest.mark.parametrize('value', [1e300, 1e-300])
 def test_doubles_beyond_the_range_of_singles_can_be_joined(value):
-    joined, common = joins.join([numpy.full(2, value), numpy.full(2, value)], [1.0, 4.0])
+    joined, common = join([numpy.full(2, value), numpy.full(2, value)], [1.0, 4.0])
     assert common == 4
     numpy.testing.assert_allclose(joined / common, 1.25 * value, rtol=1e-15)
 
@@ -206,7 +236,7 @@ def test_doubles_beyond_the_range_of_singles_can_be_joined(value):
 def test_scales_need_not_be_powers_of_two(drawn, factor):
     arrays, scales = drawn
     scales[0] *= factor
-    joined, common = joins.join(arrays, scales)
+    joined, common = join(arrays, scales)
     assert common <= max(scales)
     exact = true_sum(arrays, scales)
     magnitudes = true_sum([numpy.abs(a) for a in arrays], scales)
@@ -221,10 +251,10 @@ def test_scales_need_not_be_powers_of_two(drawn, factor):
 def test_inf_and_nan_arrive(scales, dtype):
     first = numpy.array([INF, -INF, NAN, INF, 1, INF], dtype)
     second = numpy.array([1, 1, 1, INF, NAN, -INF], dtype)
-    joined, common = joins.join([first, second], scales)
+    joined, common = join([first, second], scales)
     assert common == max(scales)
     numpy.testing.assert_array_equal(joined, numpy.array([INF, -INF, NAN, INF, NAN, NAN], dtype))
-    (first_, second_), common = joins.align([first, second], scales)
+    (first_, second_), common = align([first, second], scales)
     assert common == max(scales)
     for after, before in ((first_, first), (second_, second)):
         numpy.testing.assert_array_equal(numpy.isnan(after), numpy.isnan(before))
@@ -236,9 +266,9 @@ def test_inf_and_nan_arrive(scales, dtype):
 def test_large_numbers_beside_an_inf_overflow_in_silence(scales, dtype):
     largest = numpy.finfo(dtype).max
     arrays = [numpy.array([INF, largest, 0], dtype), numpy.array([0, largest, 0], dtype)]
-    for joined in (joins.join(arrays, scales)[0], *joins.align(arrays, scales)[0]):
+    for joined in (join(arrays, scales)[0], *align(arrays, scales)[0]):
         assert joined[0] in (INF, 0) and joined[1] in (INF, largest) and joined[2] == 0
-    assert joins.rescale(arrays[0], 1.0, 2.0)[1] == INF
+    assert rescale(arrays[0], 1.0, 2.0)[1] == INF
 
 
 @pytest.mark.parametrize('dtype', [numpy.float16, numpy.float32, numpy.float64])
@@ -246,12 +276,12 @@ def test_large_numbers_beside_an_inf_overflow_in_silence(scales, dtype):
 @pytest.mark.parametrize('shape', [(), (1,), (0,), (2, 0, 3)])
 def test_scalars_and_empty_arrays(shape, scales, dtype):
     arrays = [numpy.full(shape, 3, dtype), numpy.full(shape, 5, dtype)]
-    joined, common = joins.join(arrays, scales)
+    joined, common = join(arrays, scales)
     assert isinstance(joined, numpy.ndarray)
     assert (joined.shape, joined.dtype, common) == (shape, dtype, max(scales))
     expected = (3 / scales[0] + 5 / scales[1]) * common
     numpy.testing.assert_array_equal(joined, numpy.full(shape, expected, dtype))
-    aligned, common = joins.align(arrays, scales)
+    aligned, common = align(arrays, scales)
     assert common == max(scales)
     for array in aligned:
         assert isinstance(array, numpy.ndarray)
@@ -269,9 +299,9 @@ def test_arguments_stay_as_they_are(scales, dtype):
     for array in arrays:
         array.flags.writeable = False
     given_arrays, given_scales = list(arrays), list(scales)
-    joined, _ = joins.join(arrays, scales)
+    joined, _ = join(arrays, scales)
     joined[...] = 0  # a new array, which may be written to
-    joins.align(arrays, scales)
+    align(arrays, scales)
     assert all(a is b for a, b in zip(arrays, given_arrays)) and scales == given_scales
     for array, copy in zip(arrays, before):
         numpy.testing.assert_array_equal(array, copy)
@@ -280,33 +310,68 @@ def test_arguments_stay_as_they_are(scales, dtype):
 def test_arrays_laid_out_in_any_way_are_joined_alike():
     rng = numpy.random.RandomState(0)
     arrays = [rng.standard_normal((6, 4)).astype(numpy.float16) for _ in range(2)]
-    expected, _ = joins.join(arrays, [1.0, 64.0])
-    joined, _ = joins.join([numpy.asfortranarray(arrays[0]), arrays[1][::-1][::-1]], [1.0, 64.0])
+    expected, _ = join(arrays, [1.0, 64.0])
+    joined, _ = join([numpy.asfortranarray(arrays[0]), arrays[1][::-1][::-1]], [1.0, 64.0])
     numpy.testing.assert_array_equal(joined, expected)
 
 
 @pytest.mark.parametrize('dtype', [numpy.float16, numpy.float32, numpy.float64])
 def test_rescaling_by_a_power_of_two_is_exact_and_back(dtype):
     array = numpy.array([[1.5, -3], [0, 1000]], dtype)
-    up = joins.rescale(array, 2.0, 64.0)
+    up = rescale(array, 2.0, 64.0)
     assert up.dtype == dtype
     numpy.testing.assert_array_equal(up, array * 32)
-    numpy.testing.assert_array_equal(joins.rescale(up, 64.0, 2.0), array)
-    assert joins.rescale(array, 2.0, 2.0) is array
+    numpy.testing.assert_array_equal(rescale(up, 64.0, 2.0), array)
+    assert rescale(array, 2.0, 2.0) is array
 
 
 def test_rescaled_halves_are_rounded_once_and_overflow_to_inf():
     array = numpy.array([65504, 1, 3 * 2.0**-24, -(2.0**-24)], numpy.float16)
     numpy.testing.assert_array_equal(
-        joins.rescale(array, 1.0, 2.0), numpy.array([INF, 2, 6 * 2.0**-24, -(2.0**-23)], 'e')
+        rescale(array, 1.0, 2.0), numpy.array([INF, 2, 6 * 2.0**-24, -(2.0**-23)], 'e')
     )
     numpy.testing.assert_array_equal(  # ties go to even
-        joins.rescale(array, 2.0, 1.0), numpy.array([32752, 0.5, 2.0**-23, 0], 'e')
+        rescale(array, 2.0, 1.0), numpy.array([32752, 0.5, 2.0**-23, 0], 'e')
     )
 
 
 @pytest.mark.parametrize('dtype', [numpy.float16, numpy.float32, numpy.float64])
 def test_a_scalar_is_rescaled_to_a_scalar_array(dtype):
-    one = joins.rescale(numpy.ones((), dtype), 1.0, 1024.0)
+    one = rescale(numpy.ones((), dtype), 1.0, 1024.0)
     assert isinstance(one, numpy.ndarray)
     assert (one.shape, one.dtype, float(one)) == ((), dtype, 1024.0)
+
+
+def test_a_sum_that_cancels_needs_no_smaller_scale():
+    arrays = [numpy.array([60000, 1], numpy.float16), numpy.array([-60000, 2], numpy.float16)]
+    joined, common = join(arrays, [4.0, 4.0])
+    assert common == 4
+    numpy.testing.assert_array_equal(joined, [0, 3])
+
+
+@pytest.mark.parametrize('dtype', [numpy.float16, numpy.float32])
+def test_scales_further_apart_than_float32_is_wide_are_brought_together(dtype):
+    arrays = [numpy.array([60000], dtype), numpy.array([3], dtype)]
+    joined, common = join(arrays, [2.0**-20, 2.0**120])
+    assert math.isfinite(joined[0])
+    numpy.testing.assert_allclose(float(joined[0]) / common, 60000 * 2.0**20, rtol=2.0**-11)
+
+
+@pytest.mark.parametrize('dtype', [numpy.float16, numpy.float32, numpy.float64])
+@pytest.mark.parametrize('scale', [1.0, 2.0**-10, 2.0**100])
+def test_the_true_gradient_is_a_new_array_in_float32_or_wider(scale, dtype):
+    array = numpy.array([1.5, -3, 2.0**-24, 0], dtype)
+    true = ScaledArray(array, scale).true()
+    assert true.dtype == max(numpy.dtype(dtype), numpy.dtype('float32'))
+    numpy.testing.assert_array_equal(true, array.astype(numpy.float64) / scale)
+    assert true is not array and not numpy.shares_memory(true, array)
+
+
+def test_the_gradient_of_a_parameter_carries_its_loss_scale():
+    param = chainer.Parameter(numpy.zeros(2, numpy.float16))
+    assert scaled_array.gradient_of(param) is None
+    param.grad = numpy.ones(2, numpy.float16)
+    assert scaled_array.gradient_of(param).scale == 1
+    scaled_array.set_gradient(param, ScaledArray(numpy.full(2, 8, numpy.float16), 4.0))
+    assert param._loss_scale == 4
+    numpy.testing.assert_array_equal(scaled_array.gradient_of(param).true(), [2, 2])

@@ -1,6 +1,6 @@
 """The conversions between float16 and float32, bit for bit against ``astype``."""
 
-from chainerlp import rounding
+from chainerlp import float16
 
 import numpy
 import pytest
@@ -66,14 +66,14 @@ LAYOUTS = {
 
 
 def test_every_half_becomes_the_same_single():
-    assert_same_bits(rounding.to_float32(EVERY_HALF), EVERY_HALF.astype(numpy.float32))
+    assert_same_bits(float16.to_float32(EVERY_HALF), EVERY_HALF.astype(numpy.float32))
 
 
 def test_every_half_comes_back():
-    singles = rounding.to_float32(EVERY_HALF)
-    assert_same_bits(rounding.from_float32(singles, numpy.float16), EVERY_HALF)
+    singles = float16.to_float32(EVERY_HALF)
+    assert_same_bits(float16.from_float32(singles, numpy.float16), EVERY_HALF)
     finite = EVERY_HALF[numpy.isfinite(EVERY_HALF)]  # blocks without an inf take another way
-    assert_same_bits(rounding.from_float32(rounding.to_float32(finite), numpy.float16), finite)
+    assert_same_bits(float16.from_float32(float16.to_float32(finite), numpy.float16), finite)
 
 
 @pytest.mark.parametrize('sign', [1, -1])
@@ -83,7 +83,7 @@ def test_half_way_between_any_two_halves_rounds_to_even(direction, sign):
     ties = (values[:-1] + values[1:]) / 2  # exact: a single has 13 bits more
     if direction is not None:
         ties = numpy.nextafter(ties, numpy.float32(direction))
-    rounded = rounding.from_float32(sign * ties, numpy.float16)
+    rounded = float16.from_float32(sign * ties, numpy.float16)
     assert_same_bits(rounded, by_astype(sign * ties))
     if direction is None:
         assert not (rounded.view(numpy.uint16) & 1).any()
@@ -94,21 +94,21 @@ def test_every_single_near_a_limit_is_rounded_as_by_astype():
     for landmark in (2.0**-25, 2.0**-24, 1.5 * 2.0**-24, 2.0**-14, 1.0, 65504.0):
         bits = int(numpy.float32(landmark).view(numpy.uint32))
         near = numpy.arange(bits - 4096, bits + 4096, dtype=numpy.uint32).view(numpy.float32)
-        assert_same_bits(rounding.from_float32(near, numpy.float16), by_astype(near))
+        assert_same_bits(float16.from_float32(near, numpy.float16), by_astype(near))
         small = near[near < 65520]
-        assert_same_bits(rounding.from_float32(-small, numpy.float16), by_astype(-small))
+        assert_same_bits(float16.from_float32(-small, numpy.float16), by_astype(-small))
 
 
 @pytest.mark.parametrize('seed', range(4))
 def test_numbers_in_range_are_rounded_as_by_astype(seed):
     array = in_range(1 << 17, seed)
-    assert_same_bits(rounding.from_float32(array, numpy.float16), by_astype(array))
+    assert_same_bits(float16.from_float32(array, numpy.float16), by_astype(array))
 
 
 @pytest.mark.parametrize('seed', range(4))
 def test_any_bit_pattern_is_rounded_as_by_astype(seed):
     array = any_bits(1 << 17, seed)
-    assert_same_bits(rounding.from_float32(array, numpy.float16), by_astype(array))
+    assert_same_bits(float16.from_float32(array, numpy.float16), by_astype(array))
 
 
 def test_subnormal_singles_and_signed_zeros_become_signed_zeros():
@@ -117,14 +117,14 @@ def test_subnormal_singles_and_signed_zeros_become_signed_zeros():
     bits[:2] = 0, 1
     for sign in (0, 0x80000000):
         array = (bits | numpy.uint32(sign)).view(numpy.float32)
-        rounded = rounding.from_float32(array, numpy.float16)
+        rounded = float16.from_float32(array, numpy.float16)
         assert (rounded.view(numpy.uint16) == sign >> 16).all()
 
 
 def test_magnitudes_from_65520_become_inf_without_a_warning():
     below = numpy.nextafter(numpy.float32(65520), numpy.float32(0))
     array = numpy.array([below, 65520, 1e5, 3e38, -below, -65520, -3e38], numpy.float32)
-    rounded = rounding.from_float32(array, numpy.float16)
+    rounded = float16.from_float32(array, numpy.float16)
     inf = numpy.inf
     numpy.testing.assert_array_equal(rounded, [65504, inf, inf, inf, -65504, -inf, -inf])
 
@@ -133,8 +133,8 @@ def test_magnitudes_from_65520_become_inf_without_a_warning():
 def test_sizes_around_block_boundaries(size):
     array = in_range(size, seed=size)
     half = by_astype(array)
-    assert_same_bits(rounding.from_float32(array, numpy.float16), half)
-    assert_same_bits(rounding.to_float32(half), half.astype(numpy.float32))
+    assert_same_bits(float16.from_float32(array, numpy.float16), half)
+    assert_same_bits(float16.to_float32(half), half.astype(numpy.float32))
 
 
 @pytest.mark.parametrize('special', [numpy.inf, -numpy.inf, numpy.nan, 65520, -1e30])
@@ -142,7 +142,7 @@ def test_sizes_around_block_boundaries(size):
 def test_one_special_number_anywhere_disturbs_no_other(special, place):
     array = in_range(2 * BLOCK + 1)
     array[place] = special
-    assert_same_bits(rounding.from_float32(array, numpy.float16), by_astype(array))
+    assert_same_bits(float16.from_float32(array, numpy.float16), by_astype(array))
 
 
 @pytest.mark.parametrize('layout', sorted(LAYOUTS))
@@ -153,8 +153,8 @@ def test_any_layout_in_memory(layout, has_inf):
         array[1] = numpy.inf
     single = LAYOUTS[layout](array)
     half = LAYOUTS[layout](by_astype(array))
-    assert_same_bits(rounding.from_float32(single, numpy.float16), by_astype(single))
-    assert_same_bits(rounding.to_float32(half), half.astype(numpy.float32))
+    assert_same_bits(float16.from_float32(single, numpy.float16), by_astype(single))
+    assert_same_bits(float16.to_float32(half), half.astype(numpy.float32))
 
 
 @pytest.mark.parametrize('layout', sorted(LAYOUTS))
@@ -163,13 +163,13 @@ def test_arguments_stay_as_they_are_and_may_be_read_only(layout):
     half = by_astype(array)
     array.flags.writeable = half.flags.writeable = False
     before = array.tobytes(), half.tobytes()
-    to_half = rounding.from_float32(LAYOUTS[layout](array), numpy.float16)
-    to_single = rounding.to_float32(LAYOUTS[layout](half))
+    to_half = float16.from_float32(LAYOUTS[layout](array), numpy.float16)
+    to_single = float16.to_float32(LAYOUTS[layout](half))
     assert (array.tobytes(), half.tobytes()) == before
     to_half[...] = 7  # nor does a result share its memory with an argument, or with a table
     to_single[...] = 7
     assert (array.tobytes(), half.tobytes()) == before
-    assert_same_bits(rounding.to_float32(EVERY_HALF), EVERY_HALF.astype(numpy.float32))
+    assert_same_bits(float16.to_float32(EVERY_HALF), EVERY_HALF.astype(numpy.float32))
 
 
 @settings(deadline=None, max_examples=100)
@@ -183,30 +183,30 @@ def test_arguments_stay_as_they_are_and_may_be_read_only(layout):
 def test_any_array_is_rounded_as_by_astype(array):
     quiet = numpy.where(numpy.isnan(array), numpy.float32(numpy.nan), array)
     quiet = numpy.asarray(quiet, numpy.float32)
-    half = rounding.from_float32(quiet, numpy.float16)
+    half = float16.from_float32(quiet, numpy.float16)
     assert_same_bits(half, by_astype(quiet))
-    assert_same_bits(rounding.to_float32(half), half.astype(numpy.float32))
+    assert_same_bits(float16.to_float32(half), half.astype(numpy.float32))
 
 
 @pytest.mark.parametrize('dtype', [numpy.float16, 'float16', 'e', numpy.dtype('float16')])
 def test_the_dtype_may_be_named_in_any_way(dtype):
     array = any_bits(1000)
-    assert_same_bits(rounding.from_float32(array, dtype), by_astype(array))
+    assert_same_bits(float16.from_float32(array, dtype), by_astype(array))
 
 
 def test_an_array_that_has_the_dtype_is_returned_itself():
     single = in_range(10)
-    assert rounding.to_float32(single) is single
-    assert rounding.from_float32(single, numpy.float32) is single
+    assert float16.to_float32(single) is single
+    assert float16.from_float32(single, numpy.float32) is single
     double = single.astype(numpy.float64)
-    assert rounding.from_float32(double, numpy.float64) is double
+    assert float16.from_float32(double, numpy.float64) is double
 
 
 def test_other_dtypes_are_converted_by_numpy():
     single = any_bits(1000)
     double = single.astype(numpy.float64)
-    assert_same_bits(rounding.from_float32(single, numpy.float64), double)
-    assert_same_bits(rounding.to_float32(double), single)
-    assert_same_bits(rounding.from_float32(double, numpy.float16), by_astype(double))
+    assert_same_bits(float16.from_float32(single, numpy.float64), double)
+    assert_same_bits(float16.to_float32(double), single)
+    assert_same_bits(float16.from_float32(double, numpy.float16), by_astype(double))
     swapped = EVERY_HALF.astype('>f2')
-    assert_same_bits(rounding.to_float32(swapped), EVERY_HALF.astype(numpy.float32))
+    assert_same_bits(float16.to_float32(swapped), EVERY_HALF.astype(numpy.float32))

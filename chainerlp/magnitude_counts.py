@@ -1,15 +1,17 @@
-"""Counting the elements of an array by magnitude."""
+"""Counts of an array's elements by magnitude: what a format loses, and histograms.
 
-from chainerlp import formats
-from chainerlp.kernels import cuda
+Every function takes a NumPy or a CuPy array and never waits for the device.
+"""
+
+from chainerlp import formats, gpu
+from chainerlp.gpu import on_gpu
 
 import numpy
 from chainer import backend
+from chainer.backends import cuda
 
-_SINGLE = formats.FLOAT32
-_EXPONENT_FIELD = 2**_SINGLE.exponent_bits  # how many values it has
-_EXPONENT_BIAS = _SINGLE.bias
-_MANTISSA_BITS = _SINGLE.mantissa_bits
+_EXPONENT_FIELD = 2**formats.FLOAT32.exponent_bits  # how many values it has
+_EXPONENT_BIAS = formats.FLOAT32.bias
 
 
 def exponent_counts(array):
@@ -24,14 +26,14 @@ def exponent_counts(array):
         the smallest subnormal's half rounds to zero. Inf is counted in number 254, NaN in 255,
         float32's subnormals in 0.
     """
-    if backend.get_array_module(array) is not numpy:
-        return exponent_counts_on_device(array)
+    if on_gpu(array):
+        return _exponent_counts_on_gpu(array)
     bits = (array.view(numpy.int32) & numpy.int32(0x7FFFFFFF)).ravel()
-    field = (bits - 1) >> _MANTISSA_BITS  # -1 for zero
+    field = (bits - 1) >> formats.FLOAT32.mantissa_bits  # -1 for zero
     return numpy.bincount(field + 1, minlength=_EXPONENT_FIELD + 1)[1:]
 
 
-_COUNTS = r"""
+_COUNT_EXPONENTS = r"""
 // By the exponent of the next number towards zero; zero itself is number 0.
 extern "C" __global__ void count_exponents(const float* x, index_t size, index_t* partial) {
     __shared__ unsigned counts[257];
@@ -45,13 +47,12 @@ extern "C" __global__ void count_exponents(const float* x, index_t size, index_t
 """
 
 
-def exponent_counts_on_device(array):
-    """:func:`exponent_counts` by a kernel; CuPy's ``bincount`` would wait for the device."""
-    xp = backend.get_array_module(array)
-    row = cuda.contiguous(array)
-    blocks = cuda.blocks_for(row)
-    partial = xp.empty((blocks, _EXPONENT_FIELD + 1), numpy.int64)
-    cuda.launch(_COUNTS, 'count_exponents', blocks, row, row.size, partial)
+def _exponent_counts_on_gpu(array):
+    # CuPy's bincount would wait for the device.
+    row = gpu.contiguous(array)
+    blocks = gpu.blocks_for(row)
+    partial = cuda.cupy.empty((blocks, _EXPONENT_FIELD + 1), numpy.int64)
+    gpu.launch(_COUNT_EXPONENTS, 'count_exponents', blocks, row, row.size, partial)
     return partial.sum(axis=0)[1:]
 
 
@@ -94,3 +95,48 @@ def smallest_shift(counts, threshold, rate):
     first_kept = (at_or_below <= rate * total).sum()
     exponent = numpy.log2(threshold) + _EXPONENT_BIAS - first_kept
     return xp.where(total > 0, xp.ldexp(xp.float64(1), exponent.astype(numpy.int32)), numpy.nan)
+
+
+def count_rounding_losses(product, format):
+    """Counts what rounding a product to a format loses.
+
+    Args:
+        product (:ref:`ndarray`): A float32 array of any shape.
+        format (~chainerlp.formats.Format): The format, rounded to as IEEE 754's nearest even.
+
+    Returns:
+        tuple: How many nonzero elements become zero, and how many finite ones become inf (or what
+        the format has instead).
+    """
+    if on_gpu(product):
+        return _count_rounding_losses_on_gpu(product, format)
+    magnitude = numpy.abs(product)
+    underflowed = (magnitude <= format.underflow_threshold) & (magnitude > 0)
+    with numpy.errstate(over='ignore'):  # float32's own threshold is beyond float32
+        overflowed = format.overflows(magnitude) & (magnitude < numpy.inf)
+    return numpy.count_nonzero(underflowed), numpy.count_nonzero(overflowed)
+
+
+def _count_rounding_losses_on_gpu(product, format):
+    with numpy.errstate(over='ignore'):  # float32's own threshold is beyond float32
+        ends = numpy.array([format.underflow_threshold, format.overflow_threshold], numpy.float32)
+    underflow, overflow = ends.view(numpy.uint32).tolist()
+    overflow += not format.has_inf
+    inf = 0x7F800000
+    return _count_between(product, 1, underflow), _count_between(product, overflow, inf - 1)
+
+
+def _count_between(array, lowest, highest):
+    """Counts magnitudes by their bits, which are in the same order: CuPy flushes subnormals."""
+    if lowest > highest:
+        return cuda.cupy.zeros((), numpy.int64)
+    return cuda.reduce(
+        'float32 x, uint32 lowest, uint32 highest',
+        'int64 y',
+        '(__float_as_uint(x) & 0x7fffffff) - lowest <= highest - lowest',
+        'a + b',
+        'y = a',
+        '0',
+        'chainerlp_count_between',
+        reduce_type='long long',
+    )(array, lowest, highest)

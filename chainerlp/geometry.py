@@ -1,20 +1,23 @@
-"""The float32 products of a layer: its output, its data gradient, its weight gradient.
+"""The geometries of Chainer's layers: three products each, and K.
 
 Factors are rounded to float16, products accumulated in float32 (:mod:`chainerlp.gemm`; design,
-section 5). Rounding the result is left to the caller, who may scale it first. What is handed in is
-a :func:`~chainerlp.gemm.factor` each, what is returned float32.
+section 5). What is handed in is a :func:`~chainerlp.gemm.factor` each. ``output`` and
+``weight_gradient`` return float32; ``data_gradient`` multiplies by ``scale`` and rounds to
+``dtype``, once: by 1 and to float32 by default.
 
-The classes are the geometries of Chainer's layers, and have the same methods: ``output``,
-``data_gradient``, ``weight_gradient``, ``terms`` and ``weight_by_output``.
+All classes have the same methods: ``output``, ``data_gradient``, ``weight_gradient``, ``terms`` and
+``weight_by_output``.
 """
 
 import dataclasses
 import math
 
 from chainerlp import gemm
+from chainerlp.float16 import scale_and_round
+from chainerlp.gpu import on_gpu
 
 import numpy
-from chainer import backend
+from chainer.backends import cuda
 from chainer.utils import conv, conv_nd
 
 
@@ -26,9 +29,9 @@ class Linear:
         """Returns y = x Wᵀ for x (batch, in) and W (out, in)."""
         return gemm.multiply(x, W.T)
 
-    def data_gradient(self, gy, W, x_size=()):
+    def data_gradient(self, gy, W, x_size=(), scale=1.0, dtype=numpy.float32):
         """Returns gx = gy W for gy (batch, out) and W (out, in)."""
-        return gemm.multiply(gy, W)
+        return scale_and_round(gemm.multiply(gy, W), scale, dtype)
 
     def weight_gradient(self, x, gy, W_shape=None):
         """Returns gW = gyᵀ x for x (batch, in) and gy (batch, out)."""
@@ -69,13 +72,15 @@ class Convolution:
         y = gemm.multiply(self._group_weight(W), columns)
         return y.reshape((x.shape[0], W.shape[0]) + out_size)
 
-    def data_gradient(self, gy, W, x_size=None):
+    def data_gradient(self, gy, W, x_size=None, scale=1.0, dtype=numpy.float32):
         """Returns gx (n, in, *size) for gy (n, out, *size) and W (out, in / groups, *k).
 
         Args:
             gy (:ref:`ndarray`): The gradient of the output.
             W (:ref:`ndarray`): The weight.
             x_size (tuple of int): Spatial size of x; the smallest that fits, by default.
+            scale (float or 0-d array): What gx is multiplied by.
+            dtype: What it is rounded to then.
         """
         out_size, k = gy.shape[2:], W.shape[2:]
         weight = self._group_weight(W).swapaxes(-1, -2)
@@ -84,16 +89,14 @@ class Convolution:
         if x_size is None:
             x_size = self.smallest_input(out_size, k)
         if len(k) == 2:
-            dy, dx = self.dilate
-            return conv.col2im(columns, *self.stride, *self.pad, *x_size, dy=dy, dx=dx)
-        return conv_nd.col2im_nd(columns, self.stride, self.pad, x_size, dilate=self.dilate)
+            return _col2im(columns, self.stride, self.pad, x_size, self.dilate, scale, dtype)
+        gx = conv_nd.col2im_nd(columns, self.stride, self.pad, x_size, dilate=self.dilate)
+        return scale_and_round(gx, scale, dtype)
 
     def weight_gradient(self, x, gy, W_shape):
         """Returns gW of shape ``W_shape`` for x (n, in, *size) and gy (n, out, *size)."""
         columns, _ = self._columns(x, W_shape)
-        sum_over_images = _sum_by_image
-        if backend.get_array_module(x) is not numpy:
-            sum_over_images = _sum_at_once
+        sum_over_images = _sum_at_once if on_gpu(x) else _sum_by_image
         return sum_over_images(self._group_outputs(gy), columns).reshape(W_shape)
 
     def terms(self, W_shape):
@@ -135,6 +138,46 @@ class Convolution:
         return gy.reshape(n, self.groups, channels // self.groups, math.prod(size))
 
 
+def _col2im(columns, stride, pad, size, dilate, scale, dtype):
+    """Adds up float32 columns (n, channels, kh, kw, oh, ow) to images, scales and rounds them.
+
+    On a GPU in one pass, in which each element is summed in float32.
+
+    Returns:
+        :ref:`ndarray`: Shape (n, channels, *size), of ``dtype``.
+    """
+    if not on_gpu(columns):
+        dy, dx = dilate
+        images = conv.col2im(columns, *stride, *pad, *size, dy=dy, dx=dx)
+        return scale_and_round(images, scale, dtype)
+    n, channels, kh, kw, oh, ow = columns.shape
+    images = cuda.cupy.empty((n, channels, *size), dtype)
+    add_up = cuda.elementwise(
+        'raw float32 columns, int32 h, int32 w, int32 oh, int32 ow, int32 kh, int32 kw, int32 sy,'
+        ' int32 sx, int32 ph, int32 pw, int32 dy, int32 dx, float32 scale',
+        'T image',
+        """
+        const int x = i % w + pw, y = i / w % h + ph;
+        const ptrdiff_t channel = i / ((ptrdiff_t)w * h);
+        float sum = 0;
+        for (int ky = 0; ky < kh; ++ky) {
+            const int row = y - ky * dy;
+            if (row < 0 || row % sy != 0 || row / sy >= oh) continue;
+            for (int kx = 0; kx < kw; ++kx) {
+                const int column = x - kx * dx;
+                if (column < 0 || column % sx != 0 || column / sx >= ow) continue;
+                const ptrdiff_t kernel = (channel * kh + ky) * kw + kx;
+                sum += columns[(kernel * oh + row / sy) * ow + column / sx];
+            }
+        }
+        image = sum * scale;
+        """,
+        'chainerlp_col2im',
+    )
+    add_up(columns.ravel(), *size, oh, ow, kh, kw, *stride, *pad, *dilate, scale, images)
+    return images
+
+
 def _sum_by_image(outputs, columns):
     """Sums (n, groups, out, p) by (n, groups, rows, p) over n and p, one image after the other.
 
@@ -171,9 +214,9 @@ class Deconvolution:
         """Returns y (n, out, *size) for x (n, in, *size) and W (in, out / groups, *k)."""
         return self.transpose.data_gradient(x, W, self.out_size)
 
-    def data_gradient(self, gy, W, x_size=None):
+    def data_gradient(self, gy, W, x_size=None, scale=1.0, dtype=numpy.float32):
         """Returns gx (n, in, *size) for gy (n, out, *size) and W (in, out / groups, *k)."""
-        return self.transpose.output(gy, W)
+        return scale_and_round(self.transpose.output(gy, W), scale, dtype)
 
     def weight_gradient(self, x, gy, W_shape):
         """Returns gW of shape ``W_shape`` for x (n, in, *size) and gy (n, out, *size)."""
@@ -205,12 +248,12 @@ class LocalConvolution2D:
         weight = self._weight_by_position(W).swapaxes(-1, -2)
         return self._outputs(gemm.multiply(self._columns(x, W.shape), weight), W.shape)
 
-    def data_gradient(self, gy, W, x_size):
+    def data_gradient(self, gy, W, x_size, scale=1.0, dtype=numpy.float32):
         """Returns gx (n, in, *x_size) for gy (n, out, oh, ow) and W."""
         columns = gemm.multiply(self._by_position(gy), self._weight_by_position(W))
         columns = columns.reshape(W.shape[1:3] + gy.shape[:1] + W.shape[3:])
         columns = columns.transpose(2, 3, 4, 5, 0, 1)
-        return conv.col2im(columns, *self.stride, 0, 0, *x_size)
+        return _col2im(columns, self.stride, (0, 0), x_size, (1, 1), scale, dtype)
 
     def weight_gradient(self, x, gy, W_shape):
         """Returns gW of shape ``W_shape`` for x (n, in, h, w) and gy (n, out, oh, ow)."""
@@ -245,8 +288,8 @@ class LocalConvolution2D:
         return by_position.reshape(oh, ow, by_position.shape[1], out).transpose(2, 3, 0, 1)
 
 
-def default_data_gradient(gy, W):
-    """Returns gx of the plain layer that gy and W belong to.
+def plain_data_gradient(gy, W):
+    """Returns gx, in float32, of the plain layer that gy and W belong to.
 
     Args:
         gy (:ref:`ndarray`): (batch, out), or (n, out, oh, ow).

@@ -1,8 +1,6 @@
-"""The scale of a layer over the iterations: which policy chooses it, and what it chose last."""
+"""When the scale of a layer is chosen, and how long it is kept."""
 
 import dataclasses
-
-from chainerlp import policies
 
 import numpy
 from chainer import serializer as serializer_module
@@ -33,7 +31,7 @@ class LayerScale:
         self._held = {}
 
     def choose(self, call, gy, W, total_scale, *, terms, product, backoff, data_input=0):
-        """Returns α for one use of the layer; see :meth:`chainerlp.policies.Adaptive.scale`.
+        """Returns α for one use of the layer; see :meth:`chainerlp.policies.Policy.scale`.
 
         Args:
             call (int): Which use of the layer in this pass, from 0.
@@ -74,7 +72,3 @@ class LayerScale:
             rows = [(*key, float(h.scale), h.age) for key, h in sorted(self._held.items())]
             serializer('held', numpy.array(rows, numpy.float64).reshape(-1, 4))
 
-
-# gW sums over the batch and all positions: with gy near u_max it overflows, with gy near u_min its
-# small entries underflow. So it gets the scale that current scaling would give it (design, §1).
-WEIGHT_POLICY = policies.Amax()

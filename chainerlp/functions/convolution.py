@@ -1,0 +1,230 @@
+"""Convolutions whose data gradient is scaled.
+
+2-D and N-D, depthwise, local and deformable ones: beside ``chainer.functions`` of the same names.
+"""
+
+from chainerlp import geometry
+from chainerlp.functions.linear import scaled_linear
+from chainerlp.functions.scaled_function import ScaledLayerFunction
+
+import chainer
+import chainer.functions as F
+import numpy
+from chainer.functions.connection.convolution_2d import Convolution2DFunction
+from chainer.functions.connection.convolution_nd import ConvolutionND
+from chainer.functions.connection.local_convolution_2d import LocalConvolution2DFunction
+from chainer.utils import conv_nd
+
+
+class ScaledConvolution2DFunction(ScaledLayerFunction, Convolution2DFunction):
+    """:class:`ScaledLayerFunction` of a 2-D convolution."""
+
+    @staticmethod
+    def geometry(function):
+        """Returns the :class:`~chainerlp.geometry.Convolution` of one of Chainer's functions."""
+        return geometry.Convolution(
+            (function.sy, function.sx),
+            (function.ph, function.pw),
+            (function.dy, function.dx),
+            function.groups,
+            function.cover_all,
+        )
+
+    def _is_plain(self):
+        # Channels-last layouts exist for cuDNN only, which keeps them to itself.
+        return not self.cudnn_fast
+
+
+def scaled_convolution_2d(
+    x,
+    W,
+    b=None,
+    stride=1,
+    pad=0,
+    cover_all=False,
+    *,
+    dilate=1,
+    groups=1,
+    cudnn_fast=False,
+    layer_scale=None,
+):
+    """2-D convolution whose data gradient is scaled.
+
+    Args:
+        x (:class:`~chainer.Variable` or :ref:`ndarray`): Input of shape (n, in, h, w).
+        W (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape
+            (out, in / groups, kh, kw).
+        b (:class:`~chainer.Variable` or :ref:`ndarray`): Bias of shape (out,), or ``None``.
+        stride (int or pair of ints): Stride.
+        pad (int or pair of ints): Padding width.
+        cover_all (bool): Whether every element of x is convolved into some element of y.
+        dilate (int or pair of ints): Dilation factor.
+        groups (int): Number of groups of channels.
+        cudnn_fast (bool): As in Chainer: channels-last layouts by cuDNN; scaled by nothing.
+        layer_scale (LayerScale): What chooses the scale; ``None`` scales nothing.
+
+    Returns:
+        ~chainer.Variable: Output of shape (n, out, oh, ow).
+    """
+    function = ScaledConvolution2DFunction(
+        stride,
+        pad,
+        cover_all,
+        dilate=dilate,
+        groups=groups,
+        cudnn_fast=cudnn_fast,
+        layer_scale=layer_scale,
+    )
+    inputs = (x, W) if b is None else (x, W, b)
+    (y,) = function.apply(inputs)
+    return y
+
+
+class ScaledConvolutionNDFunction(ScaledLayerFunction, ConvolutionND):
+    """:class:`ScaledLayerFunction` of an N-D convolution."""
+
+    @staticmethod
+    def geometry(function):
+        """Returns the :class:`~chainerlp.geometry.Convolution` of one of Chainer's functions."""
+        return geometry.Convolution(
+            function.stride, function.pad, function.dilate, function.groups, function.cover_all
+        )
+
+    def prepare(self, x, W):
+        """Checks what Chainer leaves to the product to find out."""
+        if x.shape[1] != W.shape[1] * self.groups or W.shape[0] % self.groups != 0:
+            raise ValueError(
+                f'W {W.shape} with groups={self.groups} is for {W.shape[1] * self.groups} input'
+                f' channels and a multiple of {self.groups} outputs; x {x.shape} has {x.shape[1]}'
+            )
+
+
+def scaled_convolution_nd(
+    x, W, b=None, stride=1, pad=0, cover_all=False, dilate=1, groups=1, layer_scale=None
+):
+    """N-D convolution whose data gradient is scaled.
+
+    Args:
+        x (:class:`~chainer.Variable` or :ref:`ndarray`): Input of shape (n, in, d_1, ..., d_N).
+        W (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape
+            (out, in / groups, k_1, ..., k_N).
+        b (:class:`~chainer.Variable` or :ref:`ndarray`): Bias of shape (out,), or ``None``.
+        stride (int or tuple of ints): Stride.
+        pad (int or tuple of ints): Padding width.
+        cover_all (bool): Whether every element of x is convolved into some element of y.
+        dilate (int or tuple of ints): Dilation factor.
+        groups (int): Number of groups of channels.
+        layer_scale (LayerScale): What chooses the scale; ``None`` scales nothing.
+
+    Returns:
+        ~chainer.Variable: Output of shape (n, out, l_1, ..., l_N).
+    """
+    function = ScaledConvolutionNDFunction(
+        x.ndim - 2, stride, pad, cover_all, dilate, groups, layer_scale=layer_scale
+    )
+    inputs = (x, W) if b is None else (x, W, b)
+    (y,) = function.apply(inputs)
+    return y
+
+
+def scaled_depthwise_convolution_2d(x, W, b=None, stride=1, pad=0, layer_scale=None):
+    """Depthwise convolution whose data gradient is scaled.
+
+    Args:
+        x (:class:`~chainer.Variable` or :ref:`ndarray`): Input of shape (n, in, h, w).
+        W (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape (multiplier, in, kh, kw).
+        b (:class:`~chainer.Variable` or :ref:`ndarray`): Bias of shape (in * multiplier,), or
+            ``None``.
+        stride (int or pair of ints): Stride.
+        pad (int or pair of ints): Padding width.
+        layer_scale (LayerScale): What chooses the scale; ``None`` scales nothing.
+
+    Returns:
+        ~chainer.Variable: Output of shape (n, in * multiplier, oh, ow).
+    """
+    multiplier, channels, kh, kw = W.shape
+    by_channel = F.swapaxes(W, 0, 1).reshape(multiplier * channels, 1, kh, kw)
+    return scaled_convolution_2d(
+        x, by_channel, b, stride, pad, groups=channels, layer_scale=layer_scale
+    )
+
+
+class ScaledLocalConvolution2DFunction(ScaledLayerFunction, LocalConvolution2DFunction):
+    """:class:`ScaledLayerFunction` of a local convolution."""
+
+    @staticmethod
+    def geometry(function):
+        """Returns the :class:`~chainerlp.geometry.LocalConvolution2D` of Chainer's function."""
+        return geometry.LocalConvolution2D((function.sy, function.sx))
+
+
+def scaled_local_convolution_2d(x, W, b=None, stride=1, layer_scale=None):
+    """Local convolution whose data gradient is scaled.
+
+    Args:
+        x (:class:`~chainer.Variable` or :ref:`ndarray`): Input of shape (n, in, h, w).
+        W (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape
+            (out, oh, ow, in, kh, kw).
+        b (:class:`~chainer.Variable` or :ref:`ndarray`): Bias of shape (out, oh, ow), or ``None``.
+        stride (int or pair of ints): Stride.
+        layer_scale (LayerScale): What chooses the scale; ``None`` scales nothing.
+
+    Returns:
+        ~chainer.Variable: Output of shape (n, out, oh, ow).
+    """
+    inputs = (x, W) if b is None else (x, W, b)
+    (y,) = ScaledLocalConvolution2DFunction(stride, layer_scale=layer_scale).apply(inputs)
+    return y
+
+
+def scaled_deformable_convolution_2d_sampler(
+    x, offset, W, b=None, stride=1, pad=0, layer_scale=None
+):
+    """Deformable convolution whose data gradient is scaled.
+
+    In float16 the samples are taken in float32 and rounded, and so is their gradient; the product
+    with the weight is :func:`scaled_linear`'s. Otherwise it is Chainer's function.
+
+    Args:
+        x (:class:`~chainer.Variable` or :ref:`ndarray`): Input of shape (n, in, h, w).
+        offset (:class:`~chainer.Variable` or :ref:`ndarray`): Offsets of the samples, of shape
+            (n, 2 kh kw, oh, ow): first the horizontal ones.
+        W (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape (out, in, kh, kw).
+        b (:class:`~chainer.Variable` or :ref:`ndarray`): Bias of shape (out,), or ``None``.
+        stride (int or pair of ints): Stride.
+        pad (int or pair of ints): Padding width.
+        layer_scale (LayerScale): What chooses the scale; ``None`` scales nothing.
+
+    Returns:
+        ~chainer.Variable: Output of shape (n, out, oh, ow).
+    """
+    if x.dtype != numpy.float16 or offset.shape[1] != 2 * W.shape[2] * W.shape[3]:
+        return F.deformable_convolution_2d_sampler(x, offset, W, b, stride, pad)
+    out, channels, kh, kw = W.shape
+    n, _, oh, ow = offset.shape
+    stride, (ph, pw) = conv_nd.as_tuple(stride, 2), conv_nd.as_tuple(pad, 2)
+    padded = F.pad(F.cast(x, 'float32'), ((0, 0), (0, 0), (ph, ph), (pw, pw)), 'constant')
+    grid = _grid(F.cast(offset, 'float32'), (kh, kw), stride, padded.shape[2:])
+    samples = F.cast(F.spatial_transformer_sampler(padded, grid), x.dtype)
+    size = channels * kh * kw
+    rows = samples.transpose(0, 3, 1, 2).reshape(n * oh * ow, size)
+    y = scaled_linear(rows, W.reshape(out, size), b, layer_scale=layer_scale)
+    return y.reshape(n, oh, ow, out).transpose(0, 3, 1, 2)
+
+
+def _grid(offset, k, stride, size):
+    """Returns where the samples are taken, (n, 2, kh kw, oh ow), from -1 to 1 over the input."""
+    n, _, oh, ow = offset.shape
+    xp = chainer.backend.get_array_module(offset)
+    # Axes of the positions: direction (horizontal first), kh, kw, oh, ow.
+    dtype = numpy.float32
+    y = xp.arange(k[0], dtype=dtype)[:, None, None, None]
+    y = y + xp.arange(oh, dtype=dtype)[:, None] * stride[0]
+    x = xp.arange(k[1], dtype=dtype)[:, None, None]
+    x = x + xp.arange(ow, dtype=dtype) * stride[1]
+    shape = k + (oh, ow)
+    positions = xp.stack([xp.broadcast_to(x, shape), xp.broadcast_to(y, shape)])
+    positions = positions.reshape(2, k[0] * k[1], oh * ow)
+    last = xp.asarray([size[1] - 1, size[0] - 1], dtype=dtype)[:, None, None]
+    sampled = offset.reshape((n,) + positions.shape) + positions
+    return (sampled / xp.broadcast_to(last, sampled.shape) - 0.5) * 2

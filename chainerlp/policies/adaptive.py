@@ -1,0 +1,124 @@
+"""The paper's policy, from the second moments of gy and W."""
+
+import dataclasses
+from statistics import NormalDist
+
+from chainerlp import formats, statistics
+from chainerlp.gpu import on_gpu
+from chainerlp.policies.policy import CUDA_BOUND, Bounded, Threshold, terms_of
+
+import numpy
+from chainer.backends import cuda
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptive(Bounded, Threshold):
+    """The paper's policy: the smallest scale at which a Gaussian underflows at a rate of T at most.
+
+    With gy and W independent and zero-centred, an element of gx has the variance
+    σ² = E[gy²] E[W²] K / 2 (the half for the ReLU that zeroes about half of the terms), and
+
+        α_low  = u_min / (Φ⁻¹((1 + T) / 2) σ),      α_high = (u_max / K) / (max|gy| max|W|)
+        α      = min(max(α_low, 1), α_high),        then the bounds, then down to a power of two.
+
+    arXiv 1910.12385, section 3 (``approx_range`` of its code).
+
+    Args:
+        threshold (float): T, the rate of underflow that is accepted.
+        max_scale (float): Largest α; the authors ran with 16, 128 and 65504.
+        max_total_scale (float): Largest product of all α down to a layer.
+        power_of_two (bool): Round α down to a power of two, so that multiplying by it is exact.
+        interval (int): α is chosen anew every so many backward passes (iterations, unless gradients
+            accumulate over several) and kept in between.
+        format (str): The format that gx is rounded to, see :mod:`chainerlp.formats`.
+    """
+
+    def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
+        """Returns the factor α for a layer's data gradient; see :meth:`Policy.scale`."""
+        if on_gpu(gy):
+            return self._choose_on_gpu(gy, W, total_scale, terms_of(W, terms), backoff)
+        return super().scale(gy, W, total_scale, terms=terms, backoff=backoff)
+
+    def unbounded(self, gy, W, terms, product, backoff):
+        """Returns α before it is bounded; see the class."""
+        format = formats.get(self.format)
+        variance = (
+            statistics.second_moment(gy) / backoff**2 * statistics.second_moment(W) * (terms / 2)
+        )
+        lowest = numpy.float64(1)
+        if variance > 0:
+            lowest = max(format.smallest_subnormal / (self._quantile() * variance**0.5), lowest)
+        largest = statistics.largest_magnitude(gy) / backoff * statistics.largest_magnitude(W)
+        return numpy.minimum(lowest, format.largest / (terms * largest))
+
+    def _choose_on_gpu(self, gy, W, total_scale, terms, backoff):
+        """Measures W in one launch, and gy in a second one, which ends in the choice of α."""
+        format = formats.get(self.format)
+        max_scale, max_total_scale, power_of_two = self.bounds()
+        constants = (
+            *(terms, self._quantile(), format.smallest_subnormal, format.largest, backoff),
+            *(max_scale, max_total_scale, power_of_two),
+        )
+        by_value = not on_gpu(total_scale)
+        alpha = cuda.cupy.empty((), numpy.float32)
+        statistics.launch_with_moments(
+            _CUDA_ADAPTIVE,
+            'choose_adaptive',
+            gy,
+            statistics.moments_on_gpu(W),
+            None if by_value else total_scale,
+            float(total_scale) if by_value else 0.0,
+            numpy.array(constants, _CONSTANTS),
+            alpha,
+        )
+        return alpha
+
+    def _quantile(self):
+        # (1 - T) / 2, whose quantile is the same but for the sign, is never rounded to 1.
+        return abs(NormalDist().inv_cdf((1 - self.threshold) / 2))
+
+
+_CONSTANTS = numpy.dtype(
+    [
+        (name, numpy.float64)
+        for name in ('terms', 'quantile', 'smallest', 'largest', 'backoff')
+        + ('max_scale', 'max_total_scale', 'power_of_two')
+    ]
+)
+_CUDA_ADAPTIVE = (
+    statistics.CUDA_MOMENTS
+    + CUDA_BOUND
+    + r"""
+struct Constants {
+    double terms, quantile, smallest, largest, backoff, max_scale, max_total_scale, power_of_two;
+};
+
+// gy and W: E[x^2], max|x|. A NaN among them gives NaN.
+__device__ double adaptive(const double* gy, const double* W, Constants c) {
+    const double variance = gy[0] / (c.backoff * c.backoff) * W[0] * (c.terms / 2);
+    double lowest = 1;
+    if (variance > 0) lowest = max(c.smallest / (c.quantile * sqrt(variance)), 1.0);
+    const double highest = c.largest / (c.terms * (gy[1] / c.backoff * W[1]));
+    return lowest < highest ? lowest : highest;
+}
+
+// What gy carries is on the device, or else, with a null pointer, a number of the host's.
+template <typename T> __device__ void choose(
+        const T* x, index_t size, double* partial, unsigned* done, const double* W,
+        const float* total_scale, double total_scale_by_value, Constants c, float* alpha) {
+    double gy[2];
+    if (!measure(x, size, partial, done, gy)) return;
+    const double total = total_scale ? *total_scale : total_scale_by_value;
+    const double unbounded = size > 0 ? adaptive(gy, W, c) : 1;
+    *alpha = bound(unbounded, total / c.backoff, c.max_scale, c.max_total_scale, c.power_of_two);
+}
+
+#define CHOOSE_ADAPTIVE(T, NAME) extern "C" __global__ void NAME( \
+        const T* x, index_t size, double* partial, unsigned* done, const double* W, \
+        const float* total_scale, double total_scale_by_value, Constants c, float* alpha) { \
+    choose(x, size, partial, done, W, total_scale, total_scale_by_value, c, alpha); \
+}
+CHOOSE_ADAPTIVE(half_bits, choose_adaptive_float16)
+CHOOSE_ADAPTIVE(float, choose_adaptive_float32)
+"""
+)

@@ -1,0 +1,231 @@
+"""What a policy is, and the bounds that most share."""
+
+import dataclasses
+import math
+import numbers
+
+from chainerlp import formats
+from chainerlp.gpu import on_gpu
+
+import numpy
+from chainer.backends import cuda
+
+# A total scale and its reciprocal have to be normal numbers of float32, in which they are applied.
+_LARGEST_TOTAL_SCALE = 1 / formats.FLOAT32.smallest_normal
+
+
+class Policy:
+    """How a layer's scale is chosen.
+
+    A policy of one's own is a subclass with one method, ``scale``.
+
+    Example::
+
+        class Half(chainerlp.policies.Policy):
+            def scale(self, gy, W, total_scale=1.0, **context):
+                return 0.5
+
+    Attributes:
+        interval (int): A scale is chosen anew every so many backward passes and kept in between; 1
+            by default.
+        scales_weights (bool): Whether weight gradients, too, get a scale of their own (that of
+            :class:`Amax`) unless the optimizer is told otherwise; ``False`` by default.
+        needs_product (bool): Whether ``scale`` looks at the product gx. Where no policy does, a
+            GPU forms, scales and rounds it at once; ``True`` by default.
+    """
+
+    interval = 1
+    scales_weights = False
+    needs_product = True
+
+    def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
+        """Returns the factor α for a layer's data gradient.
+
+        Args:
+            gy (:ref:`ndarray`): Gradient of the layer's output as it is stored, float16 or float32.
+            W (:ref:`ndarray`): The layer's weight, (out, in) or (out, in / groups, kh, kw).
+            total_scale (float or 0-d array): The scale that gy carries.
+            terms (int): How many products are summed into an element of gx (K of the paper); by
+                default ``out``, or ``out * kh * kw``.
+            product (:ref:`ndarray`): gx in float32, before α, if the policy ``needs_product``.
+                Without it, policies that look at it form it themselves (then W is a plain layer's:
+                stride 1, no padding).
+            backoff (float): The factor, at most 1, by which gradients are kept smaller than the
+                policy would have them, because they overflowed. gy / backoff is what it would be
+                without: a policy that looks at gy looks at that, so as not to make up for it.
+
+        Returns:
+            float or 0-d float32 array: α; a float for NumPy arrays, for CuPy arrays an array on
+            their device (or a float, if it is a constant).
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no method scale')
+
+    def within_bounds(self, scale, total_scale, backoff=1.0):
+        """Returns a scale that was chosen before, made smaller where bounds ask for it now.
+
+        It is called for scales that are kept over an ``interval``, since what gy carries may have
+        grown. By default there are no bounds.
+
+        Args:
+            scale (float or 0-d array): What :meth:`scale` returned.
+            total_scale (float or 0-d array): As there.
+            backoff (float): As there.
+        """
+        return scale
+
+
+def check(policy):
+    """Makes sure that something is a policy, or has all that one has.
+
+    Args:
+        policy: Anything.
+
+    Returns:
+        The policy.
+
+    Raises:
+        TypeError: If it is not; names what is missing.
+    """
+    if isinstance(policy, type) or not callable(getattr(policy, 'scale', None)):
+        raise TypeError(
+            f'policy must be one of chainerlp.policies, such as Adaptive(), not {policy!r}'
+        )
+    parts = ('interval', 'scales_weights', 'needs_product', 'within_bounds')
+    missing = [part for part in parts if not hasattr(policy, part)]
+    if missing:
+        raise TypeError(
+            f'policy {type(policy).__name__} has no {missing[0]}: derive it from'
+            ' chainerlp.policies.Policy'
+        )
+    return policy
+
+
+def is_real(value):
+    """Returns whether a value is a real number, and no bool."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_integer(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+_CHECKS = {
+    'threshold': (lambda v: is_real(v) and 0 < v < 1, 'a rate between 0 and 1'),
+    'margin': (lambda v: is_real(v) and 0 <= v < math.inf, 'a number of powers of two from 0'),
+    'max_scale': (lambda v: is_real(v) and v > 0, 'a positive number (inf is no bound)'),
+    'max_total_scale': (lambda v: is_real(v) and v > 0, 'a positive number (inf is no bound)'),
+    'power_of_two': (lambda v: isinstance(v, bool), 'True or False'),
+    'interval': (lambda v: _is_integer(v) and v >= 1, 'a number of iterations from 1'),
+    'format': (formats.get, 'the name of a format'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+    """Mixed in where a rate of underflow is accepted."""
+
+    threshold: float = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Margin:
+    """Mixed in where powers of two are left between the largest gradient and u_max."""
+
+    margin: float = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounded(Policy):
+    """The bounds and the rounding that policies share; a bound of inf is no bound."""
+
+    max_scale: float = 16.0
+    max_total_scale: float = 1024.0
+    power_of_two: bool = True
+    interval: int = 1
+    format: str = 'float16'
+
+    needs_product = False
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            is_allowed, allowed = _CHECKS[field.name]
+            value = getattr(self, field.name)
+            try:
+                is_right = is_allowed(value)
+            except ValueError as error:  # it lists the formats that there are
+                raise ValueError(f'{type(self).__name__}: {error}') from None
+            if not is_right:
+                raise ValueError(
+                    f'{type(self).__name__}: {field.name} must be {allowed}, not {value!r}'
+                )
+
+    def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
+        """Returns the factor α for a layer's data gradient; see :meth:`Policy.scale`."""
+        alpha = 1.0
+        if gy.size > 0 and (W is None or W.size > 0):
+            with numpy.errstate(all='ignore'):
+                alpha = self.unbounded(gy, W, terms_of(W, terms), product, backoff)
+        return self._bound(alpha, total_scale, backoff, on_gpu(gy))
+
+    def within_bounds(self, scale, total_scale, backoff=1.0):
+        """Returns a scale within the bounds of now; see :meth:`Policy.within_bounds`."""
+        return self._bound(scale, total_scale, backoff, on_gpu(scale) or on_gpu(total_scale))
+
+    def unbounded(self, gy, W, terms, product, backoff):
+        """Returns α before it is bounded: a float64 scalar or 0-d array; it may be NaN or inf."""
+        raise NotImplementedError
+
+    def _bound(self, alpha, total_scale, backoff, is_on_gpu):
+        """Returns α within the bounds: 1 in place of one that is not a positive, finite number."""
+        if backoff != 1:
+            total_scale = total_scale / backoff
+        if is_on_gpu:
+            return _bound_on_gpu(alpha, total_scale, *self.bounds())
+        max_scale, max_total_scale, power_of_two = self.bounds()
+        alpha = alpha if 0 < alpha < math.inf else 1.0
+        alpha = min(alpha, max_scale, max_total_scale / total_scale)
+        return float(formats.floor_power_of_two(alpha) if power_of_two else alpha)
+
+    def bounds(self):
+        """Returns largest scale, largest total scale, and whether scales are powers of two."""
+        return self.max_scale, min(self.max_total_scale, _LARGEST_TOTAL_SCALE), self.power_of_two
+
+
+CUDA_BOUND = (
+    formats.CUDA_FLOOR_POWER_OF_TWO
+    + r"""
+__device__ inline double bound(
+        double alpha, double total_scale, double max_scale, double max_total_scale,
+        bool power_of_two) {
+    if (!(alpha > 0 && alpha <= 1.7976931348623157e308)) alpha = 1;
+    alpha = min(alpha, min(max_scale, max_total_scale / total_scale));
+    return power_of_two ? floor_power_of_two(alpha) : alpha;
+}
+"""
+)
+
+
+def _bound_on_gpu(alpha, total_scale, max_scale, max_total_scale, power_of_two):
+    dtype = alpha.dtype.name if on_gpu(alpha) else 'float64'
+    return cuda.elementwise(
+        f'{dtype} unbounded, float32 total_scale, float64 max_scale, float64 max_total_scale,'
+        ' bool power_of_two',
+        'float32 alpha',
+        'alpha = bound(unbounded, total_scale, max_scale, max_total_scale, power_of_two)',
+        'chainerlp_bound',
+        preamble=CUDA_BOUND,
+    )(
+        alpha,
+        total_scale,
+        max_scale,
+        max_total_scale,
+        power_of_two,
+        cuda.cupy.empty((), numpy.float32),
+    )
+
+
+def terms_of(W, terms):
+    """Returns K: what is given, or that of a plain layer with the weight W."""
+    if terms is None and W is not None:
+        return W.shape[0] * math.prod(W.shape[2:])
+    return terms

@@ -1,0 +1,305 @@
+"""Each kernel against the NumPy code that it stands beside, on the same arrays."""
+
+import math
+
+from chainerlp import float16, formats, geometry, magnitude_counts, policies, statistics
+from chainerlp.scaled_array import ScaledArray, align, join
+from tests.gpu.agreement import CPU
+
+import numpy
+import pytest
+
+pytestmark = pytest.mark.gpu
+
+DTYPES = ('float16', 'float32')
+# Around a chunk of 16 bytes, a block, a grid of several blocks with a rest.
+SIZES = (0, 1, 3, 4, 7, 8, 9, 255, 256, 257, 2047, 2048, 2049, 20011)
+SPECIAL = (0.0, -0.0, 2.0**-24, -(2.0**-24), 2.0**-14, 65504.0, -65504.0)
+NONFINITE = (numpy.inf, -numpy.inf, numpy.nan)
+
+
+def gradients(size, dtype, *, special=SPECIAL, seed=0):
+    """Gradients over 30 powers of two, subnormals and zeros among them."""
+    rng = numpy.random.RandomState(seed)
+    array = rng.standard_normal(size) * 2.0 ** rng.randint(-26, 4, size)
+    with numpy.errstate(over='ignore'):
+        array = array.astype(dtype)
+    places = rng.permutation(size)[: len(special)]
+    array[places] = special[: len(places)]
+    return array
+
+
+def scalar(device, value):
+    return device.send(numpy.array(value, numpy.float32))
+
+
+def assert_same_statistics(device, sent, array):
+    assert float(statistics.largest_magnitude(sent)) == statistics.largest_magnitude(array)
+    # On a GPU a chunk of halves is summed in float32 and the chunks in float64; on the CPU a block
+    # of 8192 in float32: 2^-24 for each addition, much of which averages out.
+    numpy.testing.assert_allclose(
+        float(statistics.second_moment(sent)), statistics.second_moment(array), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('size', SIZES)
+def test_statistics(device, size, dtype):
+    array = gradients(size, dtype)
+    assert_same_statistics(device, device.send(array), array)
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('value', NONFINITE)
+def test_statistics_of_what_is_not_finite(device, value, dtype):
+    array = gradients(3000, dtype)
+    array[[5, 2999]] = value
+    sent = device.send(array)
+    numpy.testing.assert_equal(
+        [float(statistics.largest_magnitude(sent)), float(statistics.second_moment(sent))],
+        [numpy.abs(value)] * 2,
+    )
+
+
+@pytest.mark.parametrize('value', [1e38, 1e-30])
+def test_squares_beyond_float32(device, value):
+    array = numpy.full(1000, value, numpy.float32)
+    found = float(statistics.second_moment(device.send(array)))
+    numpy.testing.assert_allclose(found, float(array[0]) ** 2, rtol=1e-14)
+
+
+def test_the_largest_of_subnormals(device):
+    array = numpy.array([2.0**-24, -3 * 2.0**-24, 0], numpy.float16)
+    assert float(statistics.largest_magnitude(device.send(array))) == 3 * 2.0**-24
+
+
+LAYOUTS = {
+    'transposed': lambda a: a.T,
+    'strided': lambda a: a[::2, ::3],
+    'misaligned': lambda a: a[0, 1:],
+    'reversed': lambda a: a[::-1, ::-1],
+    'Fortran': lambda a: a.copy().T.copy().T,
+    'of no axes': lambda a: a[1:2, 1].reshape(()),
+    'empty': lambda a: a[:0],
+}
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('layout', sorted(LAYOUTS))
+def test_any_layout_in_memory(device, layout, dtype):
+    whole = gradients(60 * 51, dtype).reshape(60, 51)
+    array = LAYOUTS[layout](whole)
+    sent = LAYOUTS[layout](device.send(whole))
+    assert_same_statistics(device, sent, array)
+    total = join([ScaledArray(sent, 2.0), ScaledArray(sent, 4.0)]).array
+    expected = join([ScaledArray(array, 2.0), ScaledArray(array, 4.0)]).array
+    assert total.shape == array.shape
+    numpy.testing.assert_array_equal(CPU.send(total), expected)
+    with numpy.errstate(over='ignore'):
+        rescaled = (array.astype(numpy.float32) * 8).astype(dtype)
+    numpy.testing.assert_array_equal(CPU.send(ScaledArray(sent, 0.5).to(4.0).array), rescaled)
+    if dtype == 'float32':
+        halves = float16.scale_and_round(sent, scalar(device, 8), 'float16')
+        numpy.testing.assert_array_equal(CPU.send(halves), by_numpy(array, 8.0, 'float16'))
+
+
+def by_numpy(array, scale, dtype):
+    with numpy.errstate(over='ignore', invalid='ignore'):
+        return (array.astype(numpy.float32) * numpy.float32(scale)).astype(dtype)
+
+
+@pytest.mark.parametrize('scale', [1.0, 2.0**-10, 2.0**14])
+@pytest.mark.parametrize('size', SIZES)
+def test_scaling_and_rounding(device, size, scale):
+    product = gradients(size, 'float32', special=SPECIAL + NONFINITE + (65520.0, 2.0**-25))
+    for dtype in DTYPES:
+        for given in (scale, scalar(device, scale)):
+            found = float16.scale_and_round(device.send(product.copy()), given, dtype)
+            assert found.dtype == dtype
+            numpy.testing.assert_array_equal(CPU.send(found), by_numpy(product, scale, dtype))
+
+
+def test_halves_are_rounded_to_nearest_even(device):
+    halves = numpy.arange(0x7C00, dtype=numpy.uint16).view(numpy.float16).astype(numpy.float64)
+    ties = ((halves[1:] + halves[:-1]) / 2).astype(numpy.float32)
+    products = numpy.concatenate(
+        [ties, numpy.nextafter(ties, numpy.float32(0)), numpy.nextafter(ties, numpy.float32(1e9))]
+    )
+    expected = products.astype(numpy.float16)
+    for scale in (1.0, scalar(device, 1)):
+        found = float16.scale_and_round(device.send(products), scale, 'float16')
+        numpy.testing.assert_array_equal(CPU.send(found), expected)
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('scale', [1.0, 1024.0])
+@pytest.mark.parametrize(
+    'stride, pad, dilate, kernel',
+    [
+        ((1, 1), (1, 1), (1, 1), (3, 3)),
+        ((2, 3), (1, 0), (1, 2), (3, 2)),
+        ((3, 3), (0, 0), (1, 1), (2, 2)),
+    ],
+)
+def test_columns_are_added_up_to_images(device, stride, pad, dilate, kernel, scale, dtype):
+    layer = geometry.Convolution(stride, pad, dilate)
+    rng = numpy.random.RandomState(0)
+    x = numpy.zeros((2, 3, 9, 11), numpy.float32)
+    # Small integers: float32 sums of their products are exact, in any order.
+    W = rng.randint(-4, 5, (5, 3, *kernel)).astype(numpy.float32)
+    gy = rng.randint(-4, 5, layer.output(x, W).shape).astype(numpy.float32)
+    expected = layer.data_gradient(gy, W, (9, 11), scale, dtype)
+    found = layer.data_gradient(
+        device.send(gy), device.send(W), (9, 11), scalar(device, scale), dtype
+    )
+    assert found.dtype == dtype
+    numpy.testing.assert_array_equal(CPU.send(found), expected)
+
+
+def joined(device, arrays, scales, function=join):
+    """Joins arrays, those whose scale is a NumPy scalar with a scale on the device."""
+    sent = [
+        ScaledArray(device.send(a), s if isinstance(s, float) else scalar(device, s))
+        for a, s in zip(arrays, scales)
+    ]
+    return function(sent)
+
+
+def by_join(arrays, scales):
+    total = join([ScaledArray(a, float(s)) for a, s in zip(arrays, scales)])
+    return total.array, total.scale
+
+
+@pytest.mark.parametrize('dtype', [*DTYPES, 'float64'])
+@pytest.mark.parametrize(
+    'scales', [(1.0, 1024.0), (numpy.float32(64), 64.0), (8.0,) * 8, (numpy.float32(4), 2.0) * 17]
+)
+@pytest.mark.parametrize('size', SIZES[1:])
+def test_joining(device, size, scales, dtype):
+    arrays = [gradients(size, dtype, seed=seed, special=SPECIAL[:5]) for seed in range(len(scales))]
+    total = joined(device, arrays, scales)
+    expected, common = by_join(arrays, scales)
+    assert float(total.scale) == common and total.array.dtype == dtype
+    if len(scales) > 16 and dtype == 'float16':  # in two launches, with other sums in between
+        difference = CPU.send(total.array).astype('d') - expected.astype('d')
+        assert (abs(difference) <= 2.0**-10 * abs(expected.astype('d')) + 2.0**-24).all()
+    else:
+        numpy.testing.assert_array_equal(CPU.send(total.array), expected)
+
+
+@pytest.mark.parametrize('largest', [1.0, 60000.0])
+def test_a_sum_is_brought_to_the_largest_scale_at_which_it_does_not_overflow(device, largest):
+    arrays = [numpy.array([largest, 1], numpy.float16), numpy.array([largest, 2], numpy.float16)]
+    for scales in ((2.0, 2.0), (2.0, 256.0), (numpy.float32(1), numpy.float32(4))):
+        total = joined(device, arrays, scales)
+        expected, common = by_join(arrays, scales)
+        assert float(total.scale) == common
+        numpy.testing.assert_array_equal(CPU.send(total.array), expected)
+
+
+def test_what_is_not_finite_stays_so_in_a_sum(device):
+    arrays = [numpy.array([numpy.inf, 1], numpy.float16), numpy.array([1, 2], numpy.float16)]
+    total = joined(device, arrays, (2.0, 4.0))
+    assert float(total.scale) == 4
+    assert CPU.send(total.array).tolist() == [numpy.inf, 4]
+
+
+@pytest.mark.parametrize('scales', [(2.0, 1024.0), (numpy.float32(2), 1024.0), (1.0, 2.0**-20)])
+def test_aligning(device, scales):
+    arrays = [gradients(300, 'float16'), gradients(7, 'float32', special=(1e-10, 3e3))]
+    expected = align([ScaledArray(a, float(s)) for a, s in zip(arrays, scales)])
+    found = joined(device, arrays, scales, align)
+    for ours, theirs in zip(found, expected):
+        assert float(ours.scale) == theirs.scale
+        numpy.testing.assert_array_equal(CPU.send(ours.array), theirs.array)
+
+
+@pytest.mark.parametrize('format', ['float16', 'bfloat16', 'float8_e5m2', 'float8_e4m3', 'float32'])
+@pytest.mark.parametrize('size', SIZES)
+def test_rounding_losses(device, size, format):
+    format = formats.get(format)
+    special = [format.underflow_threshold, format.overflow_threshold, *SPECIAL, *NONFINITE]
+    special.append(2.0**-149)  # a subnormal of float32
+    with numpy.errstate(over='ignore'):
+        special = numpy.array(special, numpy.float32)
+        special = [*special, *numpy.nextafter(special[:2], numpy.float32(0)), -special[0]]
+    product = gradients(size, 'float32', special=tuple(special))
+    found = magnitude_counts.count_rounding_losses(device.send(product), format)
+    expected = magnitude_counts.count_rounding_losses(product, format)
+    assert [int(count) for count in found] == list(expected)
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_exponent_counts(device, size):
+    array = gradients(size, 'float32', special=SPECIAL + NONFINITE + (1.0, 2.0**-149, 3e38))
+    found = magnitude_counts.exponent_counts(device.send(array))
+    numpy.testing.assert_array_equal(CPU.send(found), magnitude_counts.exponent_counts(array))
+
+
+NO_BOUND = math.inf
+ADAPTIVE = [
+    policies.Adaptive(max_scale=NO_BOUND, max_total_scale=NO_BOUND),
+    policies.Adaptive(),
+    policies.Adaptive(0.5, max_scale=NO_BOUND, max_total_scale=NO_BOUND, power_of_two=False),
+]
+
+
+@pytest.mark.parametrize('policy', ADAPTIVE, ids=repr)
+@pytest.mark.parametrize('terms, backoff', [(1, 1.0), (4608, 1.0), (64, 2.0**-5)])
+@pytest.mark.parametrize('exponent', [-20, -6, 0, 9])
+def test_the_papers_formula(device, exponent, terms, backoff, policy):
+    rng = numpy.random.RandomState(exponent + 30)
+    gy = (rng.standard_normal(500) * 2.0**exponent).astype(numpy.float16)
+    W = rng.standard_normal(300).astype(numpy.float32)
+    expected = policy.scale(gy, W, 32.0, terms=terms, backoff=backoff)
+    for total_scale in (32.0, scalar(device, 32)):
+        found = policy.scale(
+            device.send(gy), device.send(W), total_scale, terms=terms, backoff=backoff
+        )
+        assert found.dtype == numpy.float32 and found.shape == ()
+        # Second moments may differ by 1e-5, and the root of their product by half of that each.
+        numpy.testing.assert_allclose(float(found), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('gy', [[0.0, 0.0], [], [1.0, numpy.nan], [numpy.inf, 1.0], [2.0**-24]])
+def test_the_papers_formula_where_it_has_no_answer(device, gy):
+    gy, W = numpy.array(gy, numpy.float16), numpy.ones(3, numpy.float16)
+    found = ADAPTIVE[0].scale(device.send(gy), device.send(W), terms=1)
+    assert float(found) == ADAPTIVE[0].scale(gy, W, terms=1)
+
+
+@pytest.mark.parametrize('policy', ADAPTIVE, ids=repr)
+@pytest.mark.parametrize('scale', [1.0, 3.0, 4.0, 2.0**20, numpy.inf, numpy.nan, 0.0])
+def test_bounds(device, scale, policy):
+    expected = policy.within_bounds(scale, 64.0)
+    for total_scale in (64.0, scalar(device, 64)):
+        found = policy.within_bounds(scalar(device, scale), total_scale)
+        assert found.dtype == numpy.float32 and float(found) == expected
+
+
+def test_a_scale_of_a_snapshot_is_bounded_by_what_is_on_the_device(device):
+    policy = policies.Adaptive(max_total_scale=1024, interval=10)
+    found = policy.within_bounds(16.0, scalar(device, 256))
+    assert found.dtype == numpy.float32 and float(found) == 4
+
+
+@pytest.mark.parametrize('dtypes', [('float16',), ('float32',), ('float64', 'float16', 'float32')])
+def test_whether_all_arrays_are_finite(device, dtypes):
+    sizes = (1, 5000, 0, 17)
+    arrays = [gradients(size, dtype) for size in sizes for dtype in dtypes]
+    sent = [device.send(array) for array in arrays]
+    assert bool(statistics.all_arrays_finite(sent)) is True
+    for k, array in enumerate(arrays):
+        for place in {0, array.size // 2, array.size - 1} & set(range(array.size)):
+            for value in NONFINITE:
+                damaged = array.copy()
+                damaged[place] = value
+                others = sent[:k] + [device.send(damaged)] + sent[k + 1 :]
+                assert bool(statistics.all_arrays_finite(others)) is False
+
+
+def test_more_arrays_than_a_launch_takes_are_all_looked_at(device):
+    arrays = [device.send(numpy.ones(3, numpy.float16)) for _ in range(401)]
+    assert bool(statistics.all_arrays_finite(arrays)) is True
+    arrays[-1][1] = numpy.nan
+    assert bool(statistics.all_arrays_finite(arrays)) is False
