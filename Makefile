@@ -48,9 +48,15 @@ test-mpi: env  ## run the tests with several workers; installs OpenMPI (Debian's
 	$(PIP) --only-binary :all: --no-build-isolation --editable '.[mpi]'
 	$(PY) -m pytest -m mpi --strict-mpi $(ARGS)
 
-test-gpu: env  ## run the tests that need a GPU, which skip without one; CUDA=cuda13x (or cuda12x): install CuPy
+ifdef EMULATED
+test-gpu:
+	@if [ -d '$(EMULATOR)' ]; then $(MAKE) --no-print-directory test-gpu-emulated; \
+	else echo 'skipped: the emulated GPU is not there ($(EMULATOR))'; fi
+else
+test-gpu: env  ## run the tests that need a GPU; CUDA=cuda13x (or cuda12x): install CuPy; EMULATED=1: on the CPU
 	$(if $(CUDA),$(PIP) --only-binary :all: --no-build-isolation '$(NUMPY)' --editable '.[$(CUDA)]')
 	$(PY) -m pytest -m gpu -rs $(ARGS)
+endif
 
 data: env  ## put the sample data where the configs *-small look for it; needs ../shared/data
 	mkdir -p data
@@ -62,10 +68,39 @@ lint: env  ## check the style
 	$(PY) -m ruff format --check
 
 clean:  ## remove the environments and what tools left behind; results stay
-	rm -rf .venv .venv-numpy1 build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-numpy1 .venv-emulated-* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help env quickstart test test-slow test-mpi test-gpu data lint clean
+
+# The emulated GPU compiles CuPy's kernels for the CPU: right values, and no timings. It takes an environment of its own,
+# with CuPy 14, or CUPY=13.6.0, whose library it patches. Kernels read and write inside arrays (CHECK), and no result
+# depends on the order of threads (ORDER) or on copies that have not arrived (LATE).
+EMULATOR = ../shared/tools/cuda-emulator
+CUPY = 14.2.0
+EMULATED_VENV = .venv-emulated-$(CUPY)
+ON_EMULATED_GPU = . $(EMULATED_VENV)/bin/activate && . $(EMULATED_VENV)/emulator/env.sh && python -m pytest -m gpu -q
+
+test-gpu-emulated: SHELL = bash
+test-gpu-emulated: $(EMULATED_VENV)/emulated
+	$(ON_EMULATED_GPU) -rs $(ARGS)
+	PYTHONPATH=$(EMULATED_VENV)/emulator/python CUEMU_CHECK=1 $(ON_EMULATED_GPU) -p cuemu_check tests/gpu/test_kernels.py
+	CUEMU_LATE=1 $(ON_EMULATED_GPU) tests/gpu/test_scaling.py
+	CUEMU_ORDER=1 $(ON_EMULATED_GPU) tests/gpu/test_scaling.py
+
+$(EMULATED_VENV)/emulated: setup.py $(wildcard $(EMULATOR)/* $(EMULATOR)/*/*)
+	command -v clang++-16 >/dev/null || { apt-get update -qq && \
+	    apt-get install -y -qq --no-install-recommends clang-16 g++ binutils libopenblas-dev; }
+	rm -rf $(EMULATED_VENV)
+	$(MAKE) --no-print-directory env VENV=$(EMULATED_VENV)
+	$(EMULATED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+	    cupy-cuda12x==$(CUPY)
+	cp -r $(EMULATOR) $(EMULATED_VENV)/emulator
+	chmod -R u+w $(EMULATED_VENV)/emulator
+	$(EMULATED_VENV)/bin/python $(EMULATED_VENV)/emulator/build.py
+	touch $@
+
+.PHONY: test-gpu-emulated
 
 # `built` is written last, so an interrupted build is never taken for a whole one. It says what the environment was
 # made from, and counts as long as that is still so. The path is part of it: the editable install points there.
