@@ -1,4 +1,4 @@
-"""What Chainer computes on a GPU with the stand-ins for CuPy 14, and without them on CuPy 13."""
+"""What Chainer computes on a GPU with the patches for CuPy 14, and without them on CuPy 13."""
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from tests.gpu.agreement import CPU, SUBNORMAL, UNIT, Case, assert_agrees
