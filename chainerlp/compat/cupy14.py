@@ -74,7 +74,7 @@ def apply():
     if cuda.available and cupy_major() >= 14:
         patch(cuda, 'elementwise', with_float16)
         patch(cuda, 'raw', with_half)
-    # Else ImportPatch does it.
+    # A ChainerMN that is imported later is patched then, by the import hook.
     if CHAINERMN_COPIES in sys.modules and cupy_major() >= 14:
         patch_chainermn(sys.modules[CHAINERMN_COPIES])
     if MultiprocessParallelUpdater.available() and not _has_nccl():

@@ -96,8 +96,7 @@ def _import_patches():
     patches = {}
     # _environment_check.py:6-7 imports both modules. Where pkg_resources is missing, NumPy's is not
     # tried: that takes a quarter of a second, is deprecated, and serves one check on macOS only.
-    system_info = 'numpy.distutils.system_info'
-    missing = ()
+    system_info, missing = 'numpy.distutils.system_info', ()
     if not _importable('pkg_resources'):
         missing = ('pkg_resources', system_info)
         # testing/helper.py:6 and testing/doctest_helper.py:3 import it. Chainer does not import
@@ -107,25 +106,20 @@ def _import_patches():
     elif 'chainer._environment_check' not in sys.modules and not _importable(system_info):
         missing = (system_info,)
     if missing:
-        patches['chainer._environment_check'] = ImportPatch(
-            dict.fromkeys(missing, shims), after=_add_distutils
-        )
+        modules = dict.fromkeys(missing, shims)
+        patches['chainer._environment_check'] = ImportPatch(modules, after=_add_distutils)
     if numpy_lacks('sctypes'):
-        patches['chainer.functions.array.as_strided'] = ImportPatch(
-            numpy_names={'sctypes': SCTYPES}
-        )
+        as_strided = 'chainer.functions.array.as_strided'
+        patches[as_strided] = ImportPatch(numpy_names={'sctypes': SCTYPES})
     if cupy14.cupy_major() >= 14:
         patches[cupy14.CHAINERMN_COPIES] = ImportPatch(after=cupy14.patch_chainermn)
     return patches
 
 
 def _importable(name):
-    """Returns whether a module, which Chainer would import at once, can be imported.
-
-    Both of those that are asked for warn that they are deprecated, Chainer's user can do nothing
-    about it, and a warning that is turned into an error would make them look missing.
-    """
+    """Returns whether a module, which Chainer would import at once, can be imported."""
     with warnings.catch_warnings():
+        # Both modules warn that they are deprecated. As an error it would make them look missing.
         warnings.simplefilter('ignore')
         try:
             importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Changes other people's modules: functions that are there, and modules while they are imported."""
+"""Patches modules of others: their functions, and what they find while they are imported."""
 
 import contextlib
 import dataclasses
@@ -108,11 +108,11 @@ class _PatchingLoader(importlib.abc.Loader):
     def exec_module(self, module):
         # Tracebacks, inspect and the like ask a module's loader for its source.
         module.__loader__ = module.__spec__.loader = self._loader
-        with _added(sys.modules, self._patch.modules):
-            with _added(vars(numpy), self._patch.numpy_names):
-                self._loader.exec_module(module)
-        if self._patch.after is not None:
-            self._patch.after(module)
+        patch = self._patch
+        with _added(sys.modules, patch.modules), _added(vars(numpy), patch.numpy_names):
+            self._loader.exec_module(module)
+        if patch.after is not None:
+            patch.after(module)
 
 
 class PatchingFinder(importlib.abc.MetaPathFinder):
