@@ -45,7 +45,7 @@ REASON = """
 
 
 @pytest.mark.skipif(importlib.util.find_spec('cupy') is not None, reason='CuPy is installed')
-def test_without_cupy_it_says_so():
+def test_without_cupy_the_reason_says_so():
     assert cupy14.cupy_major() == 0
     assert compat.why_no_cupy().startswith('CuPy is not installed (pip install cupy-cuda12x, or')
 
@@ -68,12 +68,8 @@ def test_of_a_cupy_that_cannot_be_imported_the_cause_is_told(facts_of, tmp_path)
 @pytest.fixture
 def driver(monkeypatch):
     """Makes Chainer believe in a CuPy; its number of GPUs, and NVRTC, are to be set."""
-
-    def version():
-        return (13, 0)
-
     runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
-    nvrtc = types.SimpleNamespace(getVersion=version)
+    nvrtc = types.SimpleNamespace(getVersion=lambda: (13, 0))
     cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime, nvrtc=nvrtc))
     monkeypatch.setattr(cuda, 'available', True)
     monkeypatch.setattr(cuda, 'cupy', cupy)
@@ -104,7 +100,7 @@ def test_no_gpu_no_driver_and_no_compiler_are_told(driver):
     assert compat.why_no_cupy() == 'CuPy finds no GPU or not all of CUDA: RuntimeError'
 
 
-def test_chainer_without_it_trains_on_the_cpu(facts_of, tmp_path):
+def test_chainer_without_cupy_trains_on_the_cpu(facts_of, tmp_path):
     facts = facts_of(
         """
         import chainerlp, chainer, numpy
@@ -112,11 +108,12 @@ def test_chainer_without_it_trains_on_the_cpu(facts_of, tmp_path):
         model = L.Linear(3, 1)
         optimizer = chainerlp.AdaptiveLossScaling(chainer.optimizers.SGD(0.1)).setup(model)
         x = numpy.eye(3, dtype='f')
-        losses = []
+        def loss():
+            return F.mean((model(x) - 1) ** 2)
+        facts = {'first': loss().item()}
         for _ in range(50):
-            optimizer.update(lambda: F.mean((model(x) - 1) ** 2))
-            losses.append(F.mean((model(x) - 1) ** 2).item())
-        facts = {'first': losses[0], 'last': losses[-1]}
+            optimizer.update(loss)
+        facts['last'] = loss().item()
     """,
         path=package(tmp_path, '14.2.0'),
     )
@@ -124,11 +121,10 @@ def test_chainer_without_it_trains_on_the_cpu(facts_of, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'setting, disabled, left',
-    [(None, '0', None), ('1', '1', '1'), ('0', '0', '0')],
+    'setting, seen, left', [(None, '0', None), ('1', '1', '1'), ('0', '0', '0')]
 )
 def test_cudnn_is_off_unless_the_user_says_otherwise(
-    facts_of, tmp_path, monkeypatch, setting, disabled, left
+    facts_of, tmp_path, monkeypatch, setting, seen, left
 ):
     monkeypatch.delenv('CHAINER_CUDNN', raising=False)
     if setting is not None:
@@ -145,7 +141,7 @@ def test_cudnn_is_off_unless_the_user_says_otherwise(
     """,
         path=tmp_path,
     )
-    assert facts == {'seen': disabled, 'left': left}
+    assert facts == {'seen': seen, 'left': left}
 
 
 def declared(*args, **kwargs):
@@ -157,28 +153,19 @@ raw = cupy14.with_half(declared)
 
 
 @pytest.mark.parametrize(
-    'args',
+    'args, kwargs',
     [
-        ('raw T a', 'T y', 'float16 *p = reinterpret_cast<float16 *>(a[i]); y = *p;', 'name'),
-        ('T x', 'raw T y', 'atomicAdd(&y[0], x)', 'name'),
-        ('float16 x', 'T y', 'y = x', 'name'),
+        (('raw T a', 'T y', 'float16 *p = reinterpret_cast<float16 *>(a[i]); y = *p;', 'n'), {}),
+        (('T x', 'raw T y', 'atomicAdd(&y[0], x)', 'name'), {}),
+        (('float16 x', 'T y', 'y = x', 'name'), {}),
+        (('T x', 'T y', 'y = z', 'name'), {'loop_prep': 'float16 z = x[0];'}),
+        (('T x', 'raw T y'), {'operation': 'atomicAdd(&y[0], f(x))', 'preamble': 'T f(T x);'}),
     ],
 )
-def test_what_names_float16_or_atomic_addition_gets_both(args):
-    assert elementwise(*args) == (args, {'preamble': cupy14.FLOAT16_PREAMBLE})
+def test_kernels_that_name_float16_or_atomic_addition_get_both(args, kwargs):
+    preamble = cupy14.FLOAT16_PREAMBLE + kwargs.get('preamble', '')
+    assert elementwise(*args, **kwargs) == (args, {**kwargs, 'preamble': preamble})
     assert cupy14.FLOAT16_PREAMBLE.count('#include') == 1
-
-
-def test_it_goes_before_a_preamble_of_ones_own():
-    _, kwargs = elementwise(
-        'T x', 'raw T y', operation='atomicAdd(&y[0], f(x))', name='name', preamble='T f(T x);'
-    )
-    assert kwargs['preamble'] == cupy14.FLOAT16_PREAMBLE + 'T f(T x);'
-
-
-def test_what_is_named_in_a_loop_counts_too():
-    _, kwargs = elementwise('T x', 'T y', 'y = z', 'name', loop_prep='float16 z = x[0];')
-    assert kwargs['preamble'] == cupy14.FLOAT16_PREAMBLE
 
 
 @pytest.mark.parametrize(
@@ -193,11 +180,11 @@ def test_what_is_named_in_a_loop_counts_too():
         ),
     ],
 )
-def test_others_stay_as_they_are(args, kwargs):
+def test_other_kernels_stay_as_they_are(args, kwargs):
     assert elementwise(*args, **kwargs) == (args, kwargs)
 
 
-def test_raw_code_that_names_half_includes_it():
+def test_raw_code_that_names_half_gets_it():
     code = 'extern "C" __global__ void f(half* x) {}'
     assert raw(code, 'f') == ((cupy14.HALF_PREAMBLE + code, 'f'), {})
     assert raw(code=code, name='f', options=('-G',)) == (
@@ -210,14 +197,13 @@ def test_raw_code_that_names_half_includes_it():
 
 @pytest.mark.parametrize('major, patched', [(13, False), (14, True), (15, True)])
 def test_kernels_are_patched_from_cupy_14_on(monkeypatch, major, patched):
-    originals = declared, declared
     monkeypatch.setattr(cuda, 'elementwise', declared)
     monkeypatch.setattr(cuda, 'raw', declared)
     monkeypatch.setattr(cuda, 'available', True)
     monkeypatch.setattr('chainerlp.compat.cupy14.cupy_major', lambda: major)
     for _ in range(2):
         cupy14.apply()
-    assert ((cuda.elementwise, cuda.raw) != originals) == patched
+    assert ((cuda.elementwise, cuda.raw) != (declared, declared)) == patched
     # ChainerMN calls it by this name.
     assert chainer.cuda.raw is cuda.raw
     _, kwargs = cuda.elementwise('float16 x', 'T y', 'y = x', 'name')
@@ -291,6 +277,8 @@ CHAINERMN = """
     import sys
     import chainerlp, chainer
     imported = [name in sys.modules for name in ('chainermn', 'mpi4py')]
+    import mpi4py
+    mpi4py.rc.initialize = mpi4py.rc.finalize = False  # or to import ChainerMN would start MPI
     from chainermn.communicators import _memory_utility
     facts = {'imported': imported, 'patched': hasattr(_memory_utility.unpack_params, '__wrapped__')}
 """
@@ -301,12 +289,7 @@ def test_chainermn_is_patched_when_it_is_imported_and_not_imported_for_it(
     facts_of, tmp_path, version, patched
 ):
     pytest.importorskip('mpi4py')
-    package(tmp_path, version)
-    # To import ChainerMN would start MPI.
-    code = 'import mpi4py; mpi4py.rc.initialize = mpi4py.rc.finalize = False\n'
-    facts = facts_of(
-        CHAINERMN.replace('    from chainermn', f'    {code}    from chainermn'), path=tmp_path
-    )
+    facts = facts_of(CHAINERMN, path=package(tmp_path, version))
     assert facts == {'imported': [False, False], 'patched': patched}
 
 
@@ -326,7 +309,7 @@ def set_nccl(monkeypatch):
     return set_it
 
 
-def test_without_the_library_it_cannot(set_nccl):
+def test_without_nccl_the_updater_says_so(set_nccl):
     set_nccl(available=False)
     for _ in range(2):
         cupy14.apply()
@@ -336,7 +319,7 @@ def test_without_the_library_it_cannot(set_nccl):
 
 
 @pytest.mark.parametrize('attributes', [{'available': True}, {}])
-def test_with_it_it_can(set_nccl, attributes):
+def test_with_nccl_the_updater_can_be_used(set_nccl, attributes):
     set_nccl(**attributes)
     cupy14.apply()
     assert updaters.MultiprocessParallelUpdater.available() is True
