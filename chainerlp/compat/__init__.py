@@ -1,31 +1,30 @@
 """Lets Chainer 7.8.1 be imported and used on today's setuptools, NumPy and CuPy.
 
-Importing this package imports Chainer, lends it what the stack lacks meanwhile, and then replaces
-the few places that today's NumPy and CuPy break. Only what is missing or wrong is replaced: where
-Chainer works by itself, nothing is, and importing or reloading this package again changes nothing
-more.
-NumPy stays as it is, no warning filter of ours stays behind, and nothing is printed.
+Importing this package imports Chainer, with an import hook that gives single modules of it what the
+stack lacks, and then patches the few functions that today's NumPy and CuPy break. Only what is
+missing or wrong is patched: where Chainer works by itself, nothing is, and importing or reloading
+this package again changes nothing more. NumPy stays as it is, no warning filter of ours stays
+behind, and nothing is printed.
 
-=========================  ========================================  =======================
-missing or wrong today     where Chainer needs it                    stand-in
-=========================  ========================================  =======================
-``pkg_resources``          ``_environment_check.py:7``,              importing,
-                           ``testing/helper.py:6``                   pkg_resources_stand_in
-``numpy.distutils``        ``_environment_check.py:6``               importing,
-                                                                     system_info_stand_in
-``numpy.sctypes``          ``functions/array/as_strided.py:10,252``  importing, numpy_names
-``numpy.float``            ``functions/array/resize_images.py:179``  numpy_names
-a list from ``meshgrid``   ``distributions/categorical.py:74,76``    numpy_names
-sums of fp16, in double    ``reporter.py:298-300``                   summary
-scalars of no own type     five functions                            host_scalars
-padding that wraps around  ``functions/array/pad_sequence.py:55``,   padding
+=========================  ========================================  ================
+missing or wrong today     where Chainer needs it                    patched by
+=========================  ========================================  ================
+``pkg_resources``          ``_environment_check.py:7``,              importing, shims
+                           ``testing/helper.py:6``
+``numpy.distutils``        ``_environment_check.py:6``               importing, shims
+``numpy.sctypes``          ``functions/array/as_strided.py:10,252``  importing, numpy2
+``numpy.float``            ``functions/array/resize_images.py:179``  numpy2
+a list from ``meshgrid``   ``distributions/categorical.py:74,76``    numpy2
+sums of fp16, in double    ``reporter.py:298-300``                   numpy2
+scalars of no own type     five functions                            numpy2
+padding that wraps around  ``functions/array/pad_sequence.py:55``,   numpy2
                            ``dataset/convert.py:327``
-``float16``, ``half`` and  four kernels, on CuPy 14                  kernel_code
+``float16``, ``half`` and  four kernels, on CuPy 14                  cupy14
 their ``atomicAdd``
-copies that may convert    ChainerMN's ``_memory_utility.py:211``,   importing,
-                           on CuPy 14                                chainermn_copies
-whether there is NCCL      ``multiprocess_parallel_updater.py:15``   nccl
-=========================  ========================================  =======================
+copies that may convert    ChainerMN's ``_memory_utility.py:211``,   importing, cupy14
+                           on CuPy 14
+whether there is NCCL      ``multiprocess_parallel_updater.py:15``   cupy14
+=========================  ========================================  ================
 
 cuDNN, which Chainer can use through CuPy 13 only, is off unless ``CHAINER_CUDNN`` is set, so that
 both versions compute alike. CuPy's warnings that cuDNN or NCCL is missing are not given on the
@@ -49,21 +48,11 @@ from chainerlp.compat import importing
 
 importing.import_chainer()
 
-# From here on Chainer can be imported, so the stand-ins do so at their top.
-from chainerlp.compat import (  # noqa: E402
-    chainermn_copies,
-    host_scalars,
-    kernel_code,
-    nccl,
-    numpy_names,
-    padding,
-    summary,
-)
-from chainerlp.compat.cupy_presence import why_no_cupy  # noqa: E402
+# From here on Chainer can be imported, and numpy2 does so at its top.
+from chainerlp.compat import cupy14, numpy2  # noqa: E402
+from chainerlp.compat.cupy14 import why_no_cupy  # noqa: E402
 
 __all__ = ['why_no_cupy']
 
-# Each replaces one thing that goes wrong at run time, if it does go wrong on this stack.
-_STAND_INS = (numpy_names, summary, host_scalars, padding, kernel_code, nccl, chainermn_copies)
-for _stand_in in _STAND_INS:
-    _stand_in.apply()
+numpy2.apply()
+cupy14.apply()

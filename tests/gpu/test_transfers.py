@@ -79,7 +79,7 @@ def test_batches_that_are_sent_ahead_are_those_that_are_sent_at_once(device):
     batches = [[(x, numpy.int32(i)) for i, x in enumerate(batch)] for batch in images]
     converter = ConcatWithAsyncTransfer()
     for batch in batches * 5:
-        ahead = converter(batch, device)
+        ahead = converter(batch, device.device.id)  # it takes numbers of GPUs only
         at_once = concat_examples(batch, device)
         # The products keep the device busy while the next batch is on its way.
         busy = ahead[0].reshape(256, -1).astype('f')

@@ -12,7 +12,7 @@ from chainer.training import extensions
 from hypothesis import given
 from hypothesis import strategies as st
 
-# On NumPy 1 without CuPy nothing is replaced: most of these claims hold of Chainer as it is.
+# On NumPy 1 without CuPy it is not patched: most of these claims hold of Chainer as it is.
 is_chainers_own = not hasattr(chainer.Summary.add, '__wrapped__')
 
 fp16_numbers = st.floats(width=16, allow_nan=False, allow_infinity=False)

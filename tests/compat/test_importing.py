@@ -1,10 +1,11 @@
-"""What is in place, and what is not, once chainerlp is imported: each time in a fresh process."""
+"""Which Chainer is imported, and what is in place, and what is not, once it is."""
 
 import importlib
 import importlib.util
 import sys
 
 import chainerlp
+from chainerlp.compat import importing
 
 import chainer
 import numpy
@@ -12,6 +13,10 @@ import pytest
 
 ON_NUMPY_2 = int(numpy.__version__.split('.')[0]) >= 2
 HAS_PKG_RESOURCES = importlib.util.find_spec('pkg_resources') is not None
+
+INSTALL = (
+    'pip install --upgrade "setuptools<81" wheel && pip install --no-build-isolation chainer==7.8.1'
+)
 
 # What Chainer lacks on NumPy 2, for a while, as somebody without chainerlp would help himself.
 SHIMS = """
@@ -56,11 +61,11 @@ def plain(facts_of):
 
         facts = {
             'names_in_numpy': [name for name in ('sctypes', 'float') if name in vars(numpy)],
-            'stand_ins_in_sys_modules': [
+            'shims_in_sys_modules': [
                 name for name in ('pkg_resources', 'numpy', 'numpy.distutils.system_info')
                 if 'chainerlp' in str(getattr(sys.modules.get(name), '__file__', ''))],
-            'lenders': [type(finder).__name__ for finder in sys.meta_path].count('Lender'),
-            'replaced': [
+            'finders': [type(finder).__name__ for finder in sys.meta_path].count('PatchingFinder'),
+            'patched': [
                 function.__qualname__ for function in (
                     as_strided.AsStridedGrad.forward, resize_images.compute_indices_and_weights,
                     chainer.distributions.Categorical.log_prob, chainer.Summary.add,
@@ -74,11 +79,11 @@ def plain(facts_of):
 
 def test_numpy_and_the_imported_modules_are_left_as_they_are(plain):
     assert plain['names_in_numpy'] == (['sctypes'] if not ON_NUMPY_2 else [])
-    assert plain['stand_ins_in_sys_modules'] == []
+    assert plain['shims_in_sys_modules'] == []
     assert plain['loader_of_as_strided'] == 'SourceFileLoader'
 
 
-REPLACED = [
+PATCHED = [
     'AsStridedGrad.forward',
     'compute_indices_and_weights',
     'Categorical.log_prob',
@@ -89,13 +94,13 @@ REPLACED = [
 
 
 @pytest.mark.skipif(not ON_NUMPY_2, reason='for NumPy 2')
-def test_on_numpy_2_everything_is_replaced(plain):
-    assert plain['replaced'] == REPLACED
+def test_on_numpy_2_everything_is_patched(plain):
+    assert plain['patched'] == PATCHED
 
 
 @pytest.mark.skipif(ON_NUMPY_2 or chainer.backends.cuda.available, reason='for NumPy 1, no CuPy')
-def test_on_numpy_1_only_what_numpy_1_24_removed_is_replaced(plain):
-    assert plain['replaced'] == ['compute_indices_and_weights']
+def test_on_numpy_1_only_what_numpy_1_24_removed_is_patched(plain):
+    assert plain['patched'] == ['compute_indices_and_weights']
 
 
 def test_warnings_of_ones_own_are_still_given(run_python):
@@ -109,9 +114,9 @@ def test_warnings_of_ones_own_are_still_given(run_python):
         assert f'{category}: {category}' in done.stderr
 
 
-def test_where_pkg_resources_is_there_nothing_is_lent(plain):
+def test_where_nothing_is_missing_no_import_hook_is_installed(plain):
     expected = 0 if HAS_PKG_RESOURCES and not ON_NUMPY_2 else 1
-    assert plain['lenders'] == expected
+    assert plain['finders'] == expected
 
 
 def test_a_forbidden_pkg_resources_is_done_without_and_stays_forbidden(facts_of):
@@ -128,8 +133,8 @@ def test_a_forbidden_pkg_resources_is_done_without_and_stays_forbidden(facts_of)
     """)
     assert facts == {
         'still_forbidden': True,
-        'used': 'chainerlp.compat.pkg_resources_stand_in',
-        'used_by_testing': 'chainerlp.compat.pkg_resources_stand_in',
+        'used': 'chainerlp.compat.shims',
+        'used_by_testing': 'chainerlp.compat.shims',
     }
 
 
@@ -235,3 +240,57 @@ def test_reloading_compat_here_is_harmless():
 def test_what_chainer_asks_for_on_macos_is_answered(monkeypatch):
     monkeypatch.setattr(sys, 'platform', 'darwin')
     chainer._environment_check._check_osx_numpy_backend()
+
+
+def test_the_installed_chainer_will_do():
+    importing.require_version()
+
+
+def test_a_missing_chainer_is_said_in_one_line_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'chainer', None)
+    with pytest.raises(ImportError) as caught:
+        importing.require_version()
+    assert str(caught.value) == (
+        f'chainerlp needs Chainer 7.8.1 and found none. To install it: {INSTALL}'
+    )
+    assert caught.value.name == 'chainer'
+
+
+@pytest.mark.parametrize('version', ['7.8.0', '7.8.10', '8.0.0', '7.8.1rc1'])
+def test_another_version_that_is_imported_is_refused(monkeypatch, version):
+    monkeypatch.setattr(chainer, '__version__', version)
+    with pytest.raises(ImportError, match=f'found {version}. To install it'):
+        importing.require_version()
+
+
+def test_a_post_release_will_do(monkeypatch):
+    monkeypatch.setattr(chainer, '__version__', '7.8.1.post1')
+    importing.require_version()
+
+
+def make_chainer(folder, version_file):
+    package = folder / 'chainer'
+    package.mkdir()
+    (package / '__init__.py').write_text('raise RuntimeError("it was imported")\n')
+    if version_file:
+        (package / '_version.py').write_text(version_file)
+    return package
+
+
+@pytest.mark.parametrize(
+    'version_file, found',
+    [
+        ("__version__ = '6.7.0'\n", '6.7.0'),
+        ('version = 1\n', 'an unknown version'),
+        ('', 'an unknown version'),
+    ],
+)
+def test_another_version_is_refused_before_its_import_fails(
+    run_python, tmp_path, version_file, found
+):
+    package = make_chainer(tmp_path, version_file)
+    done = run_python('import chainerlp', path=tmp_path)
+    assert done.stderr.splitlines()[-1] == (
+        f'ImportError: chainerlp needs Chainer 7.8.1 and found {found} in {package}. '
+        f'To install it: {INSTALL}'
+    )

@@ -1,4 +1,4 @@
-"""What Chainer computes on a GPU with the stand-ins for CuPy 14, and without them on CuPy 13."""
+"""What Chainer computes on a GPU with the patches for CuPy 14, and without them on CuPy 13."""
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from tests.gpu.agreement import CPU, SUBNORMAL, UNIT, Case, assert_agrees
@@ -11,12 +11,13 @@ import pytest
 
 pytestmark = pytest.mark.gpu
 
-SAMPLES = numpy.array([[1, 2], [0, 3], [3, 3], [2, 1], [1, 1], [0, 2]], 'i')
 LABELS = numpy.array([0, 1, 2, -1, 3, 1], 'i')
+# The label itself, which negative_sampling puts there, and two samples.
+SAMPLES = numpy.column_stack([LABELS, [[1, 2], [0, 3], [3, 3], [2, 1], [1, 1], [0, 2]]]).astype('i')
 
 
 def negative_sampling(x, t, W):
-    return F.negative_sampling(x, t, W, lambda shape: x.xp.asarray(SAMPLES), 2, reduce='no')
+    return F.negative_sampling(x, t, W, lambda shape: x.xp.array(SAMPLES), 2, reduce='no')
 
 
 @pytest.mark.parametrize('dtype', ['float16', 'float32'])

@@ -1,6 +1,19 @@
-"""As much of setuptools' ``pkg_resources`` as Chainer uses; setuptools 82 dropped it."""
+"""As much of two modules that are gone as Chainer uses; one shim stands for both.
+
+``pkg_resources`` went with setuptools 82, ``numpy.distutils.system_info`` with NumPy for
+Python 3.12. Line numbers are those of ``chainer/_environment_check.py``.
+"""
 
 import importlib.metadata
+
+
+def get_info(name):
+    """Returns that nothing is known of a library, as ``numpy.distutils.system_info`` does it.
+
+    On macOS, Chainer asks for ``'blas_opt'`` in order to warn of a NumPy that was built with the
+    Accelerate of 2015 (line 29).
+    """
+    return {}
 
 
 class ResolutionError(Exception):
@@ -8,18 +21,18 @@ class ResolutionError(Exception):
 
 
 class DistributionNotFound(ResolutionError):  # noqa: N818 -- the name is not ours
-    """A required distribution is not installed (``chainer/_environment_check.py:59``)."""
+    """A required distribution is not installed (line 59)."""
 
 
 class VersionConflict(ResolutionError):  # noqa: N818
-    """An installed distribution is not of the required version (``_environment_check.py:61``)."""
+    """An installed distribution is not of the required version (line 61)."""
 
 
 def require(*requirements):
     """Finds nothing.
 
-    Chainer asks for CuPy 7 and iDeep 2, in order to warn of another version
-    (``chainer/_environment_check.py:57``). Neither exists for a Python that this stack runs on.
+    Chainer asks for CuPy 7 and iDeep 2, in order to warn of another version (line 57). Neither
+    exists for a Python that this stack runs on.
     """
     raise DistributionNotFound(', '.join(requirements))
 
@@ -28,7 +41,7 @@ class WorkingSet:
     """The installed distributions (``chainer/testing/helper.py:39, 68``)."""
 
     def require(self, *requirements):
-        """Checks requirements; what these require in turn is not looked at.
+        """Checks requirements, but not what these require in turn.
 
         It needs the package ``packaging``, which comes with pytest.
 

@@ -5,11 +5,13 @@ uses, or nvcc.
 """
 
 import inspect
+import os
 import pathlib
 import shutil
 import subprocess
 
-from chainerlp.compat import cupy_presence, kernel_code
+from chainerlp.compat import cupy14
+from chainerlp.compat.patching import ModuleOverlay
 
 import numpy
 import pytest
@@ -24,14 +26,86 @@ from chainer.links.loss.hierarchical_softmax import (
 )
 from chainer.training.updaters import multiprocess_parallel_updater
 
-pytest.importorskip('cupy')
+cupy = pytest.importorskip('cupy')
 
-from tests.compat import cuda_source  # noqa: E402 -- it needs CuPy
-
+from cupy._core import _kernel, core  # noqa: E402
 from cupy.cuda import nvrtc  # noqa: E402
 
-ON_CUPY_14 = cupy_presence.major() >= 14
+ON_CUPY_14 = cupy14.cupy_major() >= 14
 ARCHITECTURES = (75, 80, 90, 100)
+
+INCLUDE = os.path.join(os.path.dirname(core.__file__), 'include')
+_HEADERS = ''.join(f'#include <{header}>\n' for header in core._cupy_header_list)
+_NDARRAY, _INDEXER, _SCALAR = 1, 2, 3  # _kernel.pxd: _ArgKind
+
+
+def compiler_options():
+    """Returns what CuPy compiles with; without CUDA's own headers, if it finds none."""
+    return (*core.assemble_cupy_compiler_options(()), '-ftz=true')
+
+
+class Recorder:
+    """Collects the sources of the kernels that are called with NumPy's arrays.
+
+    A kernel's source is made from its declaration and the types of its arguments. So Chainer's own
+    code is run with NumPy's arrays in the place of CuPy's, and computes nothing. What CuPy keeps to
+    itself is used here, of the versions that setup.py allows.
+
+    Attributes:
+        cupy: What is put in the place of CuPy: NumPy with CuPy's classes of kernels.
+        sources (dict): The sources of the kernels that have been called, by name.
+    """
+
+    def __init__(self):
+        self.sources = {}
+        self.cupy = ModuleOverlay(
+            numpy,
+            __version__=cupy.__version__,
+            ElementwiseKernel=self._elementwise,
+            RawKernel=self._raw,
+            ndarray=numpy.ndarray,
+        )
+
+    def _raw(self, code, name):
+        self.sources[name] = code
+
+    def _elementwise(self, *args, **kwargs):
+        kernel = cupy.ElementwiseKernel(*args, **kwargs)
+
+        def call(*args, size=None):
+            dtypes = tuple(getattr(arg, 'dtype', None) for arg in args)
+            _, out_types, type_map = kernel._decide_params_type(
+                dtypes[: kernel.nin], dtypes[kernel.nin :]
+            )
+            outs = list(args[kernel.nin :])
+            if not outs:
+                shapes = [
+                    numpy.shape(arg) for arg, param in zip(args, kernel.in_params) if not param.raw
+                ]
+                shape = (size,) if size else numpy.broadcast_shapes(*shapes)
+                outs = [numpy.zeros(shape, dtype) for dtype in out_types]
+            self.sources[kernel.name] = _source(kernel, [*args[: kernel.nin], *outs], type_map)
+            return outs[0] if outs else None
+
+        return call
+
+
+def _source(kernel, args, type_map):
+    infos = [_info(arg, param) for arg, param in zip(args, kernel.params)]
+    infos.append(_kernel._ArgInfo(_INDEXER, type(None), None, 1, True, True))
+    return _HEADERS + _kernel._get_elementwise_kernel_code(
+        tuple(infos), type_map, kernel.params, kernel.operation, kernel.name, kernel.preamble,
+        **kernel.kwargs,
+    )  # fmt: skip
+
+
+def _info(arg, param):
+    if isinstance(arg, numpy.ndarray):
+        dtype = numpy.dtype(arg.dtype).type
+        return _kernel._ArgInfo(
+            _NDARRAY, cupy.ndarray, dtype, arg.ndim if param.raw else 1, True, True
+        )
+    return _kernel._ArgInfo(_SCALAR, type(arg), numpy.dtype(param.dtype or 'i').type, 0, True, True)
 
 
 def embed_id(dtype):
@@ -99,10 +173,10 @@ def sources_of(monkeypatch):
     """Runs a function that calls kernels; returns their sources, with what we add or without."""
 
     def run(call_kernels, dtype, with_ours):
-        recorder = cuda_source.Recorder()
+        recorder = Recorder()
         elementwise, raw = inspect.unwrap(cuda.elementwise), inspect.unwrap(cuda.raw)
         if with_ours:
-            elementwise, raw = kernel_code.with_float16(elementwise), kernel_code.with_half(raw)
+            elementwise, raw = cupy14.with_float16(elementwise), cupy14.with_half(raw)
         with monkeypatch.context() as patch:
             patch.setattr(cuda, 'cupy', recorder.cupy)
             patch.setattr(cuda, 'check_cuda_available', lambda: None)
@@ -124,7 +198,7 @@ def sources_of(monkeypatch):
 def complaints_of_nvrtc(source, architecture):
     """Returns what the compiler that CuPy uses has to say, as CuPy calls it; '' if it compiles."""
     program = nvrtc.createProgram(source, 'kernel.cu', (), ())
-    options = (*cuda_source.options(), f'-arch=sm_{architecture}')
+    options = (*compiler_options(), f'-arch=sm_{architecture}')
     try:
         nvrtc.compileProgram(program, (*options, '--device-as-default-execution-space'))
     except nvrtc.NVRTCError:
@@ -139,7 +213,7 @@ def skip_without_nvrtc():
         nvrtc.getVersion()
     except Exception as error:
         pytest.skip(f'no NVRTC: {error}')
-    folders = [option[2:] for option in cuda_source.options() if option.startswith('-I')]
+    folders = [option[2:] for option in compiler_options() if option.startswith('-I')]
     if not any((pathlib.Path(folder) / 'cuda_fp16.h').exists() for folder in folders):
         pytest.skip('no headers of CUDA')
 
@@ -172,7 +246,7 @@ def test_kernels_compile_with_nvcc(sources_of, case, dtype, tmp_path):
             f'-gencode=arch=compute_{a},code=sm_{a}' for a in ARCHITECTURES
         ]
         done = subprocess.run(
-            ['nvcc', '-std=c++17', f'-I{cuda_source.INCLUDE}', *targets, '-c', 'kernel.cu'],
+            ['nvcc', '-std=c++17', f'-I{INCLUDE}', *targets, '-c', 'kernel.cu'],
             cwd=tmp_path,
             capture_output=True,
             text=True,
