@@ -10,7 +10,8 @@ import contextlib
 import heapq
 import traceback
 
-from chainerlp import communicating, joins
+from chainerlp import joins
+from chainerlp import multi_node as communicating
 from chainerlp.functions import ScaledFunction, has_data_gradient
 
 import chainer

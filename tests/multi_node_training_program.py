@@ -1,4 +1,4 @@
-"""Trains with ChainerMN; run by test_workers.py under mpiexec. Rank 0 prints what came of it."""
+"""Trains with ChainerMN; run by test_multi_node.py under mpiexec. Rank 0 prints what came of it."""
 
 import json
 import sys
