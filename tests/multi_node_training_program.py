@@ -59,6 +59,7 @@ def main(dtype, policy, bad_at):
         chainermn.create_multi_node_optimizer(optimizers.MomentumSGD(0.05), comm),
         getattr(policies, policy)(),
     ).setup(model)
+    assert isinstance(optimizer, optimizers.MomentumSGD)
     x, factor = data(model)
     share = slice(comm.rank * BATCH // comm.size, (comm.rank + 1) * BATCH // comm.size)
     is_bad = bad_at is not None and comm.rank == comm.size - 1
