@@ -1,7 +1,7 @@
 """Layer-wise adaptive loss scaling for mixed precision training in Chainer.
 
 Import this package before Chainer: on a current NumPy and setuptools, Chainer 7.8.1 can be imported
-only with the stand-ins of :mod:`chainerlp.compat`.
+only with the patches of :mod:`chainerlp.compat`.
 """
 
 from chainerlp import compat  # noqa: I001 -- first: it lets Chainer be imported

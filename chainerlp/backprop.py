@@ -10,7 +10,7 @@ import contextlib
 import heapq
 import traceback
 
-from chainerlp import communicating
+from chainerlp import multi_node
 from chainerlp.functions import ScaledFunction, has_data_gradient
 from chainerlp.scaled_array import ScaledArray, align, gradient_of, join, set_gradient
 
@@ -81,7 +81,7 @@ def gradients_at_first_layers(loss, initial_scale):
 
     def step(function, indexes, outputs, arrived):
         # Not further than where workers exchange gradients: each searches at a time of its own.
-        if isinstance(function, ScaledFunction) or communicating.communicates(function):
+        if isinstance(function, ScaledFunction) or multi_node.communicates(function):
             arrays.extend(g.array for g in arrived if g is not None)
             return []
         return _step(function, indexes, arrived, 1.0, run_inside)
@@ -130,7 +130,7 @@ def _initial_gradient(loss, scale):
 def _stands_for_what_was_sent(loss):
     # An empty variable, from which the gradients that another worker sends back are waited for.
     creator = loss.creator_node
-    return loss.size == 0 and creator is not None and communicating.communicates(creator)
+    return loss.size == 0 and creator is not None and multi_node.communicates(creator)
 
 
 def _number_calls(outputs, uses):
@@ -271,8 +271,8 @@ def _at_one_scale(function, arrived):
     if not present:
         return arrived, 1.0
     aligned, scale = align(present), None
-    if communicating.communicates(function):
-        aligned, scale = communicating.exchange_scales(function, aligned)
+    if multi_node.communicates(function):
+        aligned, scale = multi_node.exchange_scales(function, aligned)
     scale = aligned[0].scale if scale is None else scale
     aligned = iter(aligned)
     return [None if g is None else next(aligned) for g in arrived], scale

@@ -3,12 +3,14 @@
 import dataclasses
 import math
 
-from chainerlp import backprop, functions, kernels, links
-from chainerlp import float16 as rounding
+from chainerlp import backprop, functions, links
 from chainerlp import formats as number_formats
 from chainerlp import policies as available
 from chainerlp.extensions.probe import Probe
+from chainerlp.float16 import to_float32
 from chainerlp.initial_scale import find as find_initial_scale
+from chainerlp.magnitude_counts import count_rounding_losses
+from chainerlp.statistics import largest_magnitude
 from chainerlp.untouched import untouched
 
 import chainer
@@ -190,13 +192,13 @@ def _look(function, in_data, gy, initial_scale, formats, asked):
     """Returns what a :class:`LayerDiagnosis` has from ``underflow`` on, for each format."""
     arriving = getattr(function, 'total_scale', None) or initial_scale
     arriving /= getattr(function, 'scale', 1.0)
-    product, gy, W, terms = _factors(function, in_data, rounding.to_float32(gy) / arriving)
+    product, gy, W, terms = _factors(function, in_data, to_float32(gy) / arriving)
     size = max(product.size, 1)
     with numpy.errstate(divide='ignore'):
-        largest = numpy.log2(float(kernels.largest_magnitude(product)))
+        largest = numpy.log2(float(largest_magnitude(product)))
     found = []
     for format in formats:
-        lost, overflowed = kernels.count_losses(product, format)
+        lost, overflowed = count_rounding_losses(product, format)
         scales = {}
         for name, policy in asked.items():
             if hasattr(policy, 'format'):
@@ -213,7 +215,7 @@ def _factors(function, in_data, gy):
         gradient = function.data_gradient(0, in_data[: function.n_retained], gy)
         return gradient.product(), gradient.gy, gradient.W, gradient.terms
     product = functions.float32_data_gradient(function, in_data, gy)
-    return product, gy, rounding.to_float32(in_data[1]), None
+    return product, gy, to_float32(in_data[1]), None
 
 
 def _cells(row):

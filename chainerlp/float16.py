@@ -1,8 +1,8 @@
 """Conversion between float16 and float32, and scaling with one rounding.
 
-NumPy converts halves one element at a time: 1.6 ns each to float32 and 4.7 ns from it, and 8 and
-64 ns where they are subnormal (NumPy 2.4). A table and integer operations on whole blocks take about
-1 ns, whatever the values, and give the same bits. CuPy's ``astype`` is the hardware's.
+NumPy converts halves one element at a time: in 1.6 ns each to float32 and 4.7 ns from it, and in 8
+and 64 ns where they are subnormal (NumPy 2.4). A table and integer operations on whole blocks take
+about 1 ns, whatever the values, and give the same bits. CuPy's ``astype`` is the hardware's.
 """
 
 from chainerlp import formats

@@ -71,4 +71,3 @@ class LayerScale:
         else:
             rows = [(*key, float(h.scale), h.age) for key, h in sorted(self._held.items())]
             serializer('held', numpy.array(rows, numpy.float64).reshape(-1, 4))
-

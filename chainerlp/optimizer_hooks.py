@@ -8,8 +8,9 @@ float32 copy of gradient and parameter.
 
 import functools
 
-from chainerlp import backprop
-from chainerlp import float16 as rounding
+from chainerlp.float16 import from_float32
+from chainerlp.gpu import on_gpu
+from chainerlp.scaled_array import gradient_of
 
 import chainer
 import numpy
@@ -24,10 +25,10 @@ class _OnTrueGradient:
             return super().__call__(rule, param)
         with chainer.using_device(param.device):
             true = chainer.Variable(param.array.astype(numpy.float32), grad=None)
-            true.grad = backprop.unscaled_grad(param)
+            true.grad = gradient_of(param).true()
             super().__call__(rule, true)
             scaled = true.grad * param._loss_scale
-            param.grad = rounding.from_float32(scaled, param.grad.dtype)
+            param.grad = from_float32(scaled, param.grad.dtype)
 
 
 class GradientHardClipping(_OnTrueGradient, optimizer_hooks.GradientHardClipping):
@@ -63,9 +64,9 @@ class GradientClipping(optimizer_hooks.GradientClipping):
             return
         with chainer.using_device(params[0].device):
             xp = params[0].xp
-            norm = xp.sqrt(sum(_square_norm(backprop.unscaled_grad(param)) for param in params))
+            norm = xp.sqrt(sum(_square_norm(gradient_of(param).true()) for param in params))
             rate = self.threshold / xp.maximum(norm, self.threshold)
-            rate = float(rate) if xp is numpy else rate
+            rate = rate if on_gpu(rate) else float(rate)
             for param in params:
                 if param._loss_scale is None:
                     param.grad *= rate
@@ -106,19 +107,27 @@ def check_awareness(hook):
             )
 
 
-def counting_from_zero(hook):
-    """Returns a hook that an update rule may call in place of an optimizer.
-
-    A rule counts the update before it calls its hooks, an optimizer after it: without this, the
-    decay of GradientNoise would be one update ahead.
+def add_to_update_rules(params, hook, name=None, timing='auto'):
+    """Adds a hook for each parameter to the update rules, as Chainer adds one to an optimizer.
 
     Args:
-        hook (callable): A hook for each parameter.
+        params (iterable of ~chainer.Parameter): Parameters with update rules.
+        hook (callable): The hook.
+        name (str): Its name; ``hook.name`` by default.
+        timing (str): ``'pre'``, ``'post'`` or ``'auto'``, as in Chainer.
     """
-    return functools.partial(_call_counting_from_zero, hook)
+    if name is None:
+        name = getattr(hook, 'name', getattr(hook, '__name__', None))
+    timing = getattr(hook, 'timing', 'pre') if timing == 'auto' else timing
+    if timing == 'pre':
+        # A rule counts the update before it calls its hooks, an optimizer after it: without this,
+        # the decay of GradientNoise would be one update ahead.
+        hook = functools.partial(_call_before_count, hook)
+    for param in params:
+        param.update_rule.add_hook(hook, name, timing)
 
 
-def _call_counting_from_zero(hook, rule, param):
+def _call_before_count(hook, rule, param):
     rule.t -= 1
     try:
         hook(rule, param)

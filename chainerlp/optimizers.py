@@ -1,22 +1,20 @@
 """The optimizer wrapper: attach it, and a model trains with adaptive loss scaling."""
 
 import numbers
-import sys
 import warnings
 
 from chainerlp import (
     backprop,
     gated_update,
     initial_scale,
-    kernels,
     links,
-    masters,
+    master_weights,
+    multi_node,
     optimizer_hooks,
-    parallel_updaters,
     policies,
-    workers,
+    statistics,
 )
-from chainerlp.recovery import Recovery
+from chainerlp.overflow import Recovery
 
 import chainer
 import numpy
@@ -26,13 +24,13 @@ class AdaptiveLossScaling:
     """Wraps a gradient method, so that every layer of its model scales the gradient it passes down.
 
     ``setup`` converts the model's links in place (:func:`chainerlp.convert`) and turns on fp32
-    updates, which keep float32 copies of float16 parameters. ``update`` then runs the scaled
+    updates, which keep float32 master copies of float16 parameters. ``update`` then runs the scaled
     backward pass. Everything else (hyperparameters, hooks, ``new_epoch``, ...) is the wrapped
     optimizer's.
 
     An update whose gradients are not all finite is skipped and counted, and the scales that layers
     keep between iterations are chosen anew; if that overflows too, all gradients are kept smaller
-    for a while (:class:`~chainerlp.recovery.Recovery`). Snapshots hold the scales, the counts and
+    for a while (:class:`~chainerlp.overflow.Recovery`). Snapshots hold the scales, the counts and
     the float32 copies, so that a resumed training goes on as if it had not been interrupted.
 
     Args:
@@ -53,61 +51,52 @@ class AdaptiveLossScaling:
         scale_weights (bool): See above.
     """
 
-    _OWN = frozenset(
-        ['actual_optimizer', 'policy', 'initial_scale', 'scale_weights', 'recovery']
-        + ['_is_resumed', '_loss_is_finite', '_recovery', '_verdict']
-    )
-
     def __init__(self, optimizer, policy=None, initial_scale=1.0, scale_weights=None):
-        innermost = getattr(optimizer, 'actual_optimizer', optimizer)
-        if hasattr(optimizer, 'communicated_target'):
-            raise TypeError(
-                'AdaptiveLossScaling wraps no optimizer with double buffering: its gradients belong'
-                ' to the update before; leave out double_buffering=True'
-            )
-        is_wrapped = isinstance(optimizer, AdaptiveLossScaling)
-        if is_wrapped or not isinstance(innermost, chainer.GradientMethod):
-            kind = type(optimizer).__name__
-            raise TypeError(f'AdaptiveLossScaling wraps a chainer.GradientMethod, not {kind}')
-        if optimizer._loss_scale is not None:
-            raise ValueError(
-                'the optimizer has a loss scale of its own: leave out its loss_scaling() and give'
-                ' AdaptiveLossScaling an initial_scale'
-            )
-        self.actual_optimizer = optimizer
-        self.policy = policies.Adaptive() if policy is None else _checked_policy(policy)
-        self.initial_scale = _checked_scale(initial_scale)
+        innermost = _checked_gradient_method(optimizer)
+        policy = policies.Adaptive() if policy is None else policy
+        policies.check(policy)
+        initial_scale = _checked_scale(initial_scale)
         if scale_weights not in (None, True, False):
             raise TypeError(f'scale_weights must be True, False or None, not {scale_weights!r}')
-        self.scale_weights = scale_weights
-        self._recovery = Recovery()
-        self._verdict = None
-        self._loss_is_finite = True
-        self._is_resumed = False
+        # The wrapper's own attributes; all others are the wrapped optimizer's (__setattr__).
+        vars(self).update(
+            actual_optimizer=optimizer,
+            policy=policy,
+            initial_scale=initial_scale,
+            scale_weights=scale_weights,
+            _innermost=innermost,
+            _recovery=Recovery(),
+            _pending=None,
+            _loss_is_finite=True,
+            _is_resumed=False,
+        )
         if optimizer.target is not None:
             self._prepare(optimizer.target)
             self._take_over_hooks()
 
+    @property
+    def __class__(self):
+        """type: The wrapped optimizer's class, for ``isinstance``; ``type`` gives the wrapper's."""
+        return type(self._innermost)
+
     def __getattr__(self, name):
-        if name in self._OWN:  # not there yet: while it is being copied or unpickled
+        if name == 'actual_optimizer':  # not there yet: while it is being copied or unpickled
             raise AttributeError(name)
         return getattr(self.actual_optimizer, name)
 
-    def __getstate__(self):
-        self._settle()  # what is pending belongs to this object and its device
-        return self.__dict__.copy()
-
     def __setattr__(self, name, value):
-        if name in self._OWN:
+        if name in vars(self) or hasattr(type(self), name):
             object.__setattr__(self, name, value)
         else:
             setattr(self.actual_optimizer, name, value)
 
-    @property
-    def target(self):
-        """~chainer.Link: The model."""
-        parallel_updaters.refuse(sys._getframe(1))
-        return self.actual_optimizer.target
+    def __reduce_ex__(self, protocol):
+        # Python's own takes the class from __class__, which is the wrapped optimizer's.
+        return object.__new__, (type(self),), self.__getstate__()
+
+    def __getstate__(self):
+        self._settle()  # what is pending belongs to this object and its device
+        return vars(self).copy()
 
     @property
     def recovery(self):
@@ -133,21 +122,13 @@ class AdaptiveLossScaling:
         self._prepare(link)
         return self
 
-    def _innermost(self):
-        return (
-            self.actual_optimizer.actual_optimizer if self._has_workers() else self.actual_optimizer
-        )
-
-    def _has_workers(self):
-        return isinstance(vars(self.actual_optimizer).get('actual_optimizer'), chainer.Optimizer)
-
     def _prepare(self, link):
         links.convert(link, self.policy, self.scale_weights)
         self.actual_optimizer.use_fp32_update()
 
     def _take_over_hooks(self):
         """Adds the hooks again that the optimizer had, as :meth:`add_hook` does."""
-        hookable = self._innermost()._hookable
+        hookable = self._innermost._hookable
         for timing in ('pre', 'post'):
             for name, hook in list(getattr(hookable, f'_{timing}_update_hooks').items()):
                 hookable.remove_hook(name)
@@ -189,13 +170,7 @@ class AdaptiveLossScaling:
             self.actual_optimizer.add_hook(hook, name, timing)
             return
         self.actual_optimizer._check_set_up()
-        if name is None:
-            name = getattr(hook, 'name', getattr(hook, '__name__', None))
-        timing = getattr(hook, 'timing', 'pre') if timing == 'auto' else timing
-        if timing == 'pre':
-            hook = optimizer_hooks.counting_from_zero(hook)
-        for param in self.target.params():
-            param.update_rule.add_hook(hook, name, timing)
+        optimizer_hooks.add_to_update_rules(self.target.params(), hook, name, timing)
 
     def remove_hook(self, name):
         """Removes a hook by its name."""
@@ -224,52 +199,48 @@ class AdaptiveLossScaling:
             self.backward(loss)
             del loss
         else:
-            parallel_updaters.refuse(sys._getframe(1))
             self._warn_if_unscaled()
-        if self._has_workers():
-            if not workers.mean_gradients(self.actual_optimizer, self._is_resumed):
+        if self._innermost is not self.actual_optimizer:
+            if not multi_node.mean_gradients(self.actual_optimizer, self._is_resumed):
                 return
         has_overflowed = self._settle()
-        masters.keep_in_step(self.target.params())
+        master_weights.synchronize(self.target.params())
         # Those without a gradient, too: Chainer fills it with zeros, and momentum goes on.
         updated = [p for p in self.target.params(include_uninit=False) if _is_trained(p)]
         trained = [param for param in updated if param.grad is not None]
         if trained and gated_update.is_possible(updated):
             with chainer.using_device(trained[0].device):
-                is_finite = kernels.all_arrays_finite([param.grad for param in trained])
-                gated_update.run(updated, self._update_unscaled, is_finite)
-                self._verdict = gated_update.Verdict(
-                    is_finite, self._loss_is_finite, updated, is_stale=has_overflowed
+                is_finite = statistics.all_arrays_finite([param.grad for param in trained])
+                self._pending = gated_update.run(
+                    updated, self._update_unscaled, is_finite, self._loss_is_finite, has_overflowed
                 )
-        elif _are_finite(trained):
-            self._recovery.note_clean()
-            self._update_unscaled()
-        else:
-            self._react(bool(self._loss_is_finite))
+        elif _found_inf(trained):
+            self._note_update(found_inf=True, loss_is_finite=bool(self._loss_is_finite))
             self.actual_optimizer.t += 1
+        else:
+            self._note_update(found_inf=False)
+            self._update_unscaled()
 
     def _update_unscaled(self):
-        self._unscale_float32()
-        self._innermost().update()
+        _unscale_float32(self.target.params())
+        self._innermost.update()
 
     def _settle(self):
-        """Takes note of an update that is not judged yet; returns whether it had overflowed."""
-        verdict, self._verdict = self._verdict, None
-        if verdict is None:
+        """Takes note of an update that the device decided on; returns whether it was skipped."""
+        pending, self._pending = self._pending, None
+        if pending is None:
             return False
-        is_finite, loss_is_finite = verdict.wait()
-        verdict.take_back_counts()
-        if is_finite:
-            self._recovery.note_clean()
-        elif verdict.is_stale:  # it says nothing of the scales that were chosen anew since
+        found_inf, loss_is_finite = pending.wait()
+        if found_inf and pending.is_stale:  # it says nothing of the scales chosen anew since
             self._recovery.skipped += 1
-        else:
-            self._react(loss_is_finite)
-        return not is_finite and not verdict.is_stale
+            return False
+        self._note_update(found_inf, loss_is_finite)
+        return found_inf
 
-    def _react(self, loss_is_finite):
-        self._recovery.note_overflow(loss_is_finite)
-        self._forget_scales()
+    def _note_update(self, found_inf, loss_is_finite=True):
+        self._recovery.update(found_inf, loss_is_finite)
+        if found_inf:
+            self._forget_scales()
 
     def _forget_scales(self):
         for _, layer_scale in self._layer_scales():
@@ -283,15 +254,12 @@ class AdaptiveLossScaling:
             **kwargs: ``retain_grad``, as there.
         """
         with chainer.using_device(loss.device):
-            self._backward(loss, **kwargs)
-
-    def _backward(self, loss, **kwargs):
-        self._loss_is_finite = kernels.all_finite(loss.array)
-        if self.initial_scale == 'auto' and bool(self._loss_is_finite):
-            largest = getattr(self.policy, 'max_total_scale', numpy.inf)
-            self.initial_scale = initial_scale.find(loss, largest) or 'auto'
-        scale = 1.0 if self.initial_scale == 'auto' else self.initial_scale
-        backprop.backward(loss, scale, backoff=self._recovery.backoff, **kwargs)
+            self._loss_is_finite = statistics.all_finite(loss.array)
+            if self.initial_scale == 'auto' and bool(self._loss_is_finite):
+                largest = getattr(self.policy, 'max_total_scale', numpy.inf)
+                self.initial_scale = initial_scale.find(loss, largest) or 'auto'
+            scale = 1.0 if self.initial_scale == 'auto' else self.initial_scale
+            backprop.backward(loss, scale, backoff=self._recovery.backoff, **kwargs)
 
     def _warn_if_unscaled(self):
         for path, param in self.target.namedparams():
@@ -304,22 +272,6 @@ class AdaptiveLossScaling:
                     stacklevel=3,
                 )
                 return
-
-    def _unscale_float32(self):
-        # Chainer divides a float16 parameter's gradient in float32, in its master copy. It would
-        # divide a float32 one in place and leave its scale standing, for hooks to multiply by.
-        for param in self.target.params():
-            if param.grad is None:
-                param._loss_scale = (
-                    None  # of a pass before; Chainer fills such a gradient with zeros
-                )
-            elif param.grad.dtype != numpy.float16 and param._loss_scale is not None:
-                # Not in place: the array may be another parameter's gradient too (p + q), or a
-                # read-only view (of a sum).
-                true = param.grad.copy()
-                true /= param._loss_scale
-                param.grad = true
-                param._loss_scale = None
 
     def serialize(self, serializer):
         """Saves or loads the state: the wrapped optimizer's, and what a wrapper adds to it.
@@ -339,16 +291,17 @@ class AdaptiveLossScaling:
                 stacklevel=2,
             )
             self._forget_scales()
-            masters.forget(self.target.params())
+            master_weights.discard(self.target.params())
 
     def _serialize_own(self, serializer):
         self.recovery.serialize(serializer)
-        found = serializer('initial_scale', _as_number(self.initial_scale))
-        if self.initial_scale == 'auto' and found > 0:
+        is_auto = self.initial_scale == 'auto'
+        found = serializer('initial_scale', 0.0 if is_auto else self.initial_scale)
+        if is_auto and found > 0:
             self.initial_scale = float(found)
         for path, layer_scale in self._layer_scales():
             layer_scale.serialize(serializer['layers'][path.lstrip('/')])
-        masters.serialize(serializer['masters'], self.target)
+        master_weights.serialize(serializer['masters'], self.target)
 
     def _layer_scales(self):
         for path, link in self.target.namedlinks():
@@ -356,31 +309,61 @@ class AdaptiveLossScaling:
                 yield path, link.layer_scale
 
 
-def _are_finite(params):
-    finite = True
-    by_device = {}
+def _found_inf(params):
+    gradients_by_device = {}
     for param in params:
-        by_device.setdefault(param.device, []).append(param.grad)
-    for device, gradients in by_device.items():
+        gradients_by_device.setdefault(param.device, []).append(param.grad)
+    for device, gradients in gradients_by_device.items():
         with chainer.using_device(device):
-            finite = finite and bool(kernels.all_arrays_finite(gradients))
-    return finite
+            if not statistics.all_arrays_finite(gradients):
+                return True
+    return False
+
+
+def _unscale_float32(params):
+    """Divides the total scales out of gradients that are not float16.
+
+    Chainer divides a float16 parameter's gradient in float32, in its master copy. It would divide a
+    float32 one in place and leave its scale standing, for hooks to multiply by.
+    """
+    seen = set()
+    for param in params:
+        gradient, scale = param.grad, param._loss_scale
+        if gradient is None:  # Chainer fills it with zeros
+            param._loss_scale = None
+        elif gradient.dtype != numpy.float16 and scale is not None:
+            # Hooks write to it, but it may be another parameter's gradient too (p + q), or a
+            # read-only view (of a sum).
+            has_own = gradient.flags.owndata and id(gradient) not in seen
+            seen.add(id(gradient))
+            if not (has_own and isinstance(scale, float) and scale == 1.0):
+                param.grad = gradient.copy()
+                param.grad /= scale
+            param._loss_scale = None
 
 
 def _is_trained(param):
     return param.update_rule is not None and param.update_rule.enabled
 
 
-def _as_number(scale):
-    return 0.0 if scale == 'auto' else scale
-
-
-def _checked_policy(policy):
-    if isinstance(policy, type) or not callable(getattr(policy, 'scale', None)):
+def _checked_gradient_method(optimizer):
+    """Returns the gradient method itself: the optimizer, or what a multi-node optimizer wraps."""
+    if hasattr(optimizer, 'communicated_target'):
         raise TypeError(
-            f'policy must be one of chainerlp.policies, such as Adaptive(), not {policy!r}'
+            'AdaptiveLossScaling wraps no optimizer with double buffering: its gradients belong'
+            ' to the update before; leave out double_buffering=True'
         )
-    return policy
+    innermost = getattr(optimizer, 'actual_optimizer', optimizer)
+    is_wrapped = isinstance(optimizer, AdaptiveLossScaling)
+    if is_wrapped or not isinstance(innermost, chainer.GradientMethod):
+        kind = type(optimizer).__name__
+        raise TypeError(f'AdaptiveLossScaling wraps a chainer.GradientMethod, not {kind}')
+    if optimizer._loss_scale is not None:
+        raise ValueError(
+            'the optimizer has a loss scale of its own: leave out its loss_scaling() and give'
+            ' AdaptiveLossScaling an initial_scale'
+        )
+    return innermost
 
 
 def _checked_scale(scale):
@@ -392,3 +375,6 @@ def _checked_scale(scale):
             f"initial_scale must be a positive, finite number or 'auto', not {scale!r}"
         )
     return float(scale)
+
+
+multi_node.refuse_parallel_updaters(AdaptiveLossScaling)

@@ -122,6 +122,21 @@ def test_everything_else_is_the_wrapped_optimizers():
         wrapped.no_such_thing  # noqa: B018 -- the look-up is the test
 
 
+def test_it_is_an_instance_of_the_wrapped_class_and_of_its_own():
+    wrapped = wrap(optimizer=optimizers.MomentumSGD(0.1))
+    for kind in (chainerlp.AdaptiveLossScaling, optimizers.MomentumSGD, chainer.Optimizer):
+        assert isinstance(wrapped, kind)
+    assert not isinstance(wrapped, optimizers.Adam)
+    assert type(wrapped) is chainerlp.AdaptiveLossScaling
+
+
+def test_what_the_wrapper_computes_itself_cannot_be_set():
+    wrapped = wrap()
+    for name in ('skipped', 'recovery'):
+        with pytest.raises(AttributeError):
+            setattr(wrapped, name, 0)
+
+
 def test_setup_returns_the_wrapper():
     wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD())
     assert wrapped.setup(make_model()) is wrapped
@@ -149,11 +164,15 @@ def test_a_loop_of_ones_own_does_the_same():
 def test_wrapped_optimizers_can_be_copied_and_pickled():
     wrapped = wrap()
     wrapped.update(wrapped.target, *batch())
-    for twin in (copy.deepcopy(wrapped), pickle.loads(pickle.dumps(wrapped))):
+    protocols = range(pickle.HIGHEST_PROTOCOL + 1)
+    twins = [pickle.loads(pickle.dumps(wrapped, protocol)) for protocol in protocols]
+    twins.append(copy.deepcopy(wrapped))
+    wrapped.update(wrapped.target, *batch())
+    for twin in twins:
+        assert type(twin) is chainerlp.AdaptiveLossScaling
         assert twin.policy == wrapped.policy and twin.t == 1
         twin.update(twin.target, *batch())
-    wrapped.update(wrapped.target, *batch())
-    assert_same(parameters(twin.target), parameters(wrapped.target))
+        assert_same(parameters(twin.target), parameters(wrapped.target))
 
 
 def spoil(param, value):
@@ -247,9 +266,12 @@ def test_float32_parameters_of_a_mixed_model_are_updated_by_their_true_gradient(
     numpy.testing.assert_array_equal(chainerlp.unscaled_grad(net[1].beta), gradient)
 
 
+@pytest.mark.parametrize('initial_scale', [1, 8])
 @pytest.mark.parametrize('shape', [(3,), ()])
 @pytest.mark.parametrize('of_sum', [F.identity, F.square], ids=['read-only', 'shared'])
-def test_float32_parameters_that_are_added_get_their_own_true_gradient(of_sum, shape):
+def test_float32_parameters_that_are_added_get_their_own_true_gradient(
+    of_sum, shape, initial_scale
+):
     class Sum(chainer.Chain):
         def __init__(self):
             super().__init__()
@@ -262,9 +284,11 @@ def test_float32_parameters_that_are_added_get_their_own_true_gradient(of_sum, s
 
     model, twin = Sum(), Sum()
     optimizers.SGD(0.125).setup(twin).update(twin)
-    chainerlp.AdaptiveLossScaling(optimizers.SGD(0.125), initial_scale=8).setup(model).update(model)
+    wrapped = wrap(model, optimizers.SGD(0.125), initial_scale=initial_scale)
+    wrapped.add_hook(chainer.optimizer_hooks.WeightDecay(1.0))  # adds in place, here 1
+    wrapped.update(model)
     for param, expected in zip(model.params(), twin.params()):
-        numpy.testing.assert_array_equal(param.array, expected.array)
+        numpy.testing.assert_array_equal(param.array, expected.array - 0.125)
 
 
 def test_a_loss_scale_given_to_the_updater_is_the_initial_scale():

@@ -90,7 +90,7 @@ def test_the_count_of_skipped_updates_and_the_back_off_are_restored(tmp_path):
     trainer.run()
     optimizer = trainer.updater.get_optimizer('main')
     for _ in range(3):
-        optimizer.recovery.note_overflow(loss_is_finite=True)
+        optimizer.recovery.update(found_inf=True)
     assert (optimizer.skipped, optimizer.recovery.backoff) == (3, 0.25)
     serializers.save_npz(tmp_path / 'optimizer.npz', optimizer)
     restored = make_trainer(tmp_path).updater.get_optimizer('main')

@@ -70,7 +70,7 @@ def of_counts(iteration, layers, calls, total_scales, counts):
         layers (list of str): Paths of the links.
         calls (list of int): Which use of the link each is.
         total_scales (list of float): What each gradient carries.
-        counts (list of ndarray): :func:`~chainerlp.kernels.magnitude_counts` of each.
+        counts (list of ndarray): :func:`~chainerlp.magnitude_counts.magnitude_counts` of each.
 
     Returns:
         Histograms: An entry for each layer.

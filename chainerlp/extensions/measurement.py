@@ -2,7 +2,9 @@
 
 import dataclasses
 
-from chainerlp import formats, functions, kernels
+from chainerlp import formats, functions
+from chainerlp.magnitude_counts import count_rounding_losses, magnitude_counts
+from chainerlp.statistics import largest_magnitude
 
 LOWEST_EXPONENT, HIGHEST_EXPONENT = -40, 16
 """int: Where the bins of the histograms begin and end, as powers of two."""
@@ -48,7 +50,7 @@ def measure(function, in_data, gy, loss_scale, with_histogram=False):
 
     Returns:
         tuple: The numbers of a :class:`Measurement` from ``scale`` on, floats or 0-d arrays; and
-        :func:`~chainerlp.kernels.magnitude_counts` of gx as it is to be stored, or ``None``.
+        :func:`~chainerlp.magnitude_counts.magnitude_counts` of gx as it is to be stored, or ``None``.
     """
     format = formats.FLOAT16
     product = functions.float32_data_gradient(function, in_data, gy)
@@ -57,11 +59,11 @@ def measure(function, in_data, gy, loss_scale, with_histogram=False):
     if total_scale is None:  # plain backward, where only the loss is scaled
         total_scale = loss_scale
     size = max(product.size, 1)
-    unscaled, _ = kernels.count_losses(product / (total_scale / scale), format)
+    unscaled, _ = count_rounding_losses(product / (total_scale / scale), format)
     product *= scale
-    lost, overflowed = kernels.count_losses(product, format)
-    absmax = kernels.largest_magnitude(product)
+    lost, overflowed = count_rounding_losses(product, format)
+    absmax = largest_magnitude(product)
     counts = None
     if with_histogram:
-        counts = kernels.magnitude_counts(product, LOWEST_EXPONENT, HIGHEST_EXPONENT)
+        counts = magnitude_counts(product, LOWEST_EXPONENT, HIGHEST_EXPONENT)
     return (scale, total_scale, lost / size, unscaled / size, overflowed / size, absmax), counts

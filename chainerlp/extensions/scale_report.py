@@ -26,7 +26,7 @@ class ScaleReport(extension.Extension):
     - ``scaling/total_scale_max``: the largest total scale,
     - ``scaling/skipped``: updates skipped so far because of non-finite gradients,
     - ``scaling/backoff``: what gradients are multiplied by at present because of overflows, if the
-      optimizer is wrapped (:class:`~chainerlp.recovery.Recovery`).
+      optimizer is wrapped (:class:`~chainerlp.overflow.Recovery`).
 
     Under ChainerMN each worker reports of its own data, and the first one writes the files.
 

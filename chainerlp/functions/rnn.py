@@ -1,9 +1,9 @@
 """Stacked RNNs over sequences, whose data gradients are scaled.
 
 Beside ``chainer.functions.n_step_lstm``, ``n_step_gru`` and ``n_step_rnn``. Each time step of each
-layer and direction is two linear functions, that of the input and that of the hidden state; a
-:class:`~chainerlp.functions.LayerScale` of the layer and direction numbers its calls so: 2t for the
-input at its step t, 2t + 1 for the hidden state. The weights of a layer are stacked once a pass.
+layer and direction is two linear functions, that of the input and that of the hidden state. Calls
+of its :class:`~chainerlp.layer_scale.LayerScale` are numbered so: 2t for the input at its step t,
+2t + 1 for the hidden state. The weights of a layer are stacked once a pass.
 """
 
 from chainerlp.functions.linear import scaled_linear

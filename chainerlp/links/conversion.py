@@ -1,61 +1,43 @@
 """Conversion of a model in place: links change their class and nothing else."""
 
+import functools
 import warnings
 import weakref
 
-from chainerlp.functions import LayerScale
-from chainerlp.links import n_step_rnn
-from chainerlp.links.bilinear import ScaledBilinear
-from chainerlp.links.convolution_2d import ScaledConvolution2D
-from chainerlp.links.convolution_nd import (
-    ScaledConvolution1D,
-    ScaledConvolution3D,
-    ScaledConvolutionND,
-)
-from chainerlp.links.deconvolution_2d import ScaledDeconvolution2D
-from chainerlp.links.deconvolution_nd import (
-    ScaledDeconvolution1D,
-    ScaledDeconvolution3D,
-    ScaledDeconvolutionND,
-)
-from chainerlp.links.deformable_convolution_2d import ScaledDeformableConvolution2DSampler
-from chainerlp.links.depthwise_convolution_2d import ScaledDepthwiseConvolution2D
-from chainerlp.links.dilated_convolution_2d import ScaledDilatedConvolution2D
-from chainerlp.links.linear import ScaledLinear
-from chainerlp.links.local_convolution_2d import ScaledLocalConvolution2D
-from chainerlp.links.scaled_link import ScaledLink
-from chainerlp.links.scaled_subclass import ScaledSubclass, scaled_subclass
+from chainerlp import policies
+from chainerlp.layer_scale import LayerScale
+from chainerlp.links import scaled_links
 
 import chainer
 from chainer import links
 from chainer.links.connection.deformable_convolution_2d import DeformableConvolution2DSampler
 
 _SCALED_BY_ORIGINAL = {
-    links.Bilinear: ScaledBilinear,
-    links.Convolution1D: ScaledConvolution1D,
-    links.Convolution2D: ScaledConvolution2D,
-    links.Convolution3D: ScaledConvolution3D,
-    links.ConvolutionND: ScaledConvolutionND,
-    links.Deconvolution1D: ScaledDeconvolution1D,
-    links.Deconvolution2D: ScaledDeconvolution2D,
-    links.Deconvolution3D: ScaledDeconvolution3D,
-    links.DeconvolutionND: ScaledDeconvolutionND,
-    DeformableConvolution2DSampler: ScaledDeformableConvolution2DSampler,
-    links.DepthwiseConvolution2D: ScaledDepthwiseConvolution2D,
-    links.DilatedConvolution2D: ScaledDilatedConvolution2D,
-    links.Linear: ScaledLinear,
-    links.LocalConvolution2D: ScaledLocalConvolution2D,
-    links.NStepBiGRU: n_step_rnn.ScaledNStepBiGRU,
-    links.NStepBiLSTM: n_step_rnn.ScaledNStepBiLSTM,
-    links.NStepBiRNNReLU: n_step_rnn.ScaledNStepBiRNNReLU,
-    links.NStepBiRNNTanh: n_step_rnn.ScaledNStepBiRNNTanh,
-    links.NStepGRU: n_step_rnn.ScaledNStepGRU,
-    links.NStepLSTM: n_step_rnn.ScaledNStepLSTM,
-    links.NStepRNNReLU: n_step_rnn.ScaledNStepRNNReLU,
-    links.NStepRNNTanh: n_step_rnn.ScaledNStepRNNTanh,
+    links.Bilinear: scaled_links.ScaledBilinear,
+    links.Convolution1D: scaled_links.ScaledConvolution1D,
+    links.Convolution2D: scaled_links.ScaledConvolution2D,
+    links.Convolution3D: scaled_links.ScaledConvolution3D,
+    links.ConvolutionND: scaled_links.ScaledConvolutionND,
+    links.Deconvolution1D: scaled_links.ScaledDeconvolution1D,
+    links.Deconvolution2D: scaled_links.ScaledDeconvolution2D,
+    links.Deconvolution3D: scaled_links.ScaledDeconvolution3D,
+    links.DeconvolutionND: scaled_links.ScaledDeconvolutionND,
+    DeformableConvolution2DSampler: scaled_links.ScaledDeformableConvolution2DSampler,
+    links.DepthwiseConvolution2D: scaled_links.ScaledDepthwiseConvolution2D,
+    links.DilatedConvolution2D: scaled_links.ScaledDilatedConvolution2D,
+    links.Linear: scaled_links.ScaledLinear,
+    links.LocalConvolution2D: scaled_links.ScaledLocalConvolution2D,
+    links.NStepBiGRU: scaled_links.ScaledNStepBiGRU,
+    links.NStepBiLSTM: scaled_links.ScaledNStepBiLSTM,
+    links.NStepBiRNNReLU: scaled_links.ScaledNStepBiRNNReLU,
+    links.NStepBiRNNTanh: scaled_links.ScaledNStepBiRNNTanh,
+    links.NStepGRU: scaled_links.ScaledNStepGRU,
+    links.NStepLSTM: scaled_links.ScaledNStepLSTM,
+    links.NStepRNNReLU: scaled_links.ScaledNStepRNNReLU,
+    links.NStepRNNTanh: scaled_links.ScaledNStepRNNTanh,
 }
 _ORIGINAL_BY_SCALED = {scaled: original for original, scaled in _SCALED_BY_ORIGINAL.items()}
-_ORIGINAL_BY_SCALED[n_step_rnn.ScaledNStepLayer] = chainer.Link
+_ORIGINAL_BY_SCALED[scaled_links.ScaledNStepLayer] = chainer.Link
 
 # What a link is called by. A class that overrides one of these computes something of its own.
 _CALLS = ('__call__', 'forward', 'rnn')
@@ -89,17 +71,14 @@ def convert(link, policy, scale_weights=None):
         TypeError: If ``link`` is no link, or ``policy`` no policy.
     """
     _check_link(link)
-    if isinstance(policy, type) or not callable(getattr(policy, 'scale', None)):
-        raise TypeError(
-            f'policy must be one of chainerlp.policies, such as Adaptive(), not {policy!r}'
-        )
+    policies.check(policy)
     for layer in link.links():
         scaled = _scaled_class(type(layer))
         if scaled is not None:
             layer.__class__ = scaled
-        if isinstance(layer, n_step_rnn.ScaledNStepRNN):
-            n_step_rnn.convert_layers(layer)  # links() comes to them next
-        if isinstance(layer, ScaledLink):
+        if isinstance(layer, scaled_links.ScaledNStepRNN):
+            scaled_links.convert_layers(layer)  # links() comes to them next
+        if isinstance(layer, scaled_links.ScaledLink):
             layer.layer_scale = LayerScale(policy, scale_weights)
     return link
 
@@ -135,11 +114,11 @@ def _scaled_class(kind):
     if overridden:
         _warn_once(kind, base, overridden[0])
         return None
-    return scaled_subclass(kind, _SCALED_BY_ORIGINAL[base])
+    return _scaled_subclass(kind, _SCALED_BY_ORIGINAL[base])
 
 
 def _original_class(kind):
-    if issubclass(kind, ScaledSubclass):
+    if issubclass(kind, _ScaledSubclass):
         return kind.scaled_from[0]
     return _ORIGINAL_BY_SCALED.get(kind)
 
@@ -158,3 +137,40 @@ def _warn_once(kind, base, method):
 def _check_link(link):
     if not isinstance(link, chainer.Link):
         raise TypeError(f'a chainer.Link is converted and restored, not {type(link).__name__}')
+
+
+class _ScaledSubclass:
+    """First base of a class that :func:`_scaled_subclass` makes: lets its instances be pickled.
+
+    Such a class cannot be found by name, so the two that it is made from are pickled instead.
+    """
+
+    def __reduce_ex__(self, protocol):
+        reduced = super().__reduce_ex__(max(protocol, 2))
+        if isinstance(reduced, str):
+            return reduced
+        make, arguments, *rest = reduced
+        if not arguments or arguments[0] is not type(self):  # the user's class sees to it
+            return reduced
+        return (_make, (make, *type(self).scaled_from, *arguments[1:]), *rest)
+
+
+def _make(make, original, counterpart, *arguments):
+    return make(_scaled_subclass(original, counterpart), *arguments)
+
+
+@functools.cache
+def _scaled_subclass(original, counterpart):
+    """Returns the scaled class of a class that a user derived from one of Chainer's links.
+
+    It is a subclass of the user's class, which comes first, so that what it overrides stays in
+    force, and of the scaled counterpart of Chainer's link. ``scaled_from`` is the pair of both.
+    """
+    namespace = {
+        '__doc__': f'{original.__name__} with a scaled data gradient.',
+        '__module__': original.__module__,
+        '__qualname__': f'Scaled{original.__qualname__}',
+        'scaled_from': (original, counterpart),
+    }
+    bases = (_ScaledSubclass, original, counterpart)
+    return type(f'Scaled{original.__name__}', bases, namespace)

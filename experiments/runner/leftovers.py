@@ -1,7 +1,7 @@
 """What Chainer's optimizers leave out of a snapshot."""
 
 import chainerlp
-from chainerlp import masters
+from chainerlp import master_weights
 
 from chainer import training
 
@@ -29,7 +29,7 @@ class Leftovers(training.Extension):
         optimizer = self._optimizer
         if isinstance(optimizer, chainerlp.AdaptiveLossScaling):
             return
-        masters.serialize(serializer['masters'], optimizer.target)
+        master_weights.serialize(serializer['masters'], optimizer.target)
         if optimizer._loss_scaling_is_dynamic:
             optimizer._loss_scale = serializer('loss_scale', float(optimizer._loss_scale))
             optimizer._loss_scaling_isnan_ever = serializer(

@@ -529,9 +529,9 @@ def test_the_back_off_is_reported_where_the_optimizer_is_wrapped(tmp_path):
         if kind == 'wrapped':
             recovery = trainer.updater.get_optimizer('main').recovery
             for _ in range(3):
-                recovery.note_overflow(loss_is_finite=True)
-            recovery.note_clean()  # leads to a try at full size, which fails
-            recovery.note_overflow(loss_is_finite=True)
+                recovery.update(found_inf=True)
+            recovery.update(found_inf=False)  # leads to a try at full size, which fails
+            recovery.update(found_inf=True)
         log = extensions.LogReport(trigger=(1, 'iteration'))
         trainer.extend(log)
         trainer.run()

@@ -2,7 +2,7 @@
 
 import chainerlp
 from chainerlp import policies
-from chainerlp.recovery import Recovery
+from chainerlp.overflow import Recovery
 
 import chainer
 import chainer.functions as F
@@ -14,12 +14,12 @@ from chainer import optimizers, serializers
 
 def overflow(recovery, times=1, loss_is_finite=True):
     for _ in range(times):
-        recovery.note_overflow(loss_is_finite)
+        recovery.update(True, loss_is_finite)
 
 
 def clean(recovery, times=1):
     for _ in range(times):
-        recovery.note_clean()
+        recovery.update(found_inf=False)
 
 
 def test_one_overflow_now_and_then_is_counted_and_changes_nothing_else():

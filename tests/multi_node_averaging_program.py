@@ -1,4 +1,4 @@
-"""Averages gradients with ChainerMN; run by test_workers.py under mpiexec.
+"""Averages gradients with ChainerMN; run by test_multi_node.py under mpiexec.
 
 Rank 0 prints, for each parameter, what the workers' gradients were, what became of them, and what
 they carry then.
@@ -7,7 +7,7 @@ they carry then.
 import json
 
 import chainerlp
-from chainerlp import policies, workers
+from chainerlp import multi_node, policies
 
 import chainer
 import chainer.links as L
@@ -96,7 +96,7 @@ def average(case, zero_fill):
     case(model)
     optimizer.is_changed(model)  # as in a first update, in which nothing is averaged
     before = {path: as_list(chainerlp.unscaled_grad(p)) for path, p in model.namedparams()}
-    assert workers.mean_gradients(optimizer)
+    assert multi_node.mean_gradients(optimizer)
     after = {
         path: (as_list(chainerlp.unscaled_grad(p)), p._loss_scale)
         for path, p in model.namedparams()

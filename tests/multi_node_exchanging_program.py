@@ -1,4 +1,4 @@
-"""Gradients through ChainerMN's functions that communicate; run by test_communicating.py.
+"""Gradients through ChainerMN's functions that exchange gradients; run by test_multi_node.py.
 
 Rank 0 prints, for each case and worker, the gradients of a scaled pass in float16, and those of
 Chainer's own in float32. The workers' losses are different, and so are the scales that they carry.

@@ -1,4 +1,4 @@
-"""Interrupts a training of several workers and goes on with it; run by test_workers.py.
+"""Interrupts a training of several workers and goes on with it; run by test_multi_node.py.
 
 Rank 0 prints each worker's parameters and its number of updates: of the training as a whole, of the
 resumed one, and, after one more iteration, of one that only the first worker resumes.

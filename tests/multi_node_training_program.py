@@ -1,4 +1,4 @@
-"""Trains with ChainerMN; run by test_workers.py under mpiexec. Rank 0 prints what came of it."""
+"""Trains with ChainerMN; run by test_multi_node.py under mpiexec. Rank 0 prints what came of it."""
 
 import json
 import sys
@@ -59,6 +59,7 @@ def main(dtype, policy, bad_at):
         chainermn.create_multi_node_optimizer(optimizers.MomentumSGD(0.05), comm),
         getattr(policies, policy)(),
     ).setup(model)
+    assert isinstance(optimizer, optimizers.MomentumSGD)
     x, factor = data(model)
     share = slice(comm.rank * BATCH // comm.size, (comm.rank + 1) * BATCH // comm.size)
     is_bad = bad_at is not None and comm.rank == comm.size - 1

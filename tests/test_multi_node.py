@@ -1,31 +1,38 @@
-"""Workers with different data and different scales train one model."""
+"""Workers with different data and different scales train one model with ChainerMN."""
 
 import json
 import pathlib
 
 import chainerlp
+from chainerlp import kernels, multi_node
 
+import chainer
+import chainer.functions as F
 import numpy
 import pytest
 from chainer import optimizers
+from chainer.backends import cuda
+from hypothesis import given
+from hypothesis import strategies as st
 
-PROGRAM = pathlib.Path(__file__).with_name('workers_program.py')
-RESUMING = pathlib.Path(__file__).with_name('resumed_workers_program.py')
-AVERAGING = pathlib.Path(__file__).with_name('gradients_program.py')
-
-pytestmark = pytest.mark.mpi
+FOLDER = pathlib.Path(__file__).parent
+TRAINING = FOLDER / 'multi_node_training_program.py'
+RESUMING = FOLDER / 'multi_node_resuming_program.py'
+AVERAGING = FOLDER / 'multi_node_averaging_program.py'
+EXCHANGING = FOLDER / 'multi_node_exchanging_program.py'
 
 
 @pytest.fixture
 def train(mpiexec):
     def train(workers, *arguments):
-        done = mpiexec(workers, str(PROGRAM), *arguments)
+        done = mpiexec(workers, str(TRAINING), *arguments)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
     return train
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize('policy', ['Adaptive', 'Measured'])
 @pytest.mark.parametrize('workers', [2, 3])
 def test_parameters_stay_identical_and_equal_those_of_one_process(train, workers, policy):
@@ -40,6 +47,7 @@ def test_parameters_stay_identical_and_equal_those_of_one_process(train, workers
     assert numpy.abs(parameters[0] - numpy.array(result['reference'])).max() <= bound
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize('workers', [2, 3])
 def test_in_float32_they_equal_one_process_within_the_rounding_of_the_mean(train, workers):
     result = train(workers, 'float32', 'Adaptive')
@@ -50,6 +58,7 @@ def test_in_float32_they_equal_one_process_within_the_rounding_of_the_mean(train
     numpy.testing.assert_allclose(parameters[0], result['reference'], atol=50 * 4 * 2.0**-24)
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize('workers', [2, 3])
 def test_a_gradient_that_is_not_finite_on_one_worker_skips_the_update_on_all(train, workers):
     result = train(workers, 'mixed16', 'Adaptive', '20')
@@ -90,6 +99,7 @@ def assert_is_mean(gradients, mean, scale):
     assert (numpy.abs(mean - numpy.mean(gradients, axis=0)) <= bound).all()
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize('zero_fill', [False, True])
 def test_a_parameter_that_no_worker_has_a_gradient_for_carries_no_scale(average, zero_fill):
     found = average(2, 'without_gradients', zero_fill)
@@ -98,6 +108,7 @@ def test_a_parameter_that_no_worker_has_a_gradient_for_carries_no_scale(average,
     assert not numpy.any(mean) if zero_fill else mean is None
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize('zero_fill', [False, True])
 def test_a_gradient_that_only_some_workers_have_counts_as_zero_on_the_others(average, zero_fill):
     gradients, mean, scale = average(3, 'without_gradients', zero_fill)['/first/W']
@@ -106,6 +117,7 @@ def test_a_gradient_that_only_some_workers_have_counts_as_zero_on_the_others(ave
     assert_is_mean(gradients, mean, scale)
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize('workers', [2, 3])
 def test_a_shared_parameter_is_averaged_once(average, workers):
     found = average(workers, 'shared')
@@ -114,6 +126,7 @@ def test_a_shared_parameter_is_averaged_once(average, workers):
     assert found['/third/W'] == found['/first/W']
 
 
+@pytest.mark.mpi
 def test_a_worker_with_only_zeros_does_not_make_the_others_gradients_underflow(average):
     gradients, mean, scale = average(2, 'zero_on_one')['/first/W']
     assert scale == 2.0**40
@@ -123,12 +136,14 @@ def test_a_worker_with_only_zeros_does_not_make_the_others_gradients_underflow(a
     assert not numpy.float16(mean).any()
 
 
+@pytest.mark.mpi
 def test_only_zeros_stay_zeros(average):
     _, mean, scale = average(2, 'zero_on_all')['/first/W']
     assert not numpy.any(mean)
     assert 0 < scale < numpy.inf
 
 
+@pytest.mark.mpi
 def test_of_scales_far_apart_the_largest_is_taken_at_which_the_sum_fits(average):
     gradients, mean, scale = average(2, 'far_apart')['/first/W']
     largest = sum(numpy.abs(g).max() for g in gradients)
@@ -136,6 +151,7 @@ def test_of_scales_far_apart_the_largest_is_taken_at_which_the_sum_fits(average)
     assert_is_mean(gradients, mean, scale)
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize('workers', [2, 3])
 def test_a_mean_that_fits_is_finite_although_the_sum_would_not_be(average, workers):
     gradients, mean, scale = average(workers, 'large')['/first/W']
@@ -143,11 +159,13 @@ def test_a_mean_that_fits_is_finite_although_the_sum_would_not_be(average, worke
     assert_is_mean(gradients, mean, scale)
 
 
+@pytest.mark.mpi
 def test_gradients_that_are_views_are_averaged(average):
     for gradients, mean, scale in average(2, 'views').values():
         assert_is_mean(gradients, mean, 1.0 if scale is None else scale)
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize('interrupted_after', [2, 10])
 def test_a_resumed_training_goes_on_as_if_not_interrupted(mpiexec, tmp_path, interrupted_after):
     done = mpiexec(2, str(RESUMING), str(tmp_path), str(interrupted_after))
@@ -158,6 +176,7 @@ def test_a_resumed_training_goes_on_as_if_not_interrupted(mpiexec, tmp_path, int
         assert whole[1] == 19  # ChainerMN's first update only distributes the parameters
 
 
+@pytest.mark.mpi
 def test_where_only_the_first_worker_resumes_the_others_get_its_parameters(mpiexec, tmp_path):
     done = mpiexec(2, str(RESUMING), str(tmp_path), '10')
     assert done.returncode == 0, done.stderr
@@ -166,6 +185,7 @@ def test_where_only_the_first_worker_resumes_the_others_get_its_parameters(mpiex
     assert (first[1], second[1]) == (9, 0)
 
 
+@pytest.mark.mpi
 def test_double_buffering_is_refused():
     from chainermn.optimizers import _DoubleBufferingOptimizer
 
@@ -174,3 +194,165 @@ def test_double_buffering_is_refused():
         object.__setattr__(optimizer, name, value)
     with pytest.raises(TypeError, match='leave out double_buffering=True'):
         chainerlp.AdaptiveLossScaling(optimizer)
+
+
+EXCHANGES = [
+    'normalization',
+    'allgather',
+    'alltoall',
+    'bcast',
+    'scatter',
+    'gather',
+    'there_and_back',
+    'inside_forget',
+]
+
+_gradients = {}
+
+
+@pytest.fixture
+def exchange(mpiexec):
+    def run(workers, what):
+        done = mpiexec(workers, str(EXCHANGING), what)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize('workers', [2, 3])
+@pytest.mark.parametrize('case', EXCHANGES)
+def test_exchanged_gradients_are_those_of_float32(exchange, case, workers):
+    if workers not in _gradients:
+        _gradients[workers] = exchange(workers, 'gradients')
+    for scaled, reference in _gradients[workers][case]:
+        assert scaled.keys() == reference.keys()
+        for path, gradient in reference.items():
+            gradient = numpy.array(gradient)
+            # About 16 roundings to float16 lie between the input and a gradient.
+            bound = 16 * 2.0**-11 * numpy.abs(gradient).max()
+            assert bound > 0
+            numpy.testing.assert_allclose(scaled[path], gradient, rtol=0, atol=bound)
+
+
+@pytest.mark.mpi
+def test_a_search_of_the_initial_scale_sends_nothing_to_who_does_not_search(exchange):
+    scales, skipped, updates, parameters = zip(*exchange(2, 'search'))
+    assert all(scale > 0 for scale in scales)
+    # ChainerMN's first update only distributes the parameters; in the next two one loss is inf.
+    assert skipped == (2, 2)
+    assert updates == (5, 5)
+    assert parameters[0] == parameters[1]
+    assert all(numpy.isfinite(array).all() for array in parameters[0])
+
+
+def test_functions_of_chainer_alone_do_not_communicate():
+    class Own(chainer.Function):  # as ChainerMN's are
+        def forward(self, inputs):
+            return inputs
+
+    x = chainer.Variable(numpy.ones((2, 3), 'f'))
+    normalized = F.batch_normalization(x, numpy.ones(3, 'f'), numpy.zeros(3, 'f'))
+    for y in (F.relu(x), normalized, Own()(x)):
+        assert not multi_node.communicates(y.creator_node)
+
+
+class Workers:
+    """A communicator whose other workers are known beforehand."""
+
+    def __init__(self, others):
+        self.others = [numpy.array(other, float) for other in others]
+        self.size = len(others) + 1
+        self.mpi_comm = self
+        self.messages = 0
+
+    def Allgather(self, own, everyones):  # noqa: N802 -- mpi4py's name
+        # An MPI that knows nothing of GPUs can read and write these.
+        assert type(own) is type(everyones) is numpy.ndarray
+        self.messages += 1
+        everyones[...] = [own, *self.others]
+
+
+def agree(*workers, dtype='float16'):
+    """Takes (largest magnitude, scale) of each worker for one gradient."""
+    (magnitude, scale), *others = workers
+    communicator = Workers([[[m], [0.0 if s is None else s]] for m, s in others])
+    return multi_node.agree([magnitude], [scale], [numpy.dtype(dtype)], communicator)[0]
+
+
+def test_it_takes_one_message_of_two_numbers_a_gradient():
+    workers = Workers([numpy.ones((2, 3))])
+    scales = multi_node.agree([1.0] * 3, [1.0] * 3, [numpy.dtype('e')] * 3, workers)
+    assert scales == [1.0] * 3
+    assert workers.messages == 1
+
+
+def test_where_all_carry_one_scale_and_the_sum_fits_it_stays():
+    assert agree((3.0, 64.0), (5.0, 64.0)) == 64
+
+
+def test_the_largest_scale_is_taken_if_the_sum_fits():
+    assert agree((3.0, 1.0), (5.0, 1024.0)) == 1024
+
+
+def test_else_the_largest_power_of_two_at_which_it_fits():
+    # True gradients of 8 and 8: 16 * 2^11 fits under 65504, 16 * 2^12 does not.
+    assert agree((8.0, 1.0), (8 * 2.0**12, 2.0**12)) == 2.0**11
+
+
+def test_it_may_be_smaller_than_all_that_are_carried():
+    assert agree((40000.0, 1.0), (40000.0, 1.0)) == 0.5
+
+
+@pytest.mark.parametrize('other', [(0.0, 2.0**-10), (0.0, None), (0.0, 2.0**40)])
+def test_who_has_no_gradient_or_only_zeros_has_no_say(other):
+    assert agree((3.0, 64.0), other) == agree(other, (3.0, 64.0)) == 64
+
+
+def test_without_any_gradient_there_is_no_scale():
+    assert agree((0.0, None), (0.0, None)) is None
+
+
+def test_only_zeros_get_a_scale_that_one_of_them_carries():
+    assert agree((0.0, 4.0), (0.0, None), (0.0, 8.0)) in (4, 8)
+
+
+@pytest.mark.parametrize('bad', [numpy.inf, numpy.nan])
+def test_what_is_not_finite_gets_a_finite_scale(bad):
+    assert agree((bad, 1.0), (3.0, 1024.0)) == agree((3.0, 1024.0), (bad, 1.0)) == 1
+
+
+def test_a_float32_sum_has_more_room():
+    assert agree((40000.0, 1.0), (40000.0, 2.0**20), dtype='float32') == 2.0**20
+
+
+carried = st.tuples(
+    st.floats(2.0**-24, 65504, width=16), st.integers(-20, 40).map(lambda k: 2.0**k)
+)
+
+
+@given(st.lists(carried, min_size=2, max_size=8))
+def test_the_sum_is_finite_however_it_is_rounded_on_the_way(workers):
+    common = agree(*workers)
+    assert all(agree(*workers[k:], *workers[:k]) == common for k in range(len(workers)))
+    total = numpy.float16(0)
+    for magnitude, scale in workers:
+        total += numpy.float16(magnitude * (common / scale))  # as NCCL adds up halves
+    assert numpy.isfinite(total)
+    largest = max(scale for _, scale in workers)
+    # Nor is it smaller than it has to be, but for the roundings that are allowed for.
+    exact = sum(magnitude / scale for magnitude, scale in workers)
+    assert common == largest or exact * 2 * common > 65504 * (1 - 2.0**-11) ** len(workers)
+
+
+@pytest.mark.gpu
+def test_numbers_on_a_device_are_sent_from_the_host():
+    cupy = pytest.importorskip('cupy')
+    if not cuda.available:
+        pytest.skip('no GPU')
+    gradient = cupy.asarray([1, -3], 'e')
+    scale = cupy.asarray(64, 'f')
+    largest = kernels.largest_magnitude(gradient)
+    communicator = Workers([[[5.0], [1024.0]]])
+    assert multi_node.agree([largest], [scale], [gradient.dtype], communicator) == [1024]

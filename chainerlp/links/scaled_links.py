@@ -1,0 +1,278 @@
+"""Chainer's links of layers that multiply by a weight, with scaled data gradients.
+
+Each is named after Chainer's link, takes the same arguments, and besides ``policy`` (see
+:class:`ScaledLink`). Their forward passes call the functions of :mod:`chainerlp.functions`.
+"""
+
+from chainerlp import functions, policies
+from chainerlp.layer_scale import LayerScale
+
+import chainer
+import numpy
+from chainer import links, utils
+from chainer.links.connection.deformable_convolution_2d import DeformableConvolution2DSampler
+
+
+class ScaledLink:
+    """Mixed in before one of Chainer's links; adds no parameter and no persistent value.
+
+    Args:
+        policy: One of :mod:`chainerlp.policies`; the paper's by default.
+            :func:`chainerlp.convert`, and so the optimizer's ``setup``, gives the link its own.
+
+    Attributes:
+        layer_scale (~chainerlp.layer_scale.LayerScale): What chooses the scale.
+    """
+
+    def __init__(self, *args, policy=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.layer_scale = LayerScale(policies.Adaptive() if policy is None else policy)
+
+    def copy(self, mode='share'):
+        """Copies the link; the copy is a layer of its own and chooses scales of its own."""
+        copied = super().copy(mode)
+        own = self.layer_scale
+        copied.layer_scale = LayerScale(own.policy, own.scale_weights)
+        return copied
+
+
+class ScaledLinear(ScaledLink, links.Linear):
+    """:class:`chainer.links.Linear` with a scaled data gradient."""
+
+    def forward(self, x, n_batch_axes=1):
+        """Applies the layer; see :func:`~chainerlp.functions.scaled_linear`."""
+        if self.W.array is None:
+            self._initialize_params(utils.size_of_shape(x.shape[n_batch_axes:]))
+        return functions.scaled_linear(
+            x, self.W, self.b, n_batch_axes, layer_scale=self.layer_scale
+        )
+
+
+class ScaledBilinear(ScaledLink, links.Bilinear):
+    """:class:`chainer.links.Bilinear` with scaled data gradients, one scale for each input.
+
+    Unlike Chainer's link it takes float16.
+    """
+
+    def forward(self, e1, e2):
+        """Applies the layer; see :func:`~chainerlp.functions.scaled_bilinear`."""
+        linear = () if self.nobias else (self.V1, self.V2, self.b)
+        return functions.scaled_bilinear(e1, e2, self.W, *linear, layer_scale=self.layer_scale)
+
+
+class _ScaledConvolution(ScaledLink):
+    """Base of the links that apply a function to images, ``W`` and ``b``.
+
+    A subclass names the function, and those of its own attributes that are keyword arguments of it.
+    """
+
+    _scaled_function = None
+    _scaled_options = ()
+
+    def forward(self, x):
+        """Applies the layer; see the function of the same name in :mod:`chainerlp.functions`."""
+        if self.W.array is None:
+            self._initialize_params(x.shape[1])
+        return self._apply_scaled(x)
+
+    def _apply_scaled(self, *inputs):
+        options = {name: getattr(self, name) for name in self._scaled_options}
+        return self._scaled_function(
+            *inputs, self.W, self.b, layer_scale=self.layer_scale, **options
+        )
+
+
+class ScaledConvolution2D(_ScaledConvolution, links.Convolution2D):
+    """:class:`chainer.links.Convolution2D` with a scaled data gradient."""
+
+    _scaled_function = staticmethod(functions.scaled_convolution_2d)
+    _scaled_options = ('stride', 'pad', 'dilate', 'groups')
+
+    def forward(self, x):
+        """Applies the layer; see :func:`~chainerlp.functions.scaled_convolution_2d`."""
+        if self.cudnn_fast:
+            return links.Convolution2D.forward(self, x)
+        return super().forward(chainer.as_variable(x))
+
+
+class ScaledDilatedConvolution2D(_ScaledConvolution, links.DilatedConvolution2D):
+    """:class:`chainer.links.DilatedConvolution2D` with a scaled data gradient."""
+
+    _scaled_function = staticmethod(functions.scaled_convolution_2d)
+    _scaled_options = ('stride', 'pad', 'dilate')
+
+
+class ScaledConvolutionND(_ScaledConvolution, links.ConvolutionND):
+    """:class:`chainer.links.ConvolutionND` with a scaled data gradient."""
+
+    _scaled_function = staticmethod(functions.scaled_convolution_nd)
+    _scaled_options = ('stride', 'pad', 'cover_all', 'dilate', 'groups')
+
+
+class ScaledConvolution1D(ScaledConvolutionND, links.Convolution1D):
+    """:class:`chainer.links.Convolution1D` with a scaled data gradient."""
+
+
+class ScaledConvolution3D(ScaledConvolutionND, links.Convolution3D):
+    """:class:`chainer.links.Convolution3D` with a scaled data gradient."""
+
+
+class ScaledDeconvolution2D(_ScaledConvolution, links.Deconvolution2D):
+    """:class:`chainer.links.Deconvolution2D` with a scaled data gradient."""
+
+    _scaled_function = staticmethod(functions.scaled_deconvolution_2d)
+    _scaled_options = ('stride', 'pad', 'outsize', 'dilate', 'groups')
+
+
+class ScaledDeconvolutionND(_ScaledConvolution, links.DeconvolutionND):
+    """:class:`chainer.links.DeconvolutionND` with a scaled data gradient."""
+
+    _scaled_function = staticmethod(functions.scaled_deconvolution_nd)
+    _scaled_options = ('stride', 'pad', 'outsize', 'dilate', 'groups')
+
+
+class ScaledDeconvolution1D(ScaledDeconvolutionND, links.Deconvolution1D):
+    """:class:`chainer.links.Deconvolution1D` with a scaled data gradient."""
+
+
+class ScaledDeconvolution3D(ScaledDeconvolutionND, links.Deconvolution3D):
+    """:class:`chainer.links.Deconvolution3D` with a scaled data gradient."""
+
+
+class ScaledDepthwiseConvolution2D(_ScaledConvolution, links.DepthwiseConvolution2D):
+    """:class:`chainer.links.DepthwiseConvolution2D` with a scaled data gradient."""
+
+    _scaled_function = staticmethod(functions.scaled_depthwise_convolution_2d)
+    _scaled_options = ('stride', 'pad')
+
+
+class ScaledLocalConvolution2D(_ScaledConvolution, links.LocalConvolution2D):
+    """:class:`chainer.links.LocalConvolution2D` with a scaled data gradient."""
+
+    _scaled_function = staticmethod(functions.scaled_local_convolution_2d)
+    _scaled_options = ('stride',)
+
+    def forward(self, x):
+        """Applies the layer; see :func:`~chainerlp.functions.scaled_local_convolution_2d`."""
+        if self.W.array is None:
+            self._initialize_params(x.shape[1], x.shape[2:])
+        return self._apply_scaled(x)
+
+
+class ScaledDeformableConvolution2DSampler(_ScaledConvolution, DeformableConvolution2DSampler):
+    """Chainer's ``DeformableConvolution2DSampler`` with a scaled data gradient.
+
+    It is a child of ``chainer.links.DeformableConvolution2D``, beside the convolution that finds
+    the offsets.
+    """
+
+    _scaled_function = staticmethod(functions.scaled_deformable_convolution_2d_sampler)
+    _scaled_options = ('stride', 'pad')
+
+    def forward(self, x, offset):
+        """Applies the layer; see the function of the same name in :mod:`chainerlp.functions`."""
+        if self.W.array is None:
+            self._initialize_params(x.shape[1])
+        return self._apply_scaled(x, offset)
+
+
+class ScaledNStepLayer(ScaledLink, chainer.Link):
+    """The weights of one layer and direction of a stacked RNN: a child link of it.
+
+    It is what the paper calls a layer, and has a scale for each of its uses over time.
+    """
+
+
+class ScaledNStepRNN:
+    """Mixed in before one of Chainer's links of stacked RNNs.
+
+    In float16 the recurrence is computed step by step, by cuDNN neither forward nor backward;
+    otherwise by Chainer's function.
+
+    Args:
+        policy: One of :mod:`chainerlp.policies`; the paper's by default.
+    """
+
+    _scaled_cell = None
+
+    def __init__(self, *args, policy=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        convert_layers(self)
+        policy = policies.Adaptive() if policy is None else policy
+        for layer in self:
+            layer.layer_scale = LayerScale(policy)
+
+    def rnn(self, n_layers, dropout_ratio, *args):
+        """Applies the layers to sequences of descending length, transposed."""
+        *states, ws, bs, xs = args
+        if xs[0].dtype != numpy.float16:
+            return super().rnn(n_layers, dropout_ratio, *args)
+        hx, cx = states if self.n_cells == 2 else (*states, None)
+        hy, cy, ys = functions.scaled_n_step_rnn(
+            self._scaled_cell,
+            n_layers,
+            dropout_ratio,
+            hx,
+            cx,
+            ws,
+            bs,
+            xs,
+            self.use_bi_direction,
+            [getattr(layer, 'layer_scale', None) for layer in self],
+        )
+        return (hy, ys) if cx is None else (hy, cy, ys)
+
+
+def convert_layers(rnn):
+    """Makes the child links of a :class:`ScaledNStepRNN` scaled; ``layer_scale`` is not set."""
+    for layer in rnn:
+        if type(layer) is chainer.Link:
+            layer.__class__ = ScaledNStepLayer
+
+
+class ScaledNStepLSTM(ScaledNStepRNN, links.NStepLSTM):
+    """:class:`chainer.links.NStepLSTM` with scaled data gradients."""
+
+    _scaled_cell = 'lstm'
+
+
+class ScaledNStepBiLSTM(ScaledNStepRNN, links.NStepBiLSTM):
+    """:class:`chainer.links.NStepBiLSTM` with scaled data gradients."""
+
+    _scaled_cell = 'lstm'
+
+
+class ScaledNStepGRU(ScaledNStepRNN, links.NStepGRU):
+    """:class:`chainer.links.NStepGRU` with scaled data gradients."""
+
+    _scaled_cell = 'gru'
+
+
+class ScaledNStepBiGRU(ScaledNStepRNN, links.NStepBiGRU):
+    """:class:`chainer.links.NStepBiGRU` with scaled data gradients."""
+
+    _scaled_cell = 'gru'
+
+
+class ScaledNStepRNNTanh(ScaledNStepRNN, links.NStepRNNTanh):
+    """:class:`chainer.links.NStepRNNTanh` with scaled data gradients."""
+
+    _scaled_cell = 'tanh'
+
+
+class ScaledNStepBiRNNTanh(ScaledNStepRNN, links.NStepBiRNNTanh):
+    """:class:`chainer.links.NStepBiRNNTanh` with scaled data gradients."""
+
+    _scaled_cell = 'tanh'
+
+
+class ScaledNStepRNNReLU(ScaledNStepRNN, links.NStepRNNReLU):
+    """:class:`chainer.links.NStepRNNReLU` with scaled data gradients."""
+
+    _scaled_cell = 'relu'
+
+
+class ScaledNStepBiRNNReLU(ScaledNStepRNN, links.NStepBiRNNReLU):
+    """:class:`chainer.links.NStepBiRNNReLU` with scaled data gradients."""
+
+    _scaled_cell = 'relu'

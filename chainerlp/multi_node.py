@@ -1,0 +1,307 @@
+"""Multi-node training with ChainerMN: total scales that all workers agree on.
+
+Each worker's layers choose scales of their own, so that one parameter's gradient carries another
+total scale on each worker. Before gradients are averaged (:func:`mean_gradients`), and where layers
+exchange gradients with other workers in the backward pass (:func:`exchange_scales`), the workers
+agree on a common scale (:func:`agree`) and bring their gradients to it.
+
+Chainer's own updaters for several devices are refused (:func:`refuse_parallel_updaters`).
+
+What is left to the user:
+
+- A function of one's own that calls a communicator in its backward pass cannot be told from others.
+  It is right only if all workers' scales are the same (:class:`~chainerlp.policies.Fixed`, and
+  losses that are finite on all).
+- All workers have to be wrapped, or none.
+- Each worker resumes from its own snapshot: what only one worker knows is not in another's.
+"""
+
+import functools
+import hashlib
+import inspect
+
+from chainerlp import formats, master_weights
+from chainerlp.compat.patching import patch
+from chainerlp.gpu import on_gpu
+from chainerlp.scaled_array import ScaledArray, gradient_of, set_gradient
+from chainerlp.statistics import largest_magnitude
+
+import chainer
+import numpy
+from chainer import backend
+from chainer.training import updaters
+
+# ChainerMN's functions are known by name, since importing ChainerMN takes an MPI.
+_COLLECTIVE = frozenset(
+    ['AllGather', 'AllToAll', 'Bcast', 'Gather', 'Scatter', 'MultiNodeBNImplSelector']
+)
+_POINT_TO_POINT = frozenset(['Send', 'Recv'])
+_NO_GRADIENT = 0.0
+
+
+def mean_gradients(optimizer, is_resumed=False):
+    """Replaces the gradients of a multi-node optimizer's model by their mean over the workers.
+
+    A gradient that is not finite on one worker makes the mean so on all. One that only some workers
+    have counts as zero on the others.
+
+    Args:
+        optimizer: What ``chainermn.create_multi_node_optimizer`` returned.
+        is_resumed (bool): Whether this worker has loaded a snapshot.
+
+    Returns:
+        bool: ``False`` if nothing was averaged: in the first call, and when parameters were added,
+        the first worker's parameters go to all others instead, as ChainerMN does. If all workers
+        are resumed, with the same parameters, the first call averages too: its gradients were made
+        with these.
+    """
+    target, communicator = optimizer.target, optimizer.communicator
+    if optimizer.is_changed(target) and not _go_on_as_one(target, communicator, is_resumed):
+        communicator.bcast_data(target)
+        master_weights.discard(target.params())
+        return False
+    model = _DistinctParameters(target)
+    _bring_to_common_scales(model.params(), communicator)
+    communicator.multi_node_mean_grad(model, optimizer.zero_fill)
+    return True
+
+
+class _DistinctParameters:
+    """What ChainerMN asks of a model, with every initialized parameter once.
+
+    A parameter in several places has several paths. ChainerMN would average it as often, and add up
+    means that had fitted into the format.
+    """
+
+    def __init__(self, link):
+        by_identity = {}
+        for path, param in sorted(link.namedparams(), key=lambda pair: pair[0]):
+            if param.array is not None:
+                by_identity.setdefault(id(param), (path, param))
+        self._namedparams = list(by_identity.values())
+
+    def params(self):
+        return [param for _, param in self._namedparams]
+
+    def namedparams(self):
+        return iter(self._namedparams)
+
+
+def _go_on_as_one(target, communicator, is_resumed):
+    """Returns whether all workers are resumed, and with the same parameters."""
+    own = (is_resumed, [_fingerprint(param) for param in _DistinctParameters(target).params()])
+    everyones = communicator.mpi_comm.allgather(own)
+    return all(resumed and found == own[1] for resumed, found in everyones)
+
+
+def _fingerprint(param):
+    """Returns a hash of a parameter and its float32 master copy."""
+    arrays = [param.array]
+    rule = param.update_rule
+    if rule is not None and rule._fp32_param is not None:
+        arrays.append(rule._fp32_param.array)
+    found = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        array = backend.CpuDevice().send(array)
+        found.update(f'{array.dtype} {array.shape}'.encode())
+        found.update(numpy.ascontiguousarray(array).data)
+    return found.digest()
+
+
+def _bring_to_common_scales(params, communicator):
+    """Brings the gradients of each parameter to one scale on all workers."""
+    gradients = [gradient_of(param) for param in params]
+    magnitudes = []
+    for param, gradient in zip(params, gradients):
+        with chainer.using_device(param.device):
+            magnitudes.append(0.0 if gradient is None else largest_magnitude(gradient.array))
+    scales = [None if gradient is None else gradient.scale for gradient in gradients]
+    dtypes = [_dtype_of_sum(param, communicator) for param in params]
+    agreed = agree(magnitudes, scales, dtypes, communicator)
+    seen = set()
+    for param, gradient, common in zip(params, gradients, agreed):
+        with chainer.using_device(param.device):
+            if gradient is not None:
+                array = _writable(gradient.to(common).array, seen)
+                set_gradient(param, ScaledArray(array, common))
+            elif common is not None:
+                set_gradient(param, ScaledArray(param.xp.zeros_like(param.array), common))
+            else:
+                param._loss_scale = None
+
+
+def _dtype_of_sum(param, communicator):
+    """Returns the narrowest dtype that a parameter's gradients have on their way to the mean."""
+    if not hasattr(communicator, 'allreduce_grad_dtype'):
+        return param.dtype
+    # pure_nccl converts all gradients to one dtype.
+    dtype = communicator.allreduce_grad_dtype
+    dtype = chainer.get_dtype() if dtype is None else numpy.dtype(dtype)
+    return min(param.dtype, dtype, key=lambda each: each.itemsize)
+
+
+def _writable(array, seen):
+    """Returns an array, or a copy of it, that can be averaged in place.
+
+    A gradient may be a view, or be another parameter's too; ChainerMN would average a copy of the
+    one and forget it, and average the other twice.
+    """
+    if id(array) in seen or not (array.flags.owndata and array.flags.c_contiguous):
+        array = array.copy()
+    seen.add(id(array))
+    return array
+
+
+def communicates(function):
+    """Returns whether a function's backward pass exchanges gradients with other workers.
+
+    Known are ChainerMN's: ``MultiNodeBatchNormalization``, ``allgather``, ``alltoall``, ``bcast``,
+    ``gather``, ``scatter``, ``send`` and ``recv``.
+
+    Args:
+        function (~chainer.FunctionNode): Any function of a graph.
+    """
+    return _communicating_part(function) is not None
+
+
+def exchange_scales(function, gradients):
+    """Brings gradients to the scale that the workers at a function's other ends bring theirs to.
+
+    Collective functions put together what comes from all workers, so these agree on a scale first;
+    ``recv`` sends gradients back to where ``send`` was called, and the scale before them. Every
+    worker comes to them in the same order, or ChainerMN itself would wait forever. To exchange a
+    scale, a worker on a GPU has to wait for the device.
+
+    Args:
+        function (~chainer.FunctionNode): One that :func:`communicates`.
+        gradients (list of ~chainerlp.scaled_array.ScaledArray): The gradients of its outputs, all
+            at one scale.
+
+    Returns:
+        tuple: The list of gradients, and the total scale that the gradients of the function's
+        inputs will carry.
+    """
+    kind, part = _communicating_part(function)
+    scale = gradients[0].scale
+    if kind == 'Recv':
+        part.comm.send_obj(float(scale), part.peer_rank, part.peer_tag)
+        return gradients, scale
+    if kind == 'Send':  # what it returned is an empty variable, and so is the gradient of that
+        return gradients, part.comm.recv_obj(part.peer_rank, tag=part.peer_tag)
+    arrays = [gradient.array for gradient in gradients]
+    xp = backend.get_array_module(*arrays)
+    largest = functools.reduce(xp.maximum, map(largest_magnitude, arrays))
+    dtype = min((array.dtype for array in arrays), key=lambda each: each.itemsize)
+    common = agree([largest], [scale], [dtype], part.comm)[0]
+    return [gradient.to(common) for gradient in gradients], common
+
+
+def _communicating_part(function):
+    """Returns what of ChainerMN communicates in a function, after the name of its class."""
+    # ChainerMN's are old-style functions, or choose how batch normalization is computed.
+    for part in (getattr(function, 'function', None), getattr(function, '_impl_selector', None)):
+        for kind in type(part).__mro__:
+            is_known = kind.__name__ in _COLLECTIVE or kind.__name__ in _POINT_TO_POINT
+            if is_known and kind.__module__.startswith('chainermn.'):
+                return kind.__name__, part
+    return None
+
+
+def agree(magnitudes, scales, dtypes, communicator):
+    """Agrees with the other workers on a total scale for each of some gradients.
+
+    The rule is that of joins (design, section 1), across workers: the largest of their scales at
+    which the sum of their largest magnitudes stays in the format, or the largest power of two at
+    which it does. So a mean is not lost where a gradient is small, and not inf where only the sum,
+    which ChainerMN forms first, would be too large. Workers without a gradient, or with only zeros,
+    have no say.
+
+    All workers call it alike. It takes one message of two numbers a gradient, from host memory, so
+    that any MPI will do; on a GPU it waits for the device, once.
+
+    Args:
+        magnitudes (list): The largest magnitude in what each gradient holds, its scale included: a
+            number, or a 0-d array on the device.
+        scales (list): The total scales that they carry: floats, or 0-d arrays on the device;
+            ``None`` where this worker has no gradient.
+        dtypes (list of numpy.dtype): What each is added up in.
+        communicator (~chainermn.CommunicatorBase): The workers.
+
+    Returns:
+        list: The scale for each gradient, a float, the same on all workers; ``None`` where no
+        worker has a gradient.
+    """
+    scales = [_NO_GRADIENT if scale is None else scale for scale in scales]
+    own = numpy.array(_on_host([*magnitudes, *scales])).reshape(2, len(scales))
+    everyones = numpy.empty((communicator.size, *own.shape))
+    communicator.mpi_comm.Allgather(own, everyones)
+    limits = [_largest_sum(dtype, communicator.size) for dtype in dtypes]
+    common = _choose(everyones[:, 0], everyones[:, 1], numpy.array(limits))
+    return [None if scale == _NO_GRADIENT else scale for scale in common.tolist()]
+
+
+def _largest_sum(dtype, workers):
+    # Each worker's share is rounded when it is rescaled, and so is each of the sums after it.
+    number_format = formats.get(numpy.dtype(dtype).name)
+    return number_format.largest * (1 - number_format.relative_rounding) ** workers
+
+
+def _choose(magnitudes, scales, limits):
+    """Chooses a scale for each gradient; 0 where there is none.
+
+    ``magnitudes`` and ``scales`` are of shape (workers, gradients); ``limits`` has what the sum of
+    each gradient's magnitudes must not exceed.
+    """
+    has_gradient = scales > _NO_GRADIENT
+    has_say = has_gradient & (magnitudes != 0)
+    with numpy.errstate(all='ignore'):
+        total = numpy.where(has_say, magnitudes / scales, 0).sum(axis=0)
+        highest = numpy.where(has_say, scales, 0).max(axis=0)
+        fits = formats.floor_power_of_two(limits / total)
+        chosen = numpy.where(total * highest <= limits, highest, fits)
+    # What is not finite stays so at any scale, and so do zeros.
+    lowest = numpy.where(has_gradient, scales, numpy.inf).min(axis=0)
+    is_free = ~numpy.isfinite(total) | ~has_say.any(axis=0)
+    return numpy.where(has_gradient.any(axis=0), numpy.where(is_free, lowest, chosen), _NO_GRADIENT)
+
+
+def _on_host(values):
+    """Returns numbers and 0-d arrays as floats; those on a device are fetched together."""
+    arrays = [value for value in values if on_gpu(value)]
+    if arrays:
+        with chainer.using_device(backend.get_device_from_array(arrays[0])):
+            xp = backend.get_array_module(arrays[0])
+            together = xp.stack([array.astype(numpy.float64) for array in arrays])
+            fetched = iter(backend.CpuDevice().send(together).tolist())
+    return [next(fetched) if on_gpu(value) else float(value) for value in values]
+
+
+def refuse_parallel_updaters(wrapper):
+    """Makes ``ParallelUpdater`` and ``MultiprocessParallelUpdater`` refuse a wrapped optimizer.
+
+    They run ``loss.backward()`` on each device, in which no layer is scaled. The error comes when
+    one is made. In the first update it would be too late: ``MultiprocessParallelUpdater`` has
+    started processes by then, which wait for each other forever.
+
+    Args:
+        wrapper (type): The class of wrapped optimizers.
+    """
+
+    def checked(init):
+        def checked_init(self, *args, **kwargs):
+            given = inspect.signature(init).bind_partial(self, *args, **kwargs).arguments
+            optimizer = given.get('optimizer')
+            optimizers = optimizer.values() if isinstance(optimizer, dict) else [optimizer]
+            if any(isinstance(each, wrapper) for each in optimizers):
+                raise RuntimeError(
+                    f'{init.__module__.rpartition(".")[-1]} runs loss.backward(), in which no layer'
+                    ' is scaled: use ChainerMN,'
+                    ' AdaptiveLossScaling(create_multi_node_optimizer(...)), under mpiexec, or one'
+                    ' device and a StandardUpdater'
+                )
+            init(self, *args, **kwargs)
+
+        return checked_init
+
+    for updater in (updaters.ParallelUpdater, updaters.MultiprocessParallelUpdater):
+        patch(updater, '__init__', checked)
