@@ -26,7 +26,7 @@ class Throughput(training.Extension):
     reporting are not in it. Nothing of it is saved; a resumed run measures anew.
 
     Args:
-        batches (~experiments.datasets.batches.Batches): What the training reads.
+        batches (~experiments.data.batches.Batches): What the training reads.
         interval: When it reports: a trigger as :func:`chainer.training.get_trigger` takes it. It
             should be the one of the ``LogReport``, which takes the mean of what was reported.
     """

@@ -30,7 +30,7 @@ def build(section, data):
 
     Args:
         section: The ``model`` section of a config.
-        data (experiments.datasets.Data): What it is to be trained on.
+        data (experiments.data.Data): What it is to be trained on.
 
     Returns:
         ~chainer.Link: Maps a batch of features to logits (an SSD to where and what its boxes hold),

@@ -3,7 +3,6 @@
 Liu et al. 2016, section 2.2, "Matching strategy".
 """
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.models.box_coding import corners, encode
 from experiments.overlap import overlaps
 

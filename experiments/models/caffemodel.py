@@ -5,8 +5,6 @@ Of Caffe's format (``src/caffe/proto/caffe.proto``) only the fields that hold na
 declared here; protobuf skips the others.
 """
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-
 import numpy
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError

@@ -2,7 +2,6 @@
 
 import math
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.models.images import channels_of
 
 import chainer
@@ -46,7 +45,7 @@ def build(section, data):
 
     Args:
         section: The config: ``channels``, three integers.
-        data (experiments.datasets.Data): What it is to be trained on.
+        data (experiments.data.Data): What it is to be trained on.
 
     Returns:
         SmallCNN: The model.

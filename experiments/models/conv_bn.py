@@ -1,7 +1,5 @@
 """A convolution and the batch normalization after it."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-
 import chainer
 from chainer import links
 

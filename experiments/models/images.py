@@ -8,7 +8,7 @@ def channels_of(section, data):
 
     Args:
         section: The ``model`` section of a config, of a model for images.
-        data (experiments.datasets.Data): What it is to be trained on.
+        data (experiments.data.Data): What it is to be trained on.
 
     Raises:
         ConfigError: If its examples are not images.

@@ -2,8 +2,6 @@
 
 import math
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-
 import chainer
 from chainer import functions, links
 
@@ -44,7 +42,7 @@ def build(section, data):
 
     Args:
         section (experiments.config.MLP): The config.
-        data (experiments.datasets.Data): What it is to be trained on.
+        data (experiments.data.Data): What it is to be trained on.
 
     Returns:
         MLP: The model.

@@ -3,7 +3,6 @@
 Liu et al. 2016, equations 1 to 3 with alpha = 1, and "Hard negative mining".
 """
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.models.box_matching import BACKGROUND
 
 import numpy

@@ -1,7 +1,5 @@
 """Normalization of a feature map at each position, across its channels."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-
 import chainer
 import numpy
 from chainer import functions

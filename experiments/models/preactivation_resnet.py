@@ -87,7 +87,7 @@ def build(section, data):
 
     Args:
         section: The config: ``depth``.
-        data (experiments.datasets.Data): What it is to be trained on.
+        data (experiments.data.Data): What it is to be trained on.
 
     Returns:
         PreActivationResNet: The model.

@@ -72,7 +72,7 @@ def build(section, data):
 
     Args:
         section: The config: ``depth``, ``zero_init_residual`` and ``stride_in_3x3``.
-        data (experiments.datasets.Data): What it is to be trained on.
+        data (experiments.data.Data): What it is to be trained on.
 
     Returns:
         ImageNetResNet: The model.

@@ -3,8 +3,6 @@
 Badrinarayanan, Kendall and Cipolla 2017 (arXiv 1511.00561), section 3.1.
 """
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-
 import chainer
 import numpy
 from chainer import functions, links

@@ -5,8 +5,7 @@ Liu et al. 2016 (arXiv 1512.02325), as in the authors' released models.
 
 import dataclasses
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.datasets.augmentation.ssd import MEAN
+from experiments.data.augmentation.ssd import MEAN
 from experiments.models import vgg16_weights
 from experiments.models.channels import scaled
 from experiments.models.default_boxes import GRIDS_300, GRIDS_512, default_boxes

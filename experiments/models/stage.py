@@ -1,7 +1,5 @@
 """The stages of a residual network: blocks whose feature maps have one size."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-
 import chainer
 
 

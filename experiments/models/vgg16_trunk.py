@@ -5,7 +5,6 @@ section 3): pool5 is 3x3 with stride 1 instead of 2x2 with stride 2, fc6 a dilat
 fc7 a 1x1 one, and there is no dropout.
 """
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.models.channels import scaled
 
 import chainer

@@ -3,7 +3,6 @@
 import zipfile
 import zlib
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.errors import ConfigError
 from experiments.models import caffemodel
 

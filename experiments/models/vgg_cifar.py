@@ -56,7 +56,7 @@ def build(section, data):
 
     Args:
         section: The config: ``dropout``.
-        data (experiments.datasets.Data): What it is to be trained on.
+        data (experiments.data.Data): What it is to be trained on.
 
     Returns:
         CIFARVGG16: The model.

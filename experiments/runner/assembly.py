@@ -3,7 +3,8 @@
 import math
 
 import chainerlp
-from experiments import datasets, methods, models, optimizers, tasks, workers
+from experiments import data as datasets
+from experiments import methods, models, optimizers, tasks, workers
 from experiments.runner import batches, folder, length, triggers
 from experiments.runner.learning_rate import LearningRate
 from experiments.runner.leftovers import Leftovers

@@ -4,7 +4,7 @@ What they hold follows from the seed and the iteration alone, whoever loads them
 """
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.datasets.batches import Batches
+from experiments.data.batches import Batches
 
 
 def to_train(examples, batch_size, config):

@@ -7,10 +7,9 @@ there no layer's scale can bring back, only the scale of the loss: Chainer's los
 to no layer and so is in no method's underflow rate.
 """
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.evaluation import Evaluator
-from experiments.metrics.top_k import TopFiveEvaluator
 from experiments.tasks.task import Task
+from experiments.tasks.top_k import TopFiveEvaluator
 
 from chainer import functions, links
 

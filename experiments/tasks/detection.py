@@ -1,9 +1,8 @@
 """Detection: its loss and its metric, mean average precision."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.metrics.detection_evaluator import DetectionEvaluator
 from experiments.models.box_matching import BoxMatcher
 from experiments.models.multibox_loss import multibox_loss
+from experiments.tasks.detection_evaluator import DetectionEvaluator
 from experiments.tasks.task import Task
 
 import chainer

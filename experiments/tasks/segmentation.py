@@ -1,8 +1,7 @@
 """Segmentation, the classification of pixels: its loss and its metric, mean IoU."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.metrics.miou import VOID
-from experiments.metrics.segmentation_evaluator import SegmentationEvaluator
+from experiments.tasks.miou import VOID
+from experiments.tasks.segmentation_evaluator import SegmentationEvaluator
 from experiments.tasks.task import Task
 
 import chainer

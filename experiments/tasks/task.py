@@ -3,8 +3,6 @@
 import dataclasses
 from typing import Callable
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-
 from chainer.dataset import concat_examples
 
 
@@ -16,10 +14,10 @@ class Task:
         metric (str): What is to be as large as possible on the test set; the evaluator reports it
             as ``validation/main/METRIC``, a fraction, on every worker.
         title (str): The metric in words, for an axis.
-        chain (callable): Takes a model and a :class:`~experiments.datasets.Data`; returns the chain
+        chain (callable): Takes a model and a :class:`~experiments.data.Data`; returns the chain
             to train, which takes a batch, reports ``loss`` and returns it.
         evaluator (callable): Takes batches (an iterator that ends), the chain, the
-            :class:`~experiments.datasets.Data`, a device and the communicator of the workers or
+            :class:`~experiments.data.Data`, a device and the communicator of the workers or
             ``None``; returns a trainer extension that reports the
             metric and, if it has one, ``validation/main/loss``.
         examples (callable): Takes the data set to train with and the chain; returns the data set

@@ -1,6 +1,6 @@
 import time
 
-from experiments.datasets.batches import Batches
+from experiments.data.batches import Batches
 from experiments.throughput import KEYS, Throughput
 
 import chainer

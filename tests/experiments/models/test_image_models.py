@@ -5,7 +5,7 @@ import types
 import chainerlp
 from chainerlp.links import ScaledConvolution2D, ScaledLinear
 from experiments import models
-from experiments.datasets import Data
+from experiments.data import Data
 from experiments.errors import ConfigError
 from experiments.models.cnn import SmallCNN
 from experiments.models.preactivation_resnet import PreActivationResNet

@@ -1,4 +1,3 @@
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.models.default_boxes import GRIDS_300, default_boxes
 from experiments.models.multibox_decoding import detections
 

@@ -1,4 +1,3 @@
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.models.multibox_loss import hard_negatives, multibox_loss
 
 import chainer

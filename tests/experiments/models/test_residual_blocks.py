@@ -2,7 +2,6 @@
 
 import math
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.models.basic_block import BasicBlock
 from experiments.models.bottleneck import Bottleneck
 from experiments.models.preactivation_resnet import PreActivationBottleneck

@@ -1,4 +1,3 @@
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.models.basic_block import BasicBlock
 from experiments.models.bottleneck import Bottleneck
 from experiments.models.resnet_imagenet import ImageNetResNet

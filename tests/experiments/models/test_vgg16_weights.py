@@ -1,7 +1,6 @@
 import re
 import struct
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.errors import ConfigError
 from experiments.models import vgg16_weights
 from experiments.models.vgg16_trunk import VGG16Trunk

@@ -1,0 +1,185 @@
+"""CamVid (Brostow et al. 2009), as prepared for SegNet: 11 classes and void, a file a frame."""
+
+import os
+
+from experiments.data import images, layout, median_frequency, pixel_statistics, subset
+from experiments.data.augmentation import camvid as augmentation
+from experiments.data.augmentation.normalization import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Normalization,
+)
+from experiments.data.augmented import Augmented
+from experiments.data.data import Data
+from experiments.data.stand_ins import StandIns
+from experiments.errors import DamagedImageError, DataError
+
+import numpy
+from chainer.dataset import DatasetMixin
+from chainer.datasets import TransformDataset
+
+_CLASS_NAMES = (
+    'sky',
+    'building',
+    'pole',
+    'road',
+    'pavement',
+    'tree',
+    'sign',
+    'fence',
+    'car',
+    'pedestrian',
+    'cyclist',
+)
+_VOID = len(_CLASS_NAMES)
+_LAYOUT = (
+    'a folder with train.txt and test.txt (each line an image and its label image), or with the'
+    ' folders train, trainannot, test and testannot'
+)
+
+
+class Frames(DatasetMixin):
+    """Pairs of a frame, a :class:`PIL.Image.Image`, and the class of each pixel, -1 for void.
+
+    Args:
+        pairs (list of tuple of str): Image file and label file of each frame.
+    """
+
+    def __init__(self, pairs):
+        self._pairs = pairs
+
+    def __len__(self):
+        return len(self._pairs)
+
+    def get_example(self, i):
+        """Reads the pair.
+
+        Raises:
+            DamagedImageError: If one of its files cannot be decoded, or they do not fit.
+        """
+        image_file, label_file = self._pairs[i]
+        image, labels = images.read(image_file), images.read_labels(label_file)
+        if labels.shape != image.size[::-1]:
+            raise DamagedImageError(
+                f'{label_file}: given {_by(labels.shape)} pixels, allowed: those of'
+                f' {image_file}, {_by(image.size[::-1])}'
+            )
+        if labels.max() > _VOID:
+            raise DamagedImageError(
+                f'{label_file}: given class {labels.max()}, allowed: 0 to {_VOID - 1},'
+                f' and {_VOID} for void'
+            )
+        labels = labels.astype(numpy.int32)
+        return image, numpy.where(labels == _VOID, -1, labels)
+
+
+def load(section, dtype):
+    """Loads the frames; all those to train with are looked through once, for weights and means.
+
+    Args:
+        section: The config: ``folder``; ``train`` and ``test``, the names of the splits (usually
+            just so); ``crop``, height and width of a random crop to train with, or ``None``;
+            ``normalization``: ``data`` (mean and standard deviation of each channel over the frames
+            trained with), ``imagenet`` (those of ImageNet) or ``none`` (pixels stay 0 to 255);
+            ``train_size`` and ``test_size`` (the first frames; ``None`` is all); ``augment`` (flip;
+            a crop is made in any case); ``skip_damaged``.
+        dtype (numpy.dtype): Of the images.
+
+    Returns:
+        experiments.data.Data: The data. ``class_weights`` are by median frequency.
+
+    Raises:
+        DataError: If a file is missing or damaged, or frames differ in size.
+    """
+    folder = layout.top(section.folder, _LAYOUT)
+    train = _frames(folder, section.train, section.train_size, section.skip_damaged)
+    test = _frames(folder, section.test, section.test_size, section.skip_damaged)
+    sizes, counts, weights = _survey(train)
+    size = _size(sizes, section.crop, folder)
+    mean, std = {
+        'data': pixel_statistics.from_counts(counts),
+        'imagenet': (IMAGENET_MEAN, IMAGENET_STD),
+        'none': (None, None),
+    }[section.normalization]
+    normalization = Normalization(mean or (0, 0, 0), std or (1, 1, 1), dtype)
+    training = augmentation.Training(
+        normalization, section.crop and tuple(section.crop), section.augment
+    )
+    return Data(
+        train=Augmented(train, training),
+        test=TransformDataset(test, augmentation.Test(normalization)),
+        shape=(3, *size),
+        classes=len(_CLASS_NAMES),
+        class_names=_CLASS_NAMES,
+        class_weights=weights,
+        mean=mean,
+    )
+
+
+def _frames(folder, split, size, skip_damaged):
+    listing = os.path.join(folder, f'{split}.txt')
+    if os.path.exists(listing):
+        pairs = _listed(folder, listing)
+    else:
+        pairs = _found(folder, split)
+    for path in (path for pair in pairs for path in pair):
+        if not os.path.exists(path):
+            raise DataError(f'{path}: missing; allowed: {_LAYOUT}')
+    frames = Frames([pairs[i] for i in subset.first(len(pairs), size, f'{folder}: {split}')])
+    return StandIns(frames) if skip_damaged else frames
+
+
+def _listed(folder, listing):
+    """Reads a list of pairs; of its paths, which start on another machine, the ends are taken."""
+    pairs = []
+    for line, words in layout.lines(listing, 'lines of an image and its label image'):
+        parts = [word.split('/')[-2:] for word in words]
+        if [len(part) for part in parts] != [2, 2]:
+            raise DataError(
+                f'{listing}, line {line}: given {" ".join(words)!r}, allowed:'
+                ' train/NAME.png trainannot/NAME.png'
+            )
+        pairs.append(tuple(os.path.join(folder, *part) for part in parts))
+    return pairs
+
+
+def _found(folder, split):
+    below = layout.top(os.path.join(folder, split), _LAYOUT)
+    names = sorted(n for n in os.listdir(below) if n.lower().endswith(images.EXTENSIONS))
+    if not names:
+        raise DataError(f'{below}: given no image, allowed: {_LAYOUT}')
+    annotated = os.path.join(folder, f'{split}annot')
+    return [(os.path.join(below, name), os.path.join(annotated, name)) for name in names]
+
+
+def _survey(frames):
+    """Returns the frames' sizes, how many pixels have each value, and the class weights."""
+    sizes, counts, of_classes = [], 0, []
+    for image, labels in frames:
+        sizes.append(labels.shape)
+        counts = counts + numpy.array(image.histogram()).reshape(3, 256)
+        of_classes.append(numpy.bincount(labels[labels >= 0], minlength=_VOID))
+    weights = median_frequency.weights(numpy.array(of_classes), numpy.prod(sizes, axis=1))
+    return set(sizes), counts, weights
+
+
+def _size(sizes, crop, folder):
+    """Returns height and width of the examples to train with, which must be all the same."""
+    if crop is None and len(sizes) > 1:
+        raise DataError(
+            f'{folder}: given training frames of {" and ".join(map(_by, sorted(sizes)))} pixels,'
+            ' allowed: one size for all, or a crop'
+        )
+    smallest = tuple(map(min, zip(*sizes)))
+    if crop is None:
+        return smallest
+    if crop[0] > smallest[0] or crop[1] > smallest[1]:
+        raise DataError(
+            f'{folder}: given a crop of {_by(crop)} pixels, allowed: at most {_by(smallest)},'
+            ' the smallest training frame'
+        )
+    return tuple(crop)
+
+
+def _by(size):
+    return ' x '.join(map(str, size))
