@@ -146,8 +146,8 @@ def test_cudnn_is_off_unless_the_user_says_otherwise(
 
 
 def test_a_device_that_is_not_there_is_an_error_of_one_line():
-    from experiments import devices
-    from experiments.errors import ConfigError
+    from experiments.config.errors import ConfigError
+    from experiments.run import devices
 
     assert devices.get('@numpy') == devices.get('-1') == chainer.get_device('@numpy')
     reason = compat.why_no_cupy()
