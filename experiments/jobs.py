@@ -9,8 +9,8 @@ import os
 import signal
 
 from experiments import devices, runner
+from experiments.data.worker_pool import end_with_parent
 from experiments.errors import ConfigError
-from experiments.parents import end_with_parent
 from experiments.summary import Result
 
 import threadpoolctl

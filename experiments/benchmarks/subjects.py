@@ -3,10 +3,9 @@
 import dataclasses
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.models.cnn import SmallCNN
-from experiments.models.mlp import MLP
 from experiments.models.resnet_cifar import CIFARResNet
 from experiments.models.resnet_imagenet import ImageNetResNet
+from experiments.models.small_models import MLP, SmallCNN
 from experiments.models.ssd import SSD
 from experiments.tasks import classification, detection
 

@@ -1,7 +1,7 @@
 """The data sets, one file each: from a config's ``dataset`` section to :class:`Data`."""
 
 from experiments.data import camvid, cifar, digits, imagenet, mnist, voc
-from experiments.data.data import Data
+from experiments.data.dataset import Data
 
 import numpy
 

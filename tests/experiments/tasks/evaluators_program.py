@@ -8,8 +8,8 @@ import json
 from experiments import workers
 from experiments.models.default_boxes import Grid, default_boxes
 from experiments.tasks import detection, segmentation
-from experiments.tasks.detection_evaluator import DetectionEvaluator
-from experiments.tasks.segmentation_evaluator import SegmentationEvaluator
+from experiments.tasks.detection import DetectionEvaluator
+from experiments.tasks.segmentation import SegmentationEvaluator
 
 import chainer
 import chainermn
