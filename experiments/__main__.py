@@ -11,7 +11,7 @@ from experiments.config.errors import ConfigError
 from experiments.run import command_line as run
 from experiments.run.multi_node import is_first_process
 
-_EXIT_CODES = """\
+EXIT_CODES = """\
 exit codes: 0 done; 1 a run failed, or a file could not be written; 2 the command or the config is
 wrong, or a folder holds a run of another config; 130 interrupted by Ctrl-C, 143 by SIGTERM (what
 is done stays, and the same command goes on from there)"""
@@ -51,11 +51,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser():
-    main = _Parser(prog='python -m experiments', epilog=_EXIT_CODES, description=__doc__)
+    main = _Parser(prog='python -m experiments', epilog=EXIT_CODES, description=__doc__)
     subparsers = main.add_subparsers(metavar='COMMAND', required=True)
     for name, (description, add_arguments, command) in _COMMANDS.items():
         parser = subparsers.add_parser(
-            name, help=description, description=description, epilog=_EXIT_CODES
+            name, help=description, description=description, epilog=EXIT_CODES
         )
         add_arguments(parser)
         parser.set_defaults(command=command)

@@ -13,8 +13,7 @@ import threading
 import time
 
 import chainerlp
-from experiments.models.cnn import SmallCNN
-from experiments.models.mlp import MLP
+from experiments.models.small_models import MLP, SmallCNN
 
 import chainer
 import numpy

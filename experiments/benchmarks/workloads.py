@@ -2,10 +2,9 @@
 
 import dataclasses
 
-from experiments.models.cnn import SmallCNN
-from experiments.models.mlp import MLP
 from experiments.models.resnet_cifar import CIFARResNet
 from experiments.models.resnet_imagenet import ImageNetResNet
+from experiments.models.small_models import MLP, SmallCNN
 from experiments.models.ssd import SSD
 from experiments.tasks import classification, detection
 

@@ -1,7 +1,7 @@
 """The data sets, one file each: from a config's ``dataset`` section to :class:`Data`."""
 
 from experiments.data import camvid, cifar, digits, imagenet, mnist, voc
-from experiments.data.data import Data
+from experiments.data.dataset import Data
 
 import numpy
 
@@ -28,8 +28,8 @@ def load(section, dtype):
         Data: The data set.
 
     Raises:
-        experiments.errors.DataError: If a file of it is missing or damaged, or the folder is not
-            laid out as it must be.
+        experiments.config.errors.DataError: If a file of it is missing or damaged, or the folder
+            is not laid out as it must be.
     """
     # Chainer's mixed16 is no dtype of NumPy's own.
     return _LOADERS[section.name](section, numpy.dtype(dtype))

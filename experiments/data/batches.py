@@ -1,11 +1,12 @@
-"""The iterator: batches whose content depends on seed and iteration, and on nothing else."""
+"""The iterator over batches, whose content depends on the seed and the iteration alone."""
 
 import math
 import time
 import warnings
 from concurrent.futures.process import BrokenProcessPool
 
-from experiments.data import pools, randomness, worker
+from experiments.data import worker_pool
+from experiments.data.randomness import epoch_order
 
 from chainer.dataset import Iterator
 
@@ -18,8 +19,8 @@ class Batches(Iterator):
 
     The epochs follow each other without a gap: a batch may hold the end of one and the beginning of
     the next, as with Chainer's iterators. The order of an epoch, and what is random in an example,
-    come from ``experiments.data.randomness``. So the number of the iteration is all the state
-    that there is: a resumed run sees the same batches bit for bit, whatever is loaded by how many.
+    come from ``experiments.data.randomness``. So the number of the iteration is the whole state: a
+    resumed run gets the same batches bit for bit, with any number of workers.
 
     Args:
         dataset: The data set.
@@ -30,7 +31,7 @@ class Batches(Iterator):
         workers (int): How many load examples, at most one for each CPU; 0 loads them here, when
             they are asked for.
         pool (str): What they are: ``processes`` or ``threads``. See
-            ``experiments.data.pools``.
+            ``experiments.data.worker_pool``.
 
     Attributes:
         dataset: The data set.
@@ -57,19 +58,19 @@ class Batches(Iterator):
         self.dataset = dataset
         self.batch_size = batch_size
         self.repeat = repeat
-        self.workers = pools.bounded(workers)
+        self.workers = worker_pool.at_most_cpus(workers)
         self.examples = 0
         self.asked = time.perf_counter()
         self.waited = 0.0
         self._seed = seed
         self._shuffle = shuffle
-        self._start_pool = pools.POOLS[pool]
+        self._start_pool = worker_pool.POOLS[pool]
         self._executor = None
         self._load = None
         self._iteration = 0
         self._loading = {}  # the futures of each iteration that is being loaded
         self._orders = {}
-        self._told = set()
+        self._warned = set()
 
     def __next__(self):
         """Returns the next batch, a list of examples.
@@ -88,8 +89,8 @@ class Batches(Iterator):
         except Exception:
             self.finalize()
             raise
-        for _, notes in parts:
-            self._tell(notes)
+        for _, messages in parts:
+            self._warn(messages)
         batch = [example for examples, _ in parts for example in examples]
         # Not before: whoever interrupts the waiting finds the iterator as it was.
         self._iteration += 1
@@ -103,11 +104,15 @@ class Batches(Iterator):
     def _parts(self, iteration):
         """Returns the parts that the workers have loaded of a batch, and has them load on."""
         if not self.workers:
-            return [worker.examples(self.dataset, self._seed, self._places(iteration))]
+            return [
+                worker_pool.load_examples(
+                    self.dataset, self._seed, self._epochs_and_indices(iteration)
+                )
+            ]
         try:
             for ahead in range(iteration, iteration + 1 + _AHEAD):
                 if ahead not in self._loading:
-                    self._loading[ahead] = self._submitted(self._places(ahead))
+                    self._loading[ahead] = self._submitted(self._epochs_and_indices(ahead))
             return [future.result() for future in self._loading[iteration]]
         except BrokenProcessPool as error:
             raise RuntimeError(
@@ -127,26 +132,26 @@ class Batches(Iterator):
         start = iteration * self.batch_size
         return start if self.repeat else min(start, len(self.dataset))
 
-    def _places(self, iteration):
+    def _epochs_and_indices(self, iteration):
         """Returns epoch and index of each example of a batch."""
         size = len(self.dataset)
         positions = range(self._start(iteration), self._start(iteration + 1))
-        return [(p // size, self._index(p // size, p % size)) for p in positions]
+        return [(p // size, self._shuffled_index(p // size, p % size)) for p in positions]
 
-    def _index(self, epoch, position):
+    def _shuffled_index(self, epoch, position):
         if not self._shuffle:
             return position
         if epoch not in self._orders:
             # Of the epochs before, the last one may be needed still.
             self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
-            self._orders[epoch] = randomness.order(self._seed, epoch, len(self.dataset))
+            self._orders[epoch] = epoch_order(self._seed, epoch, len(self.dataset))
         return int(self._orders[epoch][position])
 
-    def _tell(self, notes):
-        for note in notes:
-            if note not in self._told:
-                self._told.add(note)
-                warnings.warn(note, stacklevel=3)
+    def _warn(self, messages):
+        for message in messages:
+            if message not in self._warned:
+                self._warned.add(message)
+                warnings.warn(message, stacklevel=3)
 
     @property
     def epoch(self):

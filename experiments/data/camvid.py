@@ -1,18 +1,21 @@
 """CamVid (Brostow et al. 2009), as prepared for SegNet: 11 classes and void, a file a frame."""
 
+import dataclasses
 import os
+from typing import Optional
 
-from experiments.data import images, layout, median_frequency, pixel_statistics, subset
-from experiments.data.augmentation import camvid as augmentation
-from experiments.data.augmentation.normalization import (
+from experiments.config.errors import DamagedImageError, DataError
+from experiments.data import images
+from experiments.data.dataset import Data, first_examples
+from experiments.data.files import find_folder, read_lines
+from experiments.data.geometric_transforms import coin_toss, flip
+from experiments.data.photometric_transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Normalization,
+    pixel_statistics,
 )
-from experiments.data.augmented import Augmented
-from experiments.data.data import Data
-from experiments.data.stand_ins import StandIns
-from experiments.errors import DamagedImageError, DataError
+from experiments.data.randomness import Augmented
 
 import numpy
 from chainer.dataset import DatasetMixin
@@ -58,7 +61,7 @@ class Frames(DatasetMixin):
             DamagedImageError: If one of its files cannot be decoded, or they do not fit.
         """
         image_file, label_file = self._pairs[i]
-        image, labels = images.read(image_file), images.read_labels(label_file)
+        image, labels = images.read_image(image_file), images.read_labels(label_file)
         if labels.shape != image.size[::-1]:
             raise DamagedImageError(
                 f'{label_file}: given {_by(labels.shape)} pixels, allowed: those of'
@@ -71,6 +74,34 @@ class Frames(DatasetMixin):
             )
         labels = labels.astype(numpy.int32)
         return image, numpy.where(labels == _VOID, -1, labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Transform:
+    """Normalizes an image and crops and flips it with its labels, if asked for.
+
+    Attributes:
+        normalization (Normalization): The first step.
+        crop (tuple of int): Height and width of a random crop; ``None`` is the whole image.
+        flip (bool): Whether to flip half of the examples.
+    """
+
+    normalization: Normalization
+    crop: Optional[tuple] = None
+    flip: bool = False
+
+    def __call__(self, example, rng=None):
+        """Transforms a pair of a Pillow image and the class of each pixel."""
+        image, labels = self.normalization(example[0]), example[1]
+        if self.crop is not None:
+            height, width = self.crop
+            top = rng.integers(0, labels.shape[0] - height, endpoint=True)
+            left = rng.integers(0, labels.shape[1] - width, endpoint=True)
+            window = numpy.s_[..., top : top + height, left : left + width]
+            image, labels = image[window], labels[window]
+        if self.flip and coin_toss(rng):
+            image, labels = flip(image), flip(labels)
+        return numpy.ascontiguousarray(image), numpy.ascontiguousarray(labels)
 
 
 def load(section, dtype):
@@ -91,23 +122,21 @@ def load(section, dtype):
     Raises:
         DataError: If a file is missing or damaged, or frames differ in size.
     """
-    folder = layout.top(section.folder, _LAYOUT)
+    folder = find_folder(section.folder, _LAYOUT)
     train = _frames(folder, section.train, section.train_size, section.skip_damaged)
     test = _frames(folder, section.test, section.test_size, section.skip_damaged)
     sizes, counts, weights = _survey(train)
     size = _size(sizes, section.crop, folder)
     mean, std = {
-        'data': pixel_statistics.from_counts(counts),
+        'data': pixel_statistics(counts),
         'imagenet': (IMAGENET_MEAN, IMAGENET_STD),
         'none': (None, None),
     }[section.normalization]
     normalization = Normalization(mean or (0, 0, 0), std or (1, 1, 1), dtype)
-    training = augmentation.Training(
-        normalization, section.crop and tuple(section.crop), section.augment
-    )
+    transform = Transform(normalization, section.crop and tuple(section.crop), section.augment)
     return Data(
-        train=Augmented(train, training),
-        test=TransformDataset(test, augmentation.Test(normalization)),
+        train=Augmented(train, transform),
+        test=TransformDataset(test, Transform(normalization)),
         shape=(3, *size),
         classes=len(_CLASS_NAMES),
         class_names=_CLASS_NAMES,
@@ -125,14 +154,14 @@ def _frames(folder, split, size, skip_damaged):
     for path in (path for pair in pairs for path in pair):
         if not os.path.exists(path):
             raise DataError(f'{path}: missing; allowed: {_LAYOUT}')
-    frames = Frames([pairs[i] for i in subset.first(len(pairs), size, f'{folder}: {split}')])
-    return StandIns(frames) if skip_damaged else frames
+    frames = Frames([pairs[i] for i in first_examples(len(pairs), size, f'{folder}: {split}')])
+    return images.ReplaceDamaged(frames) if skip_damaged else frames
 
 
 def _listed(folder, listing):
     """Reads a list of pairs; of its paths, which start on another machine, the ends are taken."""
     pairs = []
-    for line, words in layout.lines(listing, 'lines of an image and its label image'):
+    for line, words in read_lines(listing, 'lines of an image and its label image'):
         parts = [word.split('/')[-2:] for word in words]
         if [len(part) for part in parts] != [2, 2]:
             raise DataError(
@@ -144,7 +173,7 @@ def _listed(folder, listing):
 
 
 def _found(folder, split):
-    below = layout.top(os.path.join(folder, split), _LAYOUT)
+    below = find_folder(os.path.join(folder, split), _LAYOUT)
     names = sorted(n for n in os.listdir(below) if n.lower().endswith(images.EXTENSIONS))
     if not names:
         raise DataError(f'{below}: given no image, allowed: {_LAYOUT}')
@@ -159,7 +188,7 @@ def _survey(frames):
         sizes.append(labels.shape)
         counts = counts + numpy.array(image.histogram()).reshape(3, 256)
         of_classes.append(numpy.bincount(labels[labels >= 0], minlength=_VOID))
-    weights = median_frequency.weights(numpy.array(of_classes), numpy.prod(sizes, axis=1))
+    weights = median_frequency_weights(numpy.array(of_classes), numpy.prod(sizes, axis=1))
     return set(sizes), counts, weights
 
 
@@ -183,3 +212,29 @@ def _size(sizes, crop, folder):
 
 def _by(size):
     return ' x '.join(map(str, size))
+
+
+def median_frequency_weights(pixels, sizes):
+    """Returns class weights by median frequency: rare classes count as much as common ones.
+
+    Eigen and Fergus 2015; Badrinarayanan et al. 2017 (SegNet), section 4.1.
+
+    weight of c = median of all frequencies / frequency of c; frequency of c = pixels of c / pixels
+    of the images in which c is, void ones included.
+
+    Args:
+        pixels (numpy.ndarray): Of shape (images, classes): pixels of each class in each image.
+        sizes (numpy.ndarray): Of shape (images,): pixels of each image.
+
+    Returns:
+        numpy.ndarray: float32 of shape (classes,). A class that is nowhere weighs 0 and has no part
+        in the median.
+    """
+    of_class = pixels.sum(axis=0)
+    of_images = ((pixels > 0) * sizes[:, None]).sum(axis=0)
+    found = of_class > 0
+    result = numpy.zeros(len(of_class), numpy.float32)
+    if found.any():
+        frequency = of_class[found] / of_images[found]
+        result[found] = numpy.median(frequency) / frequency
+    return result

@@ -1,6 +1,6 @@
 """scikit-learn's handwritten digits: 1,797 grey images of 8x8 pixels, inside the package."""
 
-from experiments.data.data import Data
+from experiments.data.dataset import Data
 
 import numpy
 from chainer.datasets import TupleDataset

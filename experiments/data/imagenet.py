@@ -1,19 +1,20 @@
 """ImageNet (ILSVRC), a folder of images for each class."""
 
+import dataclasses
 import os
 
-from experiments.data import imagenet_labels, images, layout, subset
-from experiments.data.augmentation import imagenet as augmentation
-from experiments.data.augmentation.normalization import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Normalization,
+from experiments.config.errors import DataError
+from experiments.data.dataset import Data, first_of_each_class
+from experiments.data.files import find_folder, read_lines
+from experiments.data.geometric_transforms import (
+    center_crop,
+    coin_toss,
+    flip,
+    random_sized_crop,
 )
-from experiments.data.augmented import Augmented
-from experiments.data.data import Data
-from experiments.data.labelled_images import LabelledImages
-from experiments.data.stand_ins import StandIns
-from experiments.errors import DataError
+from experiments.data.images import EXTENSIONS, LabelledImages, ReplaceDamaged
+from experiments.data.photometric_transforms import IMAGENET_MEAN, IMAGENET_STD, Normalization
+from experiments.data.randomness import Augmented
 
 import numpy
 from chainer.datasets import TransformDataset
@@ -24,6 +25,39 @@ _LAYOUT = (
 )
 
 
+_LABELS_LAYOUT = 'lines "name label", or one ILSVRC2012_ID a line'
+_ORDER_LAYOUT = 'the official meta.mat, or one wnid a line in the order of the ILSVRC2012_IDs'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Transform:
+    """Crops and normalizes an image, as in Goyal et al. 2017 (section 5.1).
+
+    With augmentation: a random sized crop, flipped with a probability of a half. Without: the
+    shorter side is resized to 256 / 224 of the crop's, and the middle is cropped.
+
+    Attributes:
+        size (int): Side of the result.
+        normalization (Normalization): The last step.
+        augment (bool): Whether to crop at random and flip.
+    """
+
+    size: int
+    normalization: Normalization
+    augment: bool = False
+
+    def __call__(self, example, rng=None):
+        """Transforms a pair of a Pillow image and class."""
+        image, label = example
+        if not self.augment:
+            shorter = round(self.size * 256 / 224)
+            return self.normalization(center_crop(image, shorter, self.size)), label
+        image = self.normalization(random_sized_crop(image, self.size, rng))
+        if coin_toss(rng):
+            image = numpy.ascontiguousarray(flip(image))
+        return image, label
+
+
 def load(section, dtype):
     """Lists the images; each is read when its turn comes.
 
@@ -32,11 +66,10 @@ def load(section, dtype):
     Args:
         section: The config: ``folder``; ``train`` and ``val``, the names of the two folders in it
             (usually just so); ``val_labels``, the label file of a flat ``val``, and
-            ``ilsvrc_classes``, which the official label file needs (see
-            ``experiments.data.imagenet_labels``), both relative to ``folder``, or ``None``;
-            ``size``, the side of the crops (224 usually); ``train_size`` and ``test_size`` (the
-            first of each class, so many in all; ``None`` is all); ``augment`` (else the middle
-            is cropped in training too); ``skip_damaged``.
+            ``ilsvrc_classes``, which the official label file needs, both relative to ``folder``,
+            or ``None``; ``size``, the side of the crops (224 usually); ``train_size`` and
+            ``test_size`` (the first of each class, so many in all; ``None`` is all); ``augment``
+            (else the middle is cropped in training too); ``skip_damaged``.
         dtype (numpy.dtype): Of the images.
 
     Returns:
@@ -45,27 +78,20 @@ def load(section, dtype):
     Raises:
         DataError: If the folder is not laid out as it must be, or has fewer images than asked for.
     """
-    folder = layout.top(section.folder, _LAYOUT)
-    train = layout.top(os.path.join(folder, section.train), _LAYOUT)
+    folder = find_folder(section.folder, _LAYOUT)
+    train = find_folder(os.path.join(folder, section.train), _LAYOUT)
     wnids = sorted(_subfolders(train))
     if not wnids:
         raise DataError(f'{train}: given no folder in it, allowed: {_LAYOUT}')
     files = _in_class_folders(train, wnids)
-    val = layout.top(os.path.join(folder, section.val), _LAYOUT)
+    val = find_folder(os.path.join(folder, section.val), _LAYOUT)
     val_files = _validation(folder, val, section, wnids)
     normalization = Normalization(IMAGENET_MEAN, IMAGENET_STD, dtype)
-    testing = augmentation.Test(section.size, normalization)
     examples = _examples(*files, section.train_size, train, section.skip_damaged)
-    if section.augment:
-        training = augmentation.Training(section.size, normalization)
-        examples = Augmented(examples, training)
-    else:
-        examples = TransformDataset(examples, testing)
+    val_examples = _examples(*val_files, section.test_size, val, section.skip_damaged)
     return Data(
-        train=examples,
-        test=TransformDataset(
-            _examples(*val_files, section.test_size, val, section.skip_damaged), testing
-        ),
+        train=Augmented(examples, Transform(section.size, normalization, section.augment)),
+        test=TransformDataset(val_examples, Transform(section.size, normalization)),
         shape=(3, section.size, section.size),
         classes=len(wnids),
         class_names=tuple(wnids),
@@ -74,9 +100,9 @@ def load(section, dtype):
 
 
 def _examples(paths, classes, size, where, skip_damaged):
-    chosen = subset.first_of_each_class(classes, size, where)
+    chosen = first_of_each_class(classes, size, where)
     examples = LabelledImages([paths[i] for i in chosen], classes[chosen])
-    return StandIns(examples) if skip_damaged else examples
+    return ReplaceDamaged(examples) if skip_damaged else examples
 
 
 def _subfolders(folder):
@@ -84,7 +110,7 @@ def _subfolders(folder):
 
 
 def _image_names(folder):
-    return sorted(name for name in os.listdir(folder) if name.lower().endswith(images.EXTENSIONS))
+    return sorted(name for name in os.listdir(folder) if name.lower().endswith(EXTENSIONS))
 
 
 def _in_class_folders(folder, wnids):
@@ -96,7 +122,7 @@ def _in_class_folders(folder, wnids):
         if not names:
             raise DataError(
                 f'{below}: given no image, allowed: at least one that ends in'
-                f' {", ".join(images.EXTENSIONS)}'
+                f' {", ".join(EXTENSIONS)}'
             )
         paths += [os.path.join(below, name) for name in names]
         classes += [label] * len(names)
@@ -122,5 +148,89 @@ def _validation(folder, val, section, wnids):
         raise DataError(f'{val}: given images without classes, allowed: {_LAYOUT}')
     labels = os.path.join(folder, section.val_labels)
     order = section.ilsvrc_classes and os.path.join(folder, section.ilsvrc_classes)
-    names, classes = imagenet_labels.read(labels, names, wnids, order)
+    names, classes = _read_label_file(labels, names, wnids, order)
     return [os.path.join(val, name) for name in names], classes
+
+
+def _read_label_file(path, names, wnids, order):
+    """Reads the classes of a flat folder of validation images.
+
+    The file is one of
+
+    - a line ``name label`` for each image, as Caffe's ``val.txt``; the label is a wnid, or the
+      number of the class from 0 in the order of the wnids. Images that it does not name are not
+      used;
+    - the official ``ILSVRC2012_validation_ground_truth.txt``: a line with an ILSVRC2012_ID, counted
+      from 1, for each image in the order of their names. That order of the classes is another than
+      the wnids', and ``order`` must tell it: the official ``meta.mat``, or a text file with the
+      wnid of ID 1 in the first line, and so on.
+
+    Args:
+        path (str): The label file.
+        names (list of str): Names of the image files that there are, sorted.
+        wnids (list of str): The classes.
+        order (str): The file that tells the order of the ILSVRC2012_IDs, or ``None``.
+
+    Returns:
+        tuple: Names of the image files, a list, and their classes, int32.
+    """
+    lines = read_lines(path, _LABELS_LAYOUT)
+    columns = {len(words) for _, words in lines}
+    if columns == {2}:
+        return _named_labels(path, lines, names, wnids)
+    if columns != {1}:
+        raise DataError(f'{path}: given {sorted(columns)} words a line, allowed: {_LABELS_LAYOUT}')
+    if len(lines) != len(names):
+        raise DataError(f'{path}: given {len(lines)} labels, allowed: {len(names)}, one an image')
+    if order is None:
+        raise DataError(f'{path}: given ILSVRC2012_IDs, which need ilsvrc_classes: {_ORDER_LAYOUT}')
+    number = {wnid: label for label, wnid in enumerate(wnids)}
+    wnid_of = _wnids_by_id(order)
+    classes = []
+    for line, (word,) in lines:
+        wnid = wnid_of.get(word)
+        if wnid not in number:
+            raise DataError(
+                f'{path}, line {line}: given {word}, allowed: an ILSVRC2012_ID of {order} whose'
+                f' wnid is one of the {len(wnids)} classes trained with'
+            )
+        classes.append(number[wnid])
+    return names, numpy.array(classes, numpy.int32)
+
+
+def _named_labels(path, lines, names, wnids):
+    number = {wnid: label for label, wnid in enumerate(wnids)}
+    number.update({str(label): label for label in range(len(wnids))})
+    there, found = set(names), {}
+    for line, (name, label) in lines:
+        name = os.path.basename(name)
+        if name not in there:
+            raise DataError(f'{path}, line {line}: given {name}, allowed: an image of the folder')
+        if name in found:
+            raise DataError(f'{path}, line {line}: given {name} again, allowed: each image once')
+        if label not in number:
+            raise DataError(
+                f'{path}, line {line}: given {label}, allowed: a wnid of the {len(wnids)} classes,'
+                f' or 0 to {len(wnids) - 1}'
+            )
+        found[name] = number[label]
+    return list(found), numpy.array(list(found.values()), numpy.int32)
+
+
+def _wnids_by_id(path):
+    """Returns the wnid of each ILSVRC2012_ID, a dict of strings."""
+    if not path.endswith('.mat'):
+        return {str(i): words[0] for i, (_, words) in enumerate(read_lines(path, _ORDER_LAYOUT), 1)}
+    from scipy import io  # scikit-learn brings it; only this file needs it
+
+    try:
+        synsets = io.loadmat(path, squeeze_me=True)['synsets']
+        return {
+            str(int(i)): str(wnid) for i, wnid in zip(synsets['ILSVRC2012_ID'], synsets['WNID'])
+        }
+    except OSError as error:
+        raise DataError(f'{path}: {error.strerror or error}; it must be {_ORDER_LAYOUT}') from None
+    except Exception as error:  # whatever a damaged file makes of its numbers
+        raise DataError(
+            f'{path}: damaged ({type(error).__name__}: {error}); it must be {_ORDER_LAYOUT}'
+        ) from None

@@ -1,19 +1,48 @@
 """MNIST (LeCun, Cortes, Burges), or another data set in its four idx files."""
 
+import gzip
+import math
 import os
+import zlib
 
-from experiments.data import idx, layout, subset
-from experiments.data.data import Data
-from experiments.data.scaled_pixels import ScaledPixels
-from experiments.errors import DataError
+from experiments.config.errors import DataError
+from experiments.data.dataset import Data, first_of_each_class
+from experiments.data.files import find_folder
 
 import numpy
+from chainer.dataset import DatasetMixin
 
 _CLASSES = 10
+_BRIGHTEST = 255
+_UNSIGNED_BYTES = 8  # the type of the values, in the third byte of an idx file
 _LAYOUT = (
     'a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte'
     ' and t10k-labels-idx1-ubyte, each gzipped (.gz) or not'
 )
+
+
+class ScaledPixels(DatasetMixin):
+    """Pairs of an image with pixels in [0, 1] and a class; the images are kept as bytes.
+
+    Args:
+        images (numpy.ndarray): uint8, of shape (n, channels, height, width).
+        classes (numpy.ndarray): int32, of shape (n,).
+        dtype (numpy.dtype): Of the images handed out.
+    """
+
+    def __init__(self, images, classes, dtype):
+        self._images = images
+        self._classes = classes
+        self._dtype = dtype
+
+    def __len__(self):
+        return len(self._images)
+
+    def get_example(self, i):
+        """Returns the pair."""
+        # In float32, and rounded to the dtype once.
+        image = self._images[i].astype(numpy.float32) / _BRIGHTEST
+        return image.astype(self._dtype, copy=False), self._classes[i]
 
 
 def load(section, dtype):
@@ -30,7 +59,7 @@ def load(section, dtype):
     Raises:
         DataError: If a file is missing or damaged, or has fewer examples than asked for.
     """
-    folder = layout.top(section.folder, _LAYOUT)
+    folder = find_folder(section.folder, _LAYOUT)
     train = _read(folder, 'train', section.train_size)
     test = _read(folder, 't10k', section.test_size)
     shape = train[0].shape[1:]
@@ -49,9 +78,9 @@ def load(section, dtype):
 
 def _read(folder, part, size):
     path = os.path.join(folder, f'{part}-images-idx3-ubyte')
-    images = idx.read(path, dimensions=3)
+    images = _read_idx(path, ndim=3)
     of_classes = os.path.join(folder, f'{part}-labels-idx1-ubyte')
-    classes = idx.read(of_classes, dimensions=1)
+    classes = _read_idx(of_classes, ndim=1)
     if len(images) != len(classes):
         raise DataError(
             f'{of_classes}: given {len(classes)} labels, allowed: {len(images)}, one for each image'
@@ -61,5 +90,42 @@ def _read(folder, part, size):
         raise DataError(f'{path}: given no image, allowed: at least one')
     if classes.max() >= _CLASSES:
         raise DataError(f'{of_classes}: given label {classes.max()}, allowed: 0 to {_CLASSES - 1}')
-    chosen = subset.first_of_each_class(classes, size, path)
+    chosen = first_of_each_class(classes, size, path)
     return images[chosen][:, None], classes[chosen].astype(numpy.int32)
+
+
+def _read_idx(path, ndim):
+    """Reads an array of unsigned bytes in MNIST's idx format, gzipped (``path`` and .gz) or not.
+
+    The format: two zero bytes, the type, the number of dimensions; each dimension as a 4-byte
+    big-endian integer; then the values, the last dimension fastest.
+    """
+    zipped = not os.path.exists(path)
+    path = f'{path}.gz' if zipped else path
+    try:
+        with gzip.open(path) if zipped else open(path, 'rb') as file:
+            content = file.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f'{path}: damaged gzip file ({error})') from None
+    except OSError as error:
+        either = f'{path[:-3]} or {path}' if zipped else path
+        raise DataError(f'{either}: {error.strerror}; it must be an idx file') from None
+    return _parse_idx(content, ndim, path)
+
+
+def _parse_idx(content, ndim, path):
+    magic = bytes([0, 0, _UNSIGNED_BYTES, ndim])
+    if content[:4] != magic:
+        raise DataError(
+            f'{path}: given the first bytes {content[:4].hex(" ") or "(none)"}, allowed:'
+            f' {magic.hex(" ")}, an idx file of unsigned bytes in {ndim} dimensions'
+        )
+    begin = 4 + 4 * ndim
+    shape = tuple(int.from_bytes(content[i : i + 4], 'big') for i in range(4, begin, 4))
+    size = begin + math.prod(shape)
+    if len(content) != size:
+        raise DataError(
+            f'{path}: given {len(content)} bytes, allowed: {size}, which its header asks for'
+            f' ({" x ".join(map(str, shape))} values); the file is cut off or damaged'
+        )
+    return numpy.frombuffer(content, numpy.uint8, offset=begin).reshape(shape)

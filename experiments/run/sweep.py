@@ -9,7 +9,7 @@ import os
 import signal
 
 from experiments.config.errors import ConfigError
-from experiments.parents import end_with_parent
+from experiments.data.worker_pool import end_with_parent
 from experiments.reports import summary
 from experiments.reports.summary import Result
 from experiments.run import devices, multi_node, resume, train

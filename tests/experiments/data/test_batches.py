@@ -11,14 +11,12 @@ import threading
 import time
 import warnings
 
-from experiments.data import pools, randomness
-from experiments.data.augmentation import cifar, imagenet
-from experiments.data.augmentation.normalization import Normalization
-from experiments.data.augmented import Augmented
+from experiments.config.errors import DamagedImageError
+from experiments.data import cifar, imagenet, worker_pool
 from experiments.data.batches import Batches
-from experiments.data.labelled_images import LabelledImages
-from experiments.data.stand_ins import StandIns
-from experiments.errors import DamagedImageError
+from experiments.data.images import LabelledImages, ReplaceDamaged
+from experiments.data.photometric_transforms import Normalization
+from experiments.data.randomness import Augmented, epoch_order, using_epoch
 
 import numpy
 import pytest
@@ -35,14 +33,16 @@ WAYS = [(0, 'processes'), (1, 'threads'), (2, 'threads'), (1, 'processes'), (2, 
 @pytest.fixture(autouse=True)
 def two_cpus(monkeypatch):
     """So many workers as the test asks for, whatever the machine has."""
-    monkeypatch.setattr(pools, 'bounded', lambda workers: workers)
+    monkeypatch.setattr(worker_pool, 'at_most_cpus', lambda workers: workers)
 
 
 def crops(count):
     """Random crops of random images: what a process can be sent."""
     images = numpy.random.default_rng(0).integers(0, 256, (count, 3, 6, 6), dtype=numpy.uint8)
     labels = numpy.arange(count, dtype=numpy.int32)
-    transform = cifar.Training(Normalization((0,) * 3, (1,) * 3, numpy.dtype('float32')))
+    transform = cifar.Transform(
+        Normalization((0,) * 3, (1,) * 3, numpy.dtype('float32')), augment=True
+    )
     return Augmented(TupleDataset(images, labels), transform)
 
 
@@ -146,7 +146,7 @@ def test_each_epoch_has_every_example_once_in_an_order_of_its_own():
     epochs = [seen[i : i + 10] for i in range(0, 60, 10)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 6
-    assert epochs == [randomness.order(2, epoch, 10).tolist() for epoch in range(6)]
+    assert epochs == [epoch_order(2, epoch, 10).tolist() for epoch in range(6)]
 
 
 def test_two_batches_are_loaded_ahead_and_no_more():
@@ -169,7 +169,7 @@ def test_an_example_that_is_loaded_ahead_is_augmented_for_its_own_epoch():
     with Batches(dataset, 4, seed=9, workers=2, pool='threads') as batches:
         for epoch in range(5):
             for image, label in next(batches):
-                with randomness.drawing(9, epoch):
+                with using_epoch(9, epoch):
                     assert (image == dataset[int(label)][0]).all()
 
 
@@ -227,7 +227,7 @@ def test_a_damaged_image_is_named(tmp_path, noise, cut, workers, pool):
     cut(paths[2])
     normalization = Normalization((0,) * 3, (1,) * 3, numpy.dtype('float32'))
     images = LabelledImages([str(path) for path in paths], range(4))
-    dataset = TransformDataset(images, imagenet.Test(4, normalization))
+    dataset = TransformDataset(images, imagenet.Transform(4, normalization))
     with Batches(dataset, 4, workers=workers, pool=pool) as batches:
         with pytest.raises(DamagedImageError, match=f'^{paths[2]}: damaged image'):
             next(batches)
@@ -240,8 +240,8 @@ def test_a_skipped_image_is_told_once(tmp_path, noise, cut, workers, pool):
         noise(path, seed=i)
     cut(paths[2])
     normalization = Normalization((0,) * 3, (1,) * 3, numpy.dtype('float32'))
-    images = StandIns(LabelledImages([str(path) for path in paths], range(4)))
-    dataset = TransformDataset(images, imagenet.Test(4, normalization))
+    images = ReplaceDamaged(LabelledImages([str(path) for path in paths], range(4)))
+    dataset = TransformDataset(images, imagenet.Transform(4, normalization))
     with Batches(dataset, 4, shuffle=False, workers=workers, pool=pool) as batches:
         with pytest.warns(UserWarning, match=str(paths[2])) as told:
             assert labels(next(batches)) == [0, 1, 3, 3]

@@ -1,6 +1,8 @@
-from experiments import data as datasets
-from experiments.data import median_frequency, randomness
-from experiments.errors import DamagedImageError, DataError
+from experiments.config.errors import DamagedImageError, DataError
+from experiments.data import load as load_data
+from experiments.data.camvid import Transform, median_frequency_weights
+from experiments.data.photometric_transforms import Normalization
+from experiments.data.randomness import using_epoch
 
 import numpy
 import pytest
@@ -36,7 +38,7 @@ def load(section, folder):
     def loaded(**fields):
         given = dict(folder=str(folder), train='train', test='test', crop=None)
         given['normalization'] = 'none'
-        return datasets.load(section(name='camvid', **{**given, **fields}), FLOAT32)
+        return load_data(section(name='camvid', **{**given, **fields}), FLOAT32)
 
     return loaded
 
@@ -82,14 +84,29 @@ def test_frames_are_normalized_by_those_trained_with(load):
     assert load().mean is None
 
 
+@pytest.mark.parametrize('crop', [None, (5, 7)])
+def test_labels_follow_the_pixels(crop):
+    labels = numpy.random.default_rng(0).integers(-1, 11, (12, 16)).astype(numpy.int32)
+    pixels = numpy.repeat((labels + 1).astype(numpy.uint8)[..., None], 3, axis=2)
+    transform = Transform(Normalization((0, 0, 0), (1, 1, 1), FLOAT32), crop, flip=True)
+    seen = set()
+    for seed in range(50):
+        example = Image.fromarray(pixels), labels
+        image, moved = transform(example, numpy.random.default_rng(seed))
+        assert moved.shape == (crop or (12, 16)) and moved.dtype == numpy.int32
+        assert (image == moved + 1).all()
+        seen.add(moved.tobytes())
+    assert len(seen) == 2 if crop is None else len(seen) > 30
+
+
 def test_rare_classes_weigh_more():
     # Class 0: 60 of 100 pixels of the first image and 20 of 100 of the second; class 1: 20 of the
     # first image only; class 2: nowhere; class 3: 10 of the second. Frequencies 0.4, 0.2, 0.1.
     pixels = numpy.array([[60, 20, 0, 0], [20, 0, 0, 10]])
-    weights = median_frequency.weights(pixels, numpy.array([100, 100]))
+    weights = median_frequency_weights(pixels, numpy.array([100, 100]))
     numpy.testing.assert_allclose(weights, [0.5, 1, 0, 2], rtol=2**-23)
     assert weights.dtype == numpy.float32
-    assert (median_frequency.weights(0 * pixels, numpy.array([100, 100])) == 0).all()
+    assert (median_frequency_weights(0 * pixels, numpy.array([100, 100])) == 0).all()
 
 
 def test_the_weights_are_of_the_frames_trained_with(load):
@@ -107,7 +124,7 @@ def test_crops_differ_with_the_epoch_and_test_frames_stay_whole(load):
     assert data.shape == (3, 4, 5)
     seen = set()
     for epoch in range(20):
-        with randomness.drawing(0, epoch):
+        with using_epoch(0, epoch):
             image, labels = data.train[0]
             assert image.shape == (3, 4, 5) and labels.shape == (4, 5)
             assert data.test[0][0].shape == (3, HEIGHT, WIDTH)

@@ -4,9 +4,9 @@ import struct
 import subprocess
 import sys
 
-from experiments import data as datasets
-from experiments.data import randomness
-from experiments.errors import DataError
+from experiments.config.errors import DataError
+from experiments.data import load as load_data
+from experiments.data.randomness import using_epoch
 
 import numpy
 import pytest
@@ -63,7 +63,7 @@ def folder(tmp_path):
 def load(section, folder):
     def loaded(**fields):
         given = dict(classes=10, folder=str(folder), normalization='channel')
-        return datasets.load(section(name='cifar', **{**given, **fields}), FLOAT32)
+        return load_data(section(name='cifar', **{**given, **fields}), FLOAT32)
 
     return loaded
 
@@ -145,7 +145,7 @@ def test_each_epoch_shifts_and_flips_an_image_differently(load):
     padded = numpy.pad(plain, ((0, 0), (4, 4), (4, 4)))
     seen = set()
     for epoch in range(20):
-        with randomness.drawing(0, epoch):
+        with using_epoch(0, epoch):
             image, label = data.train[4]
         places = [
             (top, left, flipped)

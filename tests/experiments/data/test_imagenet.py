@@ -1,8 +1,8 @@
 import pathlib
 
-from experiments import data as datasets
-from experiments.data import randomness
-from experiments.errors import DamagedImageError, DataError
+from experiments.config.errors import DamagedImageError, DataError
+from experiments.data import load as load_data
+from experiments.data.randomness import using_epoch
 
 import numpy
 import pytest
@@ -42,7 +42,7 @@ def load(section, folder):
     def loaded(**fields):
         given = dict(folder=str(folder), train='train', val='val', size=8)
         given.update(val_labels=None, ilsvrc_classes=None)
-        return datasets.load(section(name='imagenet', **{**given, **fields}), FLOAT32)
+        return load_data(section(name='imagenet', **{**given, **fields}), FLOAT32)
 
     return loaded
 
@@ -72,7 +72,7 @@ def test_training_crops_differ_with_the_epoch_and_test_crops_do_not(load):
     data = load(augment=True)
     seen = {'train': set(), 'test': set()}
     for epoch in range(8):
-        with randomness.drawing(0, epoch):
+        with using_epoch(0, epoch):
             seen['train'].add(data.train[0][0].tobytes())
             seen['test'].add(data.test[0][0].tobytes())
     assert len(seen['train']) == 8 and len(seen['test']) == 1

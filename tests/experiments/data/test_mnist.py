@@ -1,8 +1,8 @@
 import gzip
 import re
 
-from experiments import data as datasets
-from experiments.errors import DataError
+from experiments.config.errors import DataError
+from experiments.data import load as load_data
 
 import numpy
 import pytest
@@ -39,7 +39,7 @@ def folder(tmp_path):
 @pytest.fixture
 def load(section, folder):
     def loaded(dtype=FLOAT32, **fields):
-        return datasets.load(section(name='mnist', folder=str(folder), **fields), dtype)
+        return load_data(section(name='mnist', folder=str(folder), **fields), dtype)
 
     return loaded
 
@@ -134,11 +134,11 @@ def test_labels_must_be_as_many_as_images_and_digits(load, folder):
 
 def test_a_folder_that_is_not_there_is_named_with_the_layout(section):
     with pytest.raises(DataError, match=re.escape('nowhere: given no folder, allowed: a folder')):
-        datasets.load(section(name='mnist', folder='nowhere'), FLOAT32)
+        load_data(section(name='mnist', folder='nowhere'), FLOAT32)
 
 
 def test_the_real_sample_has_every_digit(section, real):
-    data = datasets.load(section(name='mnist', folder=str(real('mnist-10k'))), FLOAT32)
+    data = load_data(section(name='mnist', folder=str(real('mnist-10k'))), FLOAT32)
     assert (len(data.train), len(data.test)) == (8000, 2000)
     assert {int(label) for _, label in data.train} == set(range(10))
     pixels = numpy.stack([image for image, _ in data.train])

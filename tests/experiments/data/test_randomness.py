@@ -1,7 +1,6 @@
 import threading
 
-from experiments.data import randomness
-from experiments.data.augmented import Augmented
+from experiments.data.randomness import Augmented, epoch_order, example_rng, using_epoch
 
 import numpy
 import pytest
@@ -18,7 +17,7 @@ def test_what_is_drawn_depends_on_seed_epoch_and_index_and_on_nothing_else():
     for _ in range(2):
         for seed in (0, 1):
             for epoch in (1, 0):
-                with randomness.drawing(seed, epoch):
+                with using_epoch(seed, epoch):
                     for i in (2, 0, 1):
                         assert examples[i] == seen.setdefault((seed, epoch, i), examples[i])
     assert len(set(seen.values())) == 2 * 2 * 3
@@ -26,25 +25,25 @@ def test_what_is_drawn_depends_on_seed_epoch_and_index_and_on_nothing_else():
 
 def test_an_order_has_the_draws_of_no_example():
     # NumPy pads a seed with zeros: (7, 1) and (7, 1, 0) would be one and the same.
-    order = randomness.order(7, 1, 50)
-    with randomness.drawing(7, 1):
-        examples = [randomness.of_example(i).permutation(50) for i in range(3)]
-    with randomness.drawing(7, 0):
-        examples += [randomness.of_example(i).permutation(50) for i in range(3)]
+    order = epoch_order(7, 1, 50)
+    with using_epoch(7, 1):
+        examples = [example_rng(i).permutation(50) for i in range(3)]
+    with using_epoch(7, 0):
+        examples += [example_rng(i).permutation(50) for i in range(3)]
     assert not any((order == example).all() for example in examples)
 
 
 def test_orders_are_permutations_of_their_own():
-    orders = [randomness.order(seed, epoch, 20) for seed in range(3) for epoch in range(3)]
+    orders = [epoch_order(seed, epoch, 20) for seed in range(3) for epoch in range(3)]
     assert all(sorted(order) == list(range(20)) for order in orders)
     assert len({tuple(order) for order in orders}) == 9
-    assert (randomness.order(2, 1, 20) == orders[7]).all()
+    assert (epoch_order(2, 1, 20) == orders[7]).all()
 
 
 def test_a_share_of_a_data_set_draws_by_the_index_in_the_whole_one():
     examples = Augmented(list('abcdef'), drawn)
     share = SubDataset(examples, 2, 5, order=[5, 4, 3, 2, 1, 0])
-    with randomness.drawing(3, 4):
+    with using_epoch(3, 4):
         assert [share[0], share[1], share[2]] == [examples[3], examples[2], examples[1]]
 
 
@@ -54,7 +53,7 @@ def test_threads_draw_each_for_the_epoch_that_they_said():
     results = {}
 
     def load(epoch):
-        with randomness.drawing(0, epoch):
+        with using_epoch(0, epoch):
             together.wait(10)
             results[epoch] = examples[0]
             together.wait(10)
@@ -65,7 +64,7 @@ def test_threads_draw_each_for_the_epoch_that_they_said():
     for thread in threads:
         thread.join()
     for epoch, result in results.items():
-        with randomness.drawing(0, epoch):
+        with using_epoch(0, epoch):
             assert examples[0] == result
     assert len(set(results.values())) == 4
 
@@ -82,5 +81,5 @@ def test_numpy_s_global_state_is_left_alone():
     numpy.random.seed(0)
     before = numpy.random.get_state()[1].copy()
     Augmented([1], drawn)[0]
-    randomness.order(0, 0, 10)
+    epoch_order(0, 0, 10)
     assert (numpy.random.get_state()[1] == before).all()

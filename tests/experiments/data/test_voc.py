@@ -1,9 +1,14 @@
-from experiments import data as datasets
-from experiments.data import randomness
-from experiments.errors import DamagedImageError, DataError
+from experiments.config.errors import DamagedImageError, DataError
+from experiments.data import load as load_data
+from experiments.data.photometric_transforms import VGG_MEAN, Normalization
+from experiments.data.randomness import using_epoch
+from experiments.data.voc import SSDTransform
 
 import numpy
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 FLOAT32 = numpy.dtype('float32')
 
@@ -52,7 +57,7 @@ def load(section, folder):
             folder=str(folder), size=30, class_names=None, difficult=False, eleven_point=True
         )
         given.update(train=['VOC2007/trainval', 'VOC2012/trainval'], test=['VOC2007/test'])
-        return datasets.load(section(name='voc', **{**given, **fields}), FLOAT32)
+        return load_data(section(name='voc', **{**given, **fields}), FLOAT32)
 
     return loaded
 
@@ -132,11 +137,50 @@ def test_epochs_augment_differently(load):
     data = load(augment=True)
     seen = set()
     for epoch in range(10):
-        with randomness.drawing(1, epoch):
+        with using_epoch(1, epoch):
             image, boxes, labels = data.train[1]
         assert len(boxes) == len(labels)
         seen.add(image.tobytes())
     assert len(seen) == 10
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_ssd_s_boxes_are_where_the_objects_are(seed):
+    pixels = numpy.zeros((90, 120, 3), numpy.uint8)
+    boxes = numpy.array([[10, 20, 50, 60], [60, 80, 85, 110]], numpy.float32)
+    for (top, left, bottom, right), level in zip(boxes.astype(int), (255, 180)):
+        pixels[top:bottom, left:right] = level
+    transform = SSDTransform(300, Normalization((0, 0, 0), (1, 1, 1), FLOAT32), augment=True)
+    example = Image.fromarray(pixels), boxes, numpy.array([7, 3], numpy.int32)
+    image, moved, labels = transform(example, numpy.random.default_rng(seed))
+    assert image.shape == (3, 300, 300) and image.flags.c_contiguous
+    assert moved.dtype == numpy.float32 and labels.dtype == numpy.int32
+    assert len(moved) == len(labels) > 0
+    grey = image.mean(axis=0)
+    for (top, left, bottom, right), label in zip(moved, labels):
+        assert 0 <= top < bottom <= 300 and 0 <= left < right <= 300
+        inside = grey[int((top + bottom) / 2), int((left + right) / 2)]
+        # Black is at most 32 * 1.5 = 48 after the distortion; 180 at least (180 - 32) * 0.5 = 74.
+        # The canvas around is about 115. A filter overshoots by some levels.
+        assert inside > 70
+        # The first object is the brighter one; where both are there, it still is.
+        if len(labels) == 2 and label == 7:
+            brighter = inside
+        elif len(labels) == 2:
+            assert inside <= brighter
+
+
+def test_ssd_s_test_images_are_only_resized():
+    pixels = numpy.random.default_rng(0).integers(0, 256, (30, 60, 3), dtype=numpy.uint8)
+    transform = SSDTransform(30, Normalization(VGG_MEAN, (1, 1, 1), FLOAT32))
+    boxes = numpy.array([[0, 0, 30, 60], [3, 10, 6, 20]], numpy.float32)
+    image, moved, label, difficult = transform((Image.fromarray(pixels), boxes, 'a', 'b'))
+    assert moved.tolist() == [[0, 0, 30, 30], [3, 5, 6, 10]]
+    assert (label, difficult) == ('a', 'b')
+    resized = Image.fromarray(pixels).resize((30, 30), Image.Resampling.BILINEAR)
+    expected = numpy.asarray(resized, float).transpose(2, 0, 1) - numpy.reshape(VGG_MEAN, (3, 1, 1))
+    assert (image == expected).all()
 
 
 def test_a_smaller_setting_has_the_first_of_the_lists(load):

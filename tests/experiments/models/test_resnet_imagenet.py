@@ -1,5 +1,4 @@
-from experiments.models.basic_block import BasicBlock
-from experiments.models.bottleneck import Bottleneck
+from experiments.models.resnet_blocks import BasicBlock, Bottleneck
 from experiments.models.resnet_imagenet import ImageNetResNet
 
 import chainer

@@ -1,9 +1,9 @@
 import re
 import struct
 
-from experiments.errors import ConfigError
+from experiments.config.errors import ConfigError
 from experiments.models import vgg16_weights
-from experiments.models.vgg16_trunk import VGG16Trunk
+from experiments.models.vgg import VGG16Trunk
 
 import chainer
 import numpy

@@ -10,10 +10,10 @@ import signal
 import time
 import warnings
 
-from experiments import evaluation
 from experiments.config import loading
-from experiments.models import mlp
+from experiments.models.small_models import MLP
 from experiments.run import devices, log, resume, snapshots, train
+from experiments.tasks.evaluator import Evaluator
 
 import numpy
 import pytest
@@ -43,10 +43,8 @@ SCALINGS = {
 @pytest.fixture(autouse=True)
 def dropout(monkeypatch):
     """Gives the MLP dropout, which draws from the global generator."""
-    forward = mlp.MLP.forward
-    monkeypatch.setattr(
-        mlp.MLP, 'forward', lambda self, x: forward(self, functions.dropout(x, 0.2))
-    )
+    forward = MLP.forward
+    monkeypatch.setattr(MLP, 'forward', lambda self, x: forward(self, functions.dropout(x, 0.2)))
 
 
 def run(tiny, folder, scaling='adaptive', more=(), extras=()):
@@ -113,7 +111,7 @@ class Killer(training.Extension):
         model.predictor.fc2.W.update_rule.add_hook(hook, 'hook')
 
     def _in_evaluation(self):
-        get_iterator = evaluation.Evaluator.get_iterator
+        get_iterator = Evaluator.get_iterator
 
         def batches(evaluator, name):
             class OneAndDeath:
@@ -126,7 +124,7 @@ class Killer(training.Extension):
 
             return OneAndDeath() if self._is_now() else get_iterator(evaluator, name)
 
-        evaluation.Evaluator.get_iterator = batches
+        Evaluator.get_iterator = batches
 
     def _in_snapshot(self):
         replacing = snapshots.replacing

@@ -5,11 +5,11 @@ Run by test_evaluators.py under mpiexec, or alone. Prints what came of both.
 
 import json
 
-from experiments import workers
 from experiments.models.default_boxes import Grid, default_boxes
+from experiments.run import multi_node
 from experiments.tasks import detection, segmentation
-from experiments.tasks.detection_evaluator import DetectionEvaluator
-from experiments.tasks.segmentation_evaluator import SegmentationEvaluator
+from experiments.tasks.detection import DetectionEvaluator
+from experiments.tasks.segmentation import SegmentationEvaluator
 
 import chainer
 import chainermn
@@ -80,7 +80,7 @@ def main():
         ('detection', detector, list(detection_data())),
         ('segmentation', segmenter, list(segmentation_data())),
     ]:
-        share = workers.share(data, communicator, force_equal_length=False)
+        share = multi_node.share(data, communicator, force_equal_length=False)
         results[name] = {
             'together': communicator.gather_obj(evaluate(make, share, communicator)),
             'alone': evaluate(make, data, None),

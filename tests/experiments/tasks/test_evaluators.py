@@ -4,13 +4,14 @@ import json
 import pathlib
 
 from experiments.models.default_boxes import Grid, default_boxes
-from experiments.tasks import detection, segmentation
-from experiments.tasks.detection_evaluator import DetectionEvaluator
-from experiments.tasks.segmentation_evaluator import SegmentationEvaluator
+from experiments.tasks import classification, detection, segmentation
+from experiments.tasks.detection import DetectionEvaluator
+from experiments.tasks.segmentation import SegmentationEvaluator
 
 import chainer
 import numpy
 import pytest
+from chainer import functions, links
 
 PROGRAM = pathlib.Path(__file__).parent / 'evaluators_program.py'
 # Around (16, 16) and (48, 16), and so on: four boxes of 32x32 (and each once more).
@@ -119,6 +120,27 @@ def test_the_confusion_is_pooled_over_the_data_set():
     assert values == pytest.approx(
         {'iou/a': 0.7, 'iou/b': 0, 'miou': 0.35, 'pixel_accuracy': 0.7, 'class_accuracy': 0.5}
     )
+
+
+def test_top_5_counts_each_example_of_a_data_set_once():
+    # An image's logits are its features. Seven images of class 0; the first three have it first,
+    # the next two second, the last two last.
+    ranks = numpy.array([0, 0, 0, 1, 1, 9, 9])
+    logits = -numpy.ones((7, 10), numpy.float32)
+    logits[:, 0] = 0
+    for row, rank in zip(logits, ranks):
+        row[1 : 1 + rank] = 1
+    data = chainer.datasets.TupleDataset(logits, numpy.zeros(7, numpy.int32))
+    iterator = chainer.iterators.SerialIterator(data, 4, repeat=False, shuffle=False)
+    classifier = links.Classifier(
+        chainer.Sequential(functions.identity), classification.loss, classification.accuracy
+    )
+    evaluator = classification.TopFiveEvaluator(iterator, classifier)
+    evaluator.name = 'validation'
+    means = evaluator()
+    assert set(means) == {f'validation/main/{key}' for key in ('loss', 'accuracy', 'accuracy_top5')}
+    assert means['validation/main/accuracy'] == pytest.approx(3 / 7)
+    assert means['validation/main/accuracy_top5'] == pytest.approx(5 / 7)
 
 
 def test_evaluating_twice_gives_the_same():
