@@ -59,43 +59,22 @@ def setup(optimizer, model, scaling):
     Returns:
         ~chainer.GradientMethod or ~chainerlp.AdaptiveLossScaling: The optimizer to train with.
     """
-    return _SETUPS[scaling.method](optimizer, model, scaling)
-
-
-def _chainer(optimizer, model, scaling):
+    if scaling.method in POLICIES:
+        options = scaling.model_dump(exclude={'method', 'dtype', 'label'} | _OF_THE_WRAPPER)
+        wrapper = chainerlp.AdaptiveLossScaling(
+            optimizer,
+            POLICIES[scaling.method](**options),
+            **scaling.model_dump(include=_OF_THE_WRAPPER),
+        )
+        return wrapper.setup(model)
+    if scaling.method == 'fixed':
+        optimizer.loss_scaling(scale=scaling.scale)
+    elif scaling.method == 'dynamic':
+        optimizer.loss_scaling(interval=scaling.interval)
     chainerlp.convert(model, policies.Fixed(1))
     if scaling.dtype != 'float32':
         optimizer.use_fp32_update()
     return optimizer.setup(model)
-
-
-def _fixed(optimizer, model, scaling):
-    optimizer.loss_scaling(scale=scaling.scale)
-    return _chainer(optimizer, model, scaling)
-
-
-def _dynamic(optimizer, model, scaling):
-    optimizer.loss_scaling(interval=scaling.interval)
-    return _chainer(optimizer, model, scaling)
-
-
-def _layerwise(optimizer, model, scaling):
-    policy = POLICIES[scaling.method](
-        **scaling.model_dump(exclude={'method', 'dtype', 'label'} | _OF_THE_WRAPPER)
-    )
-    wrapper = chainerlp.AdaptiveLossScaling(
-        optimizer, policy, **scaling.model_dump(include=_OF_THE_WRAPPER)
-    )
-    return wrapper.setup(model)
-
-
-_SETUPS = {
-    'fp32': _chainer,
-    'none': _chainer,
-    'fixed': _fixed,
-    'dynamic': _dynamic,
-    **dict.fromkeys(POLICIES, _layerwise),
-}
 
 
 def add_weight_decay(optimizer, section):

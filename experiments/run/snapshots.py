@@ -11,6 +11,7 @@ import chainerlp
 from chainerlp import masters
 from chainerlp.extensions.replacing import replacing
 from experiments.config.errors import RunError
+from experiments.run import multi_node
 
 import numpy
 from chainer import serializers, training
@@ -89,7 +90,7 @@ def load(path, trainer, communicator=None):
         RunError: If it is one of another model, or of another version of the experiments.
     """
     content = None
-    if communicator is None or communicator.rank == 0:
+    if multi_node.is_first(communicator):
         with numpy.load(path, allow_pickle=True) as file:
             content = dict(file)
     if communicator is not None:
@@ -141,7 +142,7 @@ class Snapshots(training.Extension):
         """
         due = self._due(trainer)
         stops = self._is_to_stop() and trainer.updater.iteration < self._iterations
-        if (due or stops) and (self._communicator is None or self._communicator.rank == 0):
+        if (due or stops) and multi_node.is_first(self._communicator):
             save(trainer)
         if stops:
             raise KeyboardInterrupt
