@@ -125,7 +125,7 @@ class Bottleneck(chainer.Chain):
     Args:
         in_channels (int): Channels of the input.
         out_channels (int): Channels of the output, a multiple of four.
-        stride (int): Of one convolution and the shortcut.
+        stride (int): Of a convolution and the shortcut.
         stride_in_3x3 (bool): Whether the 3×3 convolution has the stride and not the first 1×1.
         zero_init_residual (bool): As of :class:`BasicBlock`.
     """
