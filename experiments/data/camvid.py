@@ -21,18 +21,8 @@ import numpy
 from chainer.dataset import DatasetMixin
 from chainer.datasets import TransformDataset
 
-_CLASS_NAMES = (
-    'sky',
-    'building',
-    'pole',
-    'road',
-    'pavement',
-    'tree',
-    'sign',
-    'fence',
-    'car',
-    'pedestrian',
-    'cyclist',
+_CLASS_NAMES = tuple(
+    'sky building pole road pavement tree sign fence car pedestrian cyclist'.split()
 )
 _VOID = len(_CLASS_NAMES)
 _LAYOUT = (
@@ -105,15 +95,13 @@ class Transform:
 
 
 def load(section, dtype):
-    """Loads the frames; all those to train with are looked through once, for weights and means.
+    """Lists the frames; those to train with are read once, for class weights and statistics.
+
+    ``normalization`` is by mean and standard deviation of each channel over the frames trained with
+    (``data``), by those of ImageNet (``imagenet``), or left out (``none``: pixels stay 0 to 255).
 
     Args:
-        section: The config: ``folder``; ``train`` and ``test``, the names of the splits (usually
-            just so); ``crop``, height and width of a random crop to train with, or ``None``;
-            ``normalization``: ``data`` (mean and standard deviation of each channel over the frames
-            trained with), ``imagenet`` (those of ImageNet) or ``none`` (pixels stay 0 to 255);
-            ``train_size`` and ``test_size`` (the first frames; ``None`` is all); ``augment`` (flip;
-            a crop is made in any case); ``skip_damaged``.
+        section (experiments.config.dataset.CamVid): The config.
         dtype (numpy.dtype): Of the images.
 
     Returns:
@@ -147,10 +135,7 @@ def load(section, dtype):
 
 def _frames(folder, split, size, skip_damaged):
     listing = os.path.join(folder, f'{split}.txt')
-    if os.path.exists(listing):
-        pairs = _listed(folder, listing)
-    else:
-        pairs = _found(folder, split)
+    pairs = _listed(folder, listing) if os.path.exists(listing) else _found(folder, split)
     for path in (path for pair in pairs for path in pair):
         if not os.path.exists(path):
             raise DataError(f'{path}: missing; allowed: {_LAYOUT}')

@@ -58,13 +58,12 @@ class Transform:
 def load(section, dtype):
     """Loads the images, of shape (3, 32, 32), normalized; those to train with are augmented.
 
+    They are normalized by the images trained with: with ``normalization: channel`` by mean and
+    standard deviation of each channel; with ``pixel`` the mean image is subtracted, and pixels are
+    divided by 255 (He et al. 2016).
+
     Args:
-        section: The config: ``classes`` (10 or 100); ``folder`` (the official folder, or the one
-            it is in); ``train_size`` and ``test_size`` (the first examples of each class, so many
-            in all; ``None`` is all); ``normalization``: ``channel`` (mean and standard deviation
-            of each channel) or ``pixel`` (the mean image, and pixels divided by 255: He et al.
-            2016), of the images trained with; ``augment`` (pad by 4, crop, flip; else training
-            images stay as they are).
+        section (experiments.config.dataset.CIFAR): The config.
         dtype (numpy.dtype): Of the images.
 
     Returns:

@@ -17,7 +17,7 @@ def load(section, dtype):
     """Loads the digits, as vectors of 64 features in [0, 1].
 
     Args:
-        section (experiments.config.Digits): The config.
+        section (experiments.config.dataset.Digits): The config.
         dtype (numpy.dtype): Of the features; float16 holds them exactly.
 
     Returns:

@@ -1,8 +1,8 @@
 """Random and fixed crops, flips and sizes of images, and of the boxes in them.
 
-Images are Pillow images, or arrays of shape (..., height, width). Boxes are arrays of shape (n, 4),
-each (y_min, x_min, y_max, x_max) in pixels. What is random is drawn by a
-``numpy.random.Generator``.
+An ``image`` is a :class:`PIL.Image.Image` where nothing else is said, ``boxes`` are an array of
+shape (n, 4), each (y_min, x_min, y_max, x_max) in pixels of the image, and ``rng``, a
+:class:`numpy.random.Generator`, draws what is random.
 """
 
 import math
@@ -39,35 +39,23 @@ def coin_toss(rng):
 
 
 def flip(image):
-    """Returns a horizontally flipped view.
-
-    Args:
-        image (numpy.ndarray): Of any dtype; its last axis is the horizontal one.
-    """
+    """Returns a horizontally flipped view of an image, an array of shape (..., width)."""
     return image[..., ::-1]
 
 
 def flip_boxes(boxes, width):
-    """Returns the boxes of a horizontally flipped image.
-
-    Args:
-        boxes (numpy.ndarray): Of shape (n, 4).
-        width (int): Of the image.
-    """
+    """Returns the boxes of a horizontally flipped image of this width."""
     y_min, x_min, y_max, x_max = boxes.T
     return numpy.stack([y_min, width - x_max, y_max, width - x_min], axis=1)
 
 
 def pad_and_crop(image, padding, rng):
-    """Pads an image with zeros, the mean colour of a normalized image, and crops it at random.
+    """Pads an image with zeros, the mean colour of a normalized one, and crops it to its size.
 
     Args:
         image (numpy.ndarray): Of shape (channels, height, width).
         padding (int): Pixels on each side.
-        rng (numpy.random.Generator): Draws the place of the crop.
-
-    Returns:
-        numpy.ndarray: The image, of the same shape and dtype.
+        rng: Draws the place of the crop.
     """
     _, height, width = image.shape
     padded = numpy.pad(image, ((0, 0), (padding, padding), (padding, padding)))
@@ -76,13 +64,7 @@ def pad_and_crop(image, padding, rng):
 
 
 def center_crop(image, shorter, size):
-    """Resizes an image to a shorter side of ``shorter`` and crops the middle.
-
-    Args:
-        image (PIL.Image.Image): The image.
-        shorter (int): Its shorter side after resizing.
-        size (int): Side of the result, at most ``shorter``.
-    """
+    """Resizes an image to this shorter side and crops the ``size`` x ``size`` middle."""
     width, height = image.size
     scale = shorter / min(width, height)
     width, height = max(shorter, round(width * scale)), max(shorter, round(height * scale))
@@ -92,16 +74,11 @@ def center_crop(image, shorter, size):
 
 
 def draw_patch(width, height, rng):
-    """Draws a patch of an image (Szegedy et al. 2015, section 6).
+    """Draws a patch of an image of this size (Szegedy et al. 2015, section 6).
 
     Its area is 8 to 100 % of the image's, uniformly; width : height is 3/4 to 4/3, uniformly in the
     logarithm; its place is uniform. If ten draws do not fit, it is the largest patch in the middle
     whose aspect ratio is allowed.
-
-    Args:
-        width (int): Of the image.
-        height (int): Of the image.
-        rng (numpy.random.Generator): What draws.
 
     Returns:
         tuple of int: Left, top, right, bottom.
@@ -121,27 +98,14 @@ def draw_patch(width, height, rng):
 
 
 def random_sized_crop(image, size, rng):
-    """Returns a random patch of an image, resized to a square.
-
-    Args:
-        image (PIL.Image.Image): The image.
-        size (int): Side of the result.
-        rng (numpy.random.Generator): Draws the patch.
-    """
+    """Returns a random patch of an image, resized to ``size`` x ``size``."""
     return image.resize((size, size), Image.Resampling.BILINEAR, box=draw_patch(*image.size, rng))
 
 
 def resize(image, boxes, size, rng=None):
-    """Resizes an image to a square, whatever its proportions.
+    """Resizes an image and its boxes to ``size`` x ``size``, whatever the proportions.
 
-    Args:
-        image (PIL.Image.Image): The image.
-        boxes (numpy.ndarray): Its boxes.
-        size (int): Side of the result.
-        rng (numpy.random.Generator): Draws the filter; without one it is bilinear.
-
-    Returns:
-        tuple: Image and boxes.
+    ``rng`` draws the filter; without one it is bilinear.
     """
     width, height = image.size
     chosen = Image.Resampling.BILINEAR if rng is None else _FILTERS[rng.integers(len(_FILTERS))]
@@ -152,16 +116,8 @@ def resize(image, boxes, size, rng=None):
 def expand(image, boxes, fill, rng):
     """Zooms out with a probability of a half: places an image somewhere on a larger canvas.
 
-    The canvas's sides are 1 to 4 times the image's (Liu et al. 2016, section 3.6).
-
-    Args:
-        image (PIL.Image.Image): The image.
-        boxes (numpy.ndarray): Its boxes.
-        fill (tuple of int): Colour of the canvas.
-        rng (numpy.random.Generator): What draws.
-
-    Returns:
-        tuple: Image and boxes.
+    The canvas has 1 to 4 times the image's sides and the colour ``fill``, a tuple of int (Liu et
+    al. 2016, section 3.6). Returns image and boxes.
     """
     if not coin_toss(rng):
         return image, boxes
@@ -181,11 +137,6 @@ def constrained_crop(image, boxes, rng):
     object by an IoU of at least 0.1, 0.3, 0.5, 0.7 or 0.9; any patch. Of 50 patches the first one
     is taken that overlaps at least one object enough and has the centre of one in it; if none has,
     the whole image stays. An image without boxes stays whole.
-
-    Args:
-        image (PIL.Image.Image): The image.
-        boxes (numpy.ndarray): Its boxes, of shape (n, 4).
-        rng (numpy.random.Generator): What draws.
 
     Returns:
         tuple: The patch; the boxes whose centres are in it, clipped to it; and their indices.

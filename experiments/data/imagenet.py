@@ -23,8 +23,6 @@ _LAYOUT = (
     'a folder with train/<wnid>/*.JPEG, and val/<wnid>/*.JPEG or val/*.JPEG with a label file'
     ' (val_labels)'
 )
-
-
 _LABELS_LAYOUT = 'lines "name label", or one ILSVRC2012_ID a line'
 _ORDER_LAYOUT = 'the official meta.mat, or one wnid a line in the order of the ILSVRC2012_IDs'
 
@@ -64,12 +62,7 @@ def load(section, dtype):
     Classes are numbered in the order of the names of the folders of ``train``, as is usual.
 
     Args:
-        section: The config: ``folder``; ``train`` and ``val``, the names of the two folders in it
-            (usually just so); ``val_labels``, the label file of a flat ``val``, and
-            ``ilsvrc_classes``, which the official label file needs, both relative to ``folder``,
-            or ``None``; ``size``, the side of the crops (224 usually); ``train_size`` and
-            ``test_size`` (the first of each class, so many in all; ``None`` is all); ``augment``
-            (else the middle is cropped in training too); ``skip_damaged``.
+        section (experiments.config.dataset.ImageNet): The config.
         dtype (numpy.dtype): Of the images.
 
     Returns:
@@ -175,16 +168,16 @@ def _read_label_file(path, names, wnids, order):
         tuple: Names of the image files, a list, and their classes, int32.
     """
     lines = read_lines(path, _LABELS_LAYOUT)
+    number = {wnid: label for label, wnid in enumerate(wnids)}
     columns = {len(words) for _, words in lines}
     if columns == {2}:
-        return _named_labels(path, lines, names, wnids)
+        return _named_labels(path, lines, names, number)
     if columns != {1}:
         raise DataError(f'{path}: given {sorted(columns)} words a line, allowed: {_LABELS_LAYOUT}')
     if len(lines) != len(names):
         raise DataError(f'{path}: given {len(lines)} labels, allowed: {len(names)}, one an image')
     if order is None:
         raise DataError(f'{path}: given ILSVRC2012_IDs, which need ilsvrc_classes: {_ORDER_LAYOUT}')
-    number = {wnid: label for label, wnid in enumerate(wnids)}
     wnid_of = _wnids_by_id(order)
     classes = []
     for line, (word,) in lines:
@@ -198,9 +191,9 @@ def _read_label_file(path, names, wnids, order):
     return names, numpy.array(classes, numpy.int32)
 
 
-def _named_labels(path, lines, names, wnids):
-    number = {wnid: label for label, wnid in enumerate(wnids)}
-    number.update({str(label): label for label in range(len(wnids))})
+def _named_labels(path, lines, names, number):
+    classes = len(number)
+    number = {**number, **{str(label): label for label in range(classes)}}
     there, found = set(names), {}
     for line, (name, label) in lines:
         name = os.path.basename(name)
@@ -210,8 +203,8 @@ def _named_labels(path, lines, names, wnids):
             raise DataError(f'{path}, line {line}: given {name} again, allowed: each image once')
         if label not in number:
             raise DataError(
-                f'{path}, line {line}: given {label}, allowed: a wnid of the {len(wnids)} classes,'
-                f' or 0 to {len(wnids) - 1}'
+                f'{path}, line {line}: given {label}, allowed: a wnid of the {classes} classes,'
+                f' or 0 to {classes - 1}'
             )
         found[name] = number[label]
     return list(found), numpy.array(list(found.values()), numpy.int32)

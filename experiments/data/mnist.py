@@ -1,5 +1,6 @@
 """MNIST (LeCun, Cortes, Burges), or another data set in its four idx files."""
 
+import functools
 import gzip
 import math
 import os
@@ -10,7 +11,7 @@ from experiments.data.dataset import Data, first_of_each_class
 from experiments.data.files import find_folder
 
 import numpy
-from chainer.dataset import DatasetMixin
+from chainer.datasets import TransformDataset, TupleDataset
 
 _CLASSES = 10
 _BRIGHTEST = 255
@@ -21,36 +22,11 @@ _LAYOUT = (
 )
 
 
-class ScaledPixels(DatasetMixin):
-    """Pairs of an image with pixels in [0, 1] and a class; the images are kept as bytes.
-
-    Args:
-        images (numpy.ndarray): uint8, of shape (n, channels, height, width).
-        classes (numpy.ndarray): int32, of shape (n,).
-        dtype (numpy.dtype): Of the images handed out.
-    """
-
-    def __init__(self, images, classes, dtype):
-        self._images = images
-        self._classes = classes
-        self._dtype = dtype
-
-    def __len__(self):
-        return len(self._images)
-
-    def get_example(self, i):
-        """Returns the pair."""
-        # In float32, and rounded to the dtype once.
-        image = self._images[i].astype(numpy.float32) / _BRIGHTEST
-        return image.astype(self._dtype, copy=False), self._classes[i]
-
-
 def load(section, dtype):
     """Loads the digits, as grey images of shape (1, 28, 28) with pixels in [0, 1].
 
     Args:
-        section: The config: ``folder``, ``train_size`` and ``test_size`` (the first examples of
-            each class, so many in all; ``None`` is all).
+        section (experiments.config.dataset.MNIST): The config.
         dtype (numpy.dtype): Of the images.
 
     Returns:
@@ -69,8 +45,8 @@ def load(section, dtype):
             ' the shape of the training images'
         )
     return Data(
-        train=ScaledPixels(*train, dtype),
-        test=ScaledPixels(*test, dtype),
+        train=TransformDataset(TupleDataset(*train), functools.partial(_scale_pixels, dtype)),
+        test=TransformDataset(TupleDataset(*test), functools.partial(_scale_pixels, dtype)),
         shape=shape,
         classes=_CLASSES,
     )
@@ -92,6 +68,12 @@ def _read(folder, part, size):
         raise DataError(f'{of_classes}: given label {classes.max()}, allowed: 0 to {_CLASSES - 1}')
     chosen = first_of_each_class(classes, size, path)
     return images[chosen][:, None], classes[chosen].astype(numpy.int32)
+
+
+def _scale_pixels(dtype, example):
+    """Divides the bytes of an image by 255 in float32, and rounds them to the dtype once."""
+    image, label = example
+    return (image.astype(numpy.float32) / _BRIGHTEST).astype(dtype, copy=False), label
 
 
 def _read_idx(path, ndim):

@@ -1,7 +1,7 @@
-"""Reading a pickle that holds only data: a pickle from elsewhere could run any program.
+"""Reading a pickle that holds only data, since one from elsewhere could run any program.
 
-NumPy's own functions for it are not called either: what a pickle tells an array or a dtype of its
-inner state is believed, and can crash the process.
+NumPy's own functions are not called either: they trust the state that a pickle gives an array or a
+dtype, and can crash the process.
 """
 
 import codecs
@@ -13,7 +13,7 @@ import numpy
 
 
 class _Dtype:
-    """What a pickle says of a dtype."""
+    """Takes the place of a dtype while a pickle is read."""
 
     def __init__(self, code, *_):
         self.dtype = numpy.dtype(code)
@@ -26,7 +26,7 @@ class _Dtype:
 
 
 class _Array:
-    """What a pickle says of an array."""
+    """Takes the place of an array while a pickle is read."""
 
     def __init__(self, *_):
         self.value = None
@@ -53,23 +53,23 @@ def _bytes_of(text, encoding):
     return codecs.encode(text, encoding)
 
 
-_HARMLESS = {
+_ALLOWED = {
     ('_codecs', 'encode'): _bytes_of,
     ('__builtin__', 'bytes'): bytes,  # of Python 2: how none at all are written
     ('numpy', 'ndarray'): None,
     ('numpy', 'dtype'): _Dtype,
 }
 for _core in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2
-    _HARMLESS[f'{_core}.multiarray', '_reconstruct'] = _Array
-    _HARMLESS[f'{_core}.multiarray', 'scalar'] = _scalar
-    _HARMLESS[f'{_core}.numeric', '_frombuffer'] = _array
+    _ALLOWED[f'{_core}.multiarray', '_reconstruct'] = _Array
+    _ALLOWED[f'{_core}.multiarray', 'scalar'] = _scalar
+    _ALLOWED[f'{_core}.numeric', '_frombuffer'] = _array
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
-        if (module, name) not in _HARMLESS:
+        if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f'it asks for {module}.{name}')
-        return _HARMLESS[module, name]
+        return _ALLOWED[module, name]
 
 
 def read(path, layout):
@@ -99,7 +99,7 @@ def read(path, layout):
 
 
 def _plain(value):
-    """Puts the arrays in the place of what was said of them."""
+    """Puts the arrays back into the value that was read."""
     if isinstance(value, _Array):
         return value.value
     if isinstance(value, dict):

@@ -77,13 +77,7 @@ def load(section, dtype):
     """Reads the annotations; each image is read when its turn comes.
 
     Args:
-        section: The config: ``folder``; ``train`` and ``test``, each a list of splits such as
-            ``VOC2007/trainval``, which are joined; ``size``, the side of SSD's input (300 or 512);
-            ``class_names``, a list, or ``None`` for all names found, in alphabetical order (which
-            is VOC's own); ``difficult``, whether objects marked so are trained with (they are
-            always in the test examples); ``train_size`` and ``test_size`` (the first images, in
-            the order of the lists; ``None`` is all); ``eleven_point``, the average precision of VOC
-            2007; ``augment``; ``skip_damaged``.
+        section (experiments.config.dataset.VOC): The config.
         dtype (numpy.dtype): What the network computes in; images are float32 whatever it is.
 
     Returns:
@@ -102,12 +96,11 @@ def load(section, dtype):
     if not names:
         raise DataError(f'{folder}: given no object in any annotation, allowed: at least one')
     normalization = Normalization((0, 0, 0), (1, 1, 1), numpy.float32)
-    transform = SSDTransform(section.size, normalization, section.augment)
+    train = _examples(train, names, section, to_train=True)
+    test = _examples(test, names, section, to_train=False)
     return Data(
-        train=Augmented(_training_set(train, names, section), transform),
-        test=TransformDataset(
-            _test_set(test, names, section), SSDTransform(section.size, normalization)
-        ),
+        train=Augmented(train, SSDTransform(section.size, normalization, section.augment)),
+        test=TransformDataset(test, SSDTransform(section.size, normalization)),
         shape=(3, section.size, section.size),
         classes=len(names),
         class_names=tuple(names),
@@ -139,26 +132,16 @@ def _files(folder, split):
         yield image, os.path.join(year, 'Annotations', f'{words[0]}.xml')
 
 
-def _training_set(annotated, names, section):
-    """Returns the data set of image, boxes and classes."""
-    boxes, labels = [], []
+def _examples(annotated, names, section, to_train):
+    """Returns the data set of image, boxes, classes and, of test examples, which are difficult."""
+    boxes, labels, difficult = [], [], []
     for _, path, annotation in annotated:
-        used = ~annotation.difficult | section.difficult
+        used = ~annotation.difficult | section.difficult if to_train else slice(None)
         boxes.append(annotation.boxes[used])
         labels.append(_labels(annotation, names, path)[used])
-    return _read_on_demand(annotated, section, boxes, labels)
-
-
-def _test_set(annotated, names, section):
-    """Returns the data set of image, boxes, classes and whether each is difficult."""
-    boxes = [annotation.boxes for _, _, annotation in annotated]
-    labels = [_labels(annotation, names, path) for _, path, annotation in annotated]
-    difficult = [annotation.difficult for _, _, annotation in annotated]
-    return _read_on_demand(annotated, section, boxes, labels, difficult)
-
-
-def _read_on_demand(annotated, section, *labels):
-    examples = LabelledImages([image for image, _, _ in annotated], *labels)
+        difficult.append(annotation.difficult[used])
+    columns = (boxes, labels) if to_train else (boxes, labels, difficult)
+    examples = LabelledImages([image for image, _, _ in annotated], *columns)
     return ReplaceDamaged(examples) if section.skip_damaged else examples
 
 
@@ -187,9 +170,7 @@ class Annotation:
 
 
 def read_annotation(path):
-    """Reads an annotation.
-
-    Boxes are clipped to the image's size, if the file tells it.
+    """Reads the annotation of an image; boxes are clipped to its size, if the file tells it.
 
     Args:
         path (str): The file.

@@ -72,10 +72,7 @@ class IdentityShortcut(chainer.Link):
 def projection_shortcut(in_channels, out_channels, stride):
     """Returns the shortcut of option B: a 1×1 convolution where the shape changes, or the identity.
 
-    Args:
-        in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output.
-        stride (int): Of the block.
+    Its arguments are those of :class:`IdentityShortcut`.
     """
     if stride == 1 and in_channels == out_channels:
         return IdentityShortcut(in_channels, out_channels, stride)
@@ -125,7 +122,7 @@ class Bottleneck(chainer.Chain):
     Args:
         in_channels (int): Channels of the input.
         out_channels (int): Channels of the output, a multiple of four.
-        stride (int): Of one convolution and the shortcut.
+        stride (int): Of a convolution and the shortcut.
         stride_in_3x3 (bool): Whether the 3×3 convolution has the stride and not the first 1×1.
         zero_init_residual (bool): As of :class:`BasicBlock`.
     """

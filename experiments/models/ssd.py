@@ -3,8 +3,6 @@
 Liu et al. 2016 (arXiv 1512.02325), as in the authors' released models.
 """
 
-import dataclasses
-
 from experiments.data.photometric_transforms import VGG_MEAN
 from experiments.models.default_boxes import GRIDS_300, GRIDS_512, default_boxes
 from experiments.models.vgg import VGG16Trunk, scale_channels
@@ -21,40 +19,11 @@ PIXEL_SCALE = 64.0
 _EPS = 1e-10
 
 
-@dataclasses.dataclass(frozen=True)
-class _ExtraLayers:
-    """Two convolutions on top of the trunk: a 1x1 one, and one that makes the map smaller.
-
-    Attributes:
-        channels (int): Output channels of the first.
-        out_channels (int): Output channels of the second.
-        ksize (int): Kernel of the second.
-        stride (int): Its stride.
-        pad (int): Its padding.
-    """
-
-    channels: int
-    out_channels: int
-    ksize: int = 3
-    stride: int = 2
-    pad: int = 1
-
-
-# conv6_1, conv6_2, conv7_1, conv7_2, ...
-_EXTRAS = {
-    300: (
-        _ExtraLayers(256, 512),
-        _ExtraLayers(128, 256),
-        _ExtraLayers(128, 256, stride=1, pad=0),
-        _ExtraLayers(128, 256, stride=1, pad=0),
-    ),
-    512: (
-        _ExtraLayers(256, 512),
-        _ExtraLayers(128, 256),
-        _ExtraLayers(128, 256),
-        _ExtraLayers(128, 256),
-        _ExtraLayers(128, 256, ksize=4, stride=1),
-    ),
+# On top of the trunk conv6_1 and conv6_2, conv7_1 and conv7_2, ...: output channels of the first, a
+# 1x1 convolution; output channels, kernel, stride and padding of the second.
+_EXTRA_LAYERS = {
+    300: ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0)),
+    512: ((256, 512, 3, 2, 1), *[(128, 256, 3, 2, 1)] * 3, (128, 256, 4, 1, 1)),
 }
 _GRIDS = {300: GRIDS_300, 512: GRIDS_512}
 
@@ -125,12 +94,10 @@ class SSD(chainer.Chain):
             self.normalize = Normalize(self.trunk.conv4_3_channels)
             channels = [self.trunk.conv4_3_channels, self.trunk.fc7_channels]
             self._extras = []
-            for number, extra in enumerate(_EXTRAS[size], 6):
+            for number, (between, out, *shape) in enumerate(_EXTRA_LAYERS[size], 6):
                 first, second = f'conv{number}_1', f'conv{number}_2'
-                between = scale_channels(extra.channels, width)
-                out = scale_channels(extra.out_channels, width)
+                between, out = scale_channels(between, width), scale_channels(out, width)
                 setattr(self, first, links.Convolution2D(channels[-1], between, 1, **initial))
-                shape = (extra.ksize, extra.stride, extra.pad)
                 setattr(self, second, links.Convolution2D(between, out, *shape, **initial))
                 channels.append(out)
                 self._extras += [(first, second)]

@@ -1,5 +1,7 @@
 from types import SimpleNamespace
 
+from experiments.config.errors import DataError
+
 import numpy
 import pytest
 from PIL import Image
@@ -27,6 +29,20 @@ def section():
         return SimpleNamespace(**{**common, **fields})
 
     return make
+
+
+@pytest.fixture
+def fails(load):
+    """Asserts that loading fails with one line that has these parts."""
+
+    def check(*parts, **fields):
+        with pytest.raises(DataError) as error:
+            load(**fields)
+        assert '\n' not in str(error.value)
+        for part in parts:
+            assert str(part) in str(error.value)
+
+    return check
 
 
 @pytest.fixture

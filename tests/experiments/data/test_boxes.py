@@ -27,7 +27,7 @@ def test_boxes_without_area_overlap_with_nothing():
     assert not box_iou(empty, numpy.array([[0.0, 0, 10, 10]])).any()
 
 
-def test_of_no_boxes_there_are_no_box_iou():
+def test_of_no_boxes_there_are_no_overlaps():
     assert box_iou(numpy.empty((0, 4)), numpy.ones((3, 4))).shape == (0, 3)
     assert box_iou(numpy.ones((3, 4)), numpy.empty((0, 4))).shape == (3, 0)
 

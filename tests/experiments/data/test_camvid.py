@@ -1,4 +1,4 @@
-from experiments.config.errors import DamagedImageError, DataError
+from experiments.config.errors import DamagedImageError
 from experiments.data import load as load_data
 from experiments.data.camvid import Transform, median_frequency_weights
 from experiments.data.photometric_transforms import Normalization
@@ -41,14 +41,6 @@ def load(section, folder):
         return load_data(section(name='camvid', **{**given, **fields}), FLOAT32)
 
     return loaded
-
-
-def fails(load, *parts, **fields):
-    with pytest.raises(DataError) as error:
-        load(**fields)
-    assert '\n' not in str(error.value)
-    for part in parts:
-        assert str(part) in str(error.value)
 
 
 def test_the_lists_say_which_frames_there_are_in_which_order(load, noise, tmp_path):
@@ -119,7 +111,7 @@ def test_the_weights_are_of_the_frames_trained_with(load):
     numpy.testing.assert_allclose(load(train_size=2).class_weights, expected, rtol=2**-22)
 
 
-def test_crops_differ_with_the_epoch_and_test_frames_stay_whole(load):
+def test_crops_differ_with_the_epoch_and_test_frames_stay_whole(load, fails):
     data = load(augment=True, crop=[4, 5])
     assert data.shape == (3, 4, 5)
     seen = set()
@@ -131,39 +123,39 @@ def test_crops_differ_with_the_epoch_and_test_frames_stay_whole(load):
         seen.add(labels.tobytes())
     # Of 3 x 6 x 2 crops.
     assert len(seen) > 8
-    fails(load, 'given a crop of 7 x 5', 'at most 6 x 10', crop=[7, 5])
+    fails('given a crop of 7 x 5', 'at most 6 x 10', crop=[7, 5])
 
 
-def test_frames_of_different_sizes_need_a_crop(load, folder, noise):
+def test_frames_of_different_sizes_need_a_crop(load, fails, folder, noise):
     noise(folder / 'train' / '1.png', 12, 6)
     Image.fromarray(label_image(1, 6, 12)).save(folder / 'trainannot' / '1.png')
-    fails(load, 'given training frames of 6 x 10 and 6 x 12', 'or a crop')
+    fails('given training frames of 6 x 10 and 6 x 12', 'or a crop')
     assert load(crop=[6, 10]).shape == (3, 6, 10)
 
 
-def test_a_smaller_setting_has_the_first_of_the_list(load):
+def test_a_smaller_setting_has_the_first_of_the_list(load, fails):
     data = load(train_size=1, test_size=1)
     assert (data.train[0][1] == load().train[0][1]).all() and len(data.train) == 1
-    fails(load, 'train: given 5 examples', 'at most 4', train_size=5)
+    fails('train: given 5 examples', 'at most 4', train_size=5)
 
 
 @pytest.mark.parametrize('part', ['train', 'trainannot', 'test', 'testannot'])
-def test_a_missing_file_is_named(load, folder, part):
+def test_a_missing_file_is_named(fails, folder, part):
     path = next((folder / part).iterdir())
     path.unlink()
-    fails(load, f'{path}: missing; allowed: a folder with train.txt')
+    fails(f'{path}: missing; allowed: a folder with train.txt')
 
 
-def test_a_missing_folder_or_a_strange_list_is_named(load, folder):
-    fails(load, f'{folder / "dev"}: given no folder', train='dev')
+def test_a_missing_folder_or_a_strange_list_is_named(fails, folder):
+    fails(f'{folder / "dev"}: given no folder', train='dev')
     (folder / 'train.txt').write_text('0.png 0.png\n')
-    fails(load, 'train.txt, line 1', 'train/NAME.png trainannot/NAME.png')
+    fails('train.txt, line 1', 'train/NAME.png trainannot/NAME.png')
     (folder / 'train.txt').write_text('')
-    fails(load, 'train.txt: empty')
+    fails('train.txt: empty')
     (folder / 'train.txt').write_bytes(b'\xff\xfe\x00')
-    fails(load, 'train.txt: not text')
+    fails('train.txt: not text')
     (folder / 'void').mkdir()
-    fails(load, f'{folder / "void"}: given no image', train='void')
+    fails(f'{folder / "void"}: given no image', train='void')
 
 
 def damaged_labels(kind, path):
@@ -186,10 +178,10 @@ def damaged_labels(kind, path):
         ('truncated', 'damaged image'),
     ],
 )
-def test_a_damaged_label_image_is_named_or_skipped(load, folder, kind, given):
+def test_a_damaged_label_image_is_named_or_skipped(load, fails, folder, kind, given):
     path = folder / 'trainannot' / '3.png'
     damaged_labels(kind, path)
-    fails(load, f'{path}: {given}')
+    fails(f'{path}: {given}')
     with pytest.warns(UserWarning, match=str(path)):
         data = load(skip_damaged=True)
     with pytest.warns(UserWarning, match=str(path)):

@@ -4,7 +4,6 @@ import struct
 import subprocess
 import sys
 
-from experiments.config.errors import DataError
 from experiments.data import load as load_data
 from experiments.data.randomness import using_epoch
 
@@ -66,14 +65,6 @@ def load(section, folder):
         return load_data(section(name='cifar', **{**given, **fields}), FLOAT32)
 
     return loaded
-
-
-def fails(load, *parts, **fields):
-    with pytest.raises(DataError) as error:
-        load(**fields)
-    assert '\n' not in str(error.value)
-    for part in parts:
-        assert part in str(error.value)
 
 
 def test_five_batches_are_joined_in_their_order(load):
@@ -162,12 +153,12 @@ def test_each_epoch_shifts_and_flips_an_image_differently(load):
 
 
 @pytest.mark.parametrize('name', [*PARTS, 'test_batch'])
-def test_a_missing_or_truncated_batch_is_named(load, folder, cut, name):
+def test_a_missing_or_truncated_batch_is_named(fails, folder, cut, name):
     path = folder / 'cifar-10-batches-py' / name
     cut(path)
-    fails(load, f'{path}: damaged', 'cifar-10-batches-py')
+    fails(f'{path}: damaged', 'cifar-10-batches-py')
     path.unlink()
-    fails(load, f'{path}: No such file', 'cifar-10-batches-py with data_batch_1')
+    fails(f'{path}: No such file', 'cifar-10-batches-py with data_batch_1')
 
 
 @pytest.mark.parametrize(
@@ -183,10 +174,10 @@ def test_a_missing_or_truncated_batch_is_named(load, folder, cut, name):
         ({b'data': rows(1, 0), b'labels': [None]}, 'given class None'),
     ],
 )
-def test_a_pickle_of_something_else_is_named(load, folder, content, given):
+def test_a_pickle_of_something_else_is_named(fails, folder, content, given):
     path = folder / 'cifar-10-batches-py' / 'data_batch_3'
     write(path, content)
-    fails(load, str(path), given)
+    fails(str(path), given)
 
 
 def test_what_the_project_s_tool_unpacks_can_be_read(load, real, tmp_path):
