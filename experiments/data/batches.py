@@ -104,11 +104,8 @@ class Batches(Iterator):
     def _parts(self, iteration):
         """Returns the parts that the workers have loaded of a batch, and has them load on."""
         if not self.workers:
-            return [
-                worker_pool.load_examples(
-                    self.dataset, self._seed, self._epochs_and_indices(iteration)
-                )
-            ]
+            wanted = self._epochs_and_indices(iteration)
+            return [worker_pool.load_examples(self.dataset, self._seed, wanted)]
         try:
             for ahead in range(iteration, iteration + 1 + _AHEAD):
                 if ahead not in self._loading:
@@ -120,11 +117,12 @@ class Batches(Iterator):
                 f' {self.workers} of them may need more memory than there is'
             ) from error
 
-    def _submitted(self, places):
+    def _submitted(self, epochs_and_indices):
         if self._executor is None:
             self._executor, self._load = self._start_pool(self.workers, self.dataset)
-        size = math.ceil(len(places) / self.workers) or 1
-        parts = [places[i : i + size] for i in range(0, len(places), size)]
+        count = len(epochs_and_indices)
+        size = math.ceil(count / self.workers) or 1
+        parts = [epochs_and_indices[i : i + size] for i in range(0, count, size)]
         return [self._executor.submit(self._load, self._seed, part) for part in parts]
 
     def _start(self, iteration):

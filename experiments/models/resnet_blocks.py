@@ -72,7 +72,7 @@ class IdentityShortcut(chainer.Link):
 def projection_shortcut(in_channels, out_channels, stride):
     """Returns the shortcut of option B: a 1×1 convolution where the shape changes, or the identity.
 
-    Its arguments are those of :class:`IdentityShortcut`.
+    The arguments are those of :class:`IdentityShortcut`.
     """
     if stride == 1 and in_channels == out_channels:
         return IdentityShortcut(in_channels, out_channels, stride)

@@ -9,7 +9,7 @@ from chainer import backend
 
 # The label of pixels that do not count.
 VOID = -1
-# Of a detection that is right: Everingham et al. 2010, section 4.2.
+# From which on a detection is right (Everingham et al. 2010, section 4.2).
 _IOU = 0.5
 
 
@@ -84,14 +84,14 @@ def miou(counts):
 
 
 def pixel_accuracy(counts):
-    """Returns the share of pixels that are classified rightly."""
+    """Returns the share of pixels that are classified correctly (*global accuracy* of SegNet)."""
     return float(_ratio(numpy.trace(counts), counts.sum()))
 
 
 def class_accuracy(counts):
-    """Returns the mean of the shares of each class's pixels that are, classes without any left out.
+    """Returns the mean over the classes present of the share of their pixels that are.
 
-    Badrinarayanan et al. (2017) call the two *global* and *class average* accuracy.
+    Badrinarayanan et al. (2017) call it *class average accuracy*.
     """
     return mean_of_present(_ratio(numpy.diag(counts), counts.sum(axis=1)))
 
