@@ -4,8 +4,6 @@ from experiments.data.dataset import Data
 
 import numpy
 from chainer.datasets import TupleDataset
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 # A pixel counts the dots, 0 to 16, of a 4x4 block of the scan.
 _BRIGHTEST = 16
@@ -23,6 +21,10 @@ def load(section, dtype):
     Returns:
         experiments.data.Data: The data, split with each class in proportion.
     """
+    # Here, since scikit-learn takes half a second to import, whatever the data set is.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     images, classes = load_digits(return_X_y=True)
     images = (images / _BRIGHTEST).astype(dtype)
     classes = classes.astype(numpy.int32)

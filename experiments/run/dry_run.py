@@ -22,14 +22,8 @@ times      measured just now, in {_TIMED} iterations of each model and way of sc
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
-    """What a run's training would take.
-
-    Attributes:
-        iterations (int): Of the whole training; ``None`` if it could not begin.
-        seconds (float): Of an iteration.
-        error (str): Why it could not be measured, or ``None``.
-    """
+class _Estimate:
+    """How many iterations a training has, the seconds of one, or why that cannot be measured."""
 
     iterations: Optional[int] = None
     seconds: float = 0.0
@@ -130,6 +124,6 @@ def _measure(config, launch):
         except Exception as error:  # the others are described all the same
             if launch.communicator is not None:
                 raise
-            return Estimate(error=' '.join(f'{type(error).__name__}: {error}'.split()))
+            return _Estimate(error=' '.join(f'{type(error).__name__}: {error}'.split()))
     times = [after - before for before, after in zip(clock.times, clock.times[1:])]
-    return Estimate(iterations, statistics.median(times[_UNTIMED:] or times))
+    return _Estimate(iterations, statistics.median(times[_UNTIMED:] or times))

@@ -60,7 +60,7 @@ def execute(configs, folder, launch, progress, summary_path=None, slots=None):
         if slots is None:
             ended = _one_by_one(configs, folder, launch, progress)
         else:
-            ended = _some_at_a_time(configs, found, folder, launch, slots)
+            ended = _in_processes(configs, found, folder, launch, slots)
         for result in ended:
             results[result.name] = result
             if summary_path is not None:
@@ -68,16 +68,6 @@ def execute(configs, folder, launch, progress, summary_path=None, slots=None):
                 summary.write(summary_path, in_order)
             progress.finished(result)
             yield result
-
-
-def _some_at_a_time(configs, states, folder, launch, slots):
-    unfinished = []
-    for config, state in zip(configs, states):
-        if state.result is None:
-            unfinished.append(config)
-        else:  # no process need be started for it
-            yield state.result
-    yield from _in_processes(unfinished, folder, launch, slots)
 
 
 def find_states(configs, folder, launch):
@@ -128,13 +118,15 @@ class _Job:
         return Result(self.config, 0.0, error=f'its process {how}')
 
 
-def _in_processes(configs, folder, launch, slots):
+def _in_processes(configs, states, folder, launch, slots):
     """Runs as many configs at a time as there are slots, each in a process of its own.
 
     Once it is to stop, the runs are stopped cleanly and no other is begun; interrupted once more it
     kills them.
     """
-    waiting, free, running = list(configs), list(slots), []
+    yield from (state.result for state in states if state.result is not None)
+    waiting = [config for config, state in zip(configs, states) if state.result is None]
+    free, running = list(slots), []
     told = False
     try:
         while running or (waiting and launch.stop.signal is None):
