@@ -2,3 +2,5 @@
 
 ``python -m experiments --help`` says what there is to run.
 """
+
+import chainerlp  # noqa: F401 -- lets Chainer be imported on today's Python, NumPy and CuPy

@@ -1,14 +1,20 @@
 """The command line: ``python -m experiments train|sweep|report|benchmark|schema``."""
 
+import argparse
 import json
-import os
 import shlex
 import sys
 
-from experiments import command_line, loading, ranks
-from experiments.benchmarks import command as benchmark
+from experiments.benchmarks import command_line as benchmark
 from experiments.config import Config
-from experiments.errors import ConfigError
+from experiments.config.errors import ConfigError
+from experiments.run import command_line as run
+from experiments.run.multi_node import is_first_process
+
+EXIT_CODES = """\
+exit codes: 0 done; 1 a run failed, or a file could not be written; 2 the command or the config is
+wrong, or a folder holds a run of another config; 130 interrupted by Ctrl-C, 143 by SIGTERM (what
+is done stays, and the same command goes on from there)"""
 
 
 def main(argv=None):
@@ -22,21 +28,55 @@ def main(argv=None):
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        arguments = command_line.parser(__doc__, _COMMANDS).parse_args(argv)
+        arguments = _parser().parse_args(argv)
         arguments.line = shlex.join(['python', '-m', 'experiments', *argv])
         return arguments.command(arguments)
     except ConfigError as error:
-        return _complain(error, 2)
+        run.say(error)
+        return 2
     except OSError as error:
-        return _complain(f'{error.filename}: {error.strerror}' if error.filename else error, 1)
+        run.say(f'{error.filename}: {error.strerror}' if error.filename else error)
+        return 1
     except KeyboardInterrupt:
-        return _complain('interrupted', 130)
+        run.say('interrupted')
+        return 130
 
 
-def _complain(message, code):
-    if ranks.is_first():  # under MPI all of them have the same to say
-        print(message, file=sys.stderr)
-    return code
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything here does, and under MPI once."""
+
+    def error(self, message):
+        text = f'{self.prog}: {message} (see --help)\n'
+        self.exit(2, text if is_first_process() else None)
+
+
+def _parser():
+    main = _Parser(prog='python -m experiments', epilog=EXIT_CODES, description=__doc__)
+    subparsers = main.add_subparsers(metavar='COMMAND', required=True)
+    for name, (description, add_arguments, command) in _COMMANDS.items():
+        parser = subparsers.add_parser(
+            name, help=description, description=description, epilog=EXIT_CODES
+        )
+        add_arguments(parser)
+        parser.set_defaults(command=command)
+    return main
+
+
+def _add_report_arguments(parser):
+    parser.add_argument(
+        'results', metavar='RESULTS', nargs='+', help='folder of a run, or one that holds some'
+    )
+    parser.add_argument('--out', metavar='DIR', help='where it goes (the first RESULTS)')
+    parser.add_argument(
+        '--html', action='store_true', help='one self-contained page besides the markdown'
+    )
+
+
+def _report(arguments):
+    from experiments.reports import report  # here, since Matplotlib takes half a second to import
+
+    print(report.write(arguments.results, arguments.out or arguments.results[0], arguments.html))
+    return 0
 
 
 def _schema(arguments):
@@ -44,104 +84,28 @@ def _schema(arguments):
     return 0
 
 
-def _train(arguments):
-    config = loading.load(arguments.config, arguments.override)
-    return _run(arguments, config, [config.single()])
-
-
-def _sweep(arguments):
-    config = loading.load(arguments.config, arguments.override)
-    if config.sweep is None:
-        raise ConfigError(
-            f'{arguments.config}: sweep: missing, allowed: a mapping with the keys seeds, scaling'
-            ' (`train` needs none)'
-        )
-    summary_path = os.path.join(arguments.out, config.name, 'summary.csv')
-    return _run(arguments, config, config.runs(), summary_path)
-
-
-def _run(arguments, config, configs, summary_path=None):
-    # Here and not at the top: Chainer takes a second to import, and an error is shown before that.
-    from experiments import devices, runner, workers
-
-    import threadpoolctl
-
-    slots = _slots(arguments)
-    device = devices.get(slots[0].device)
-    communicator = workers.communicator(device)
-    device = workers.own_device(device, communicator)
-    folder = os.path.join(arguments.out, config.name)
-    launch = runner.Launch(device, communicator, arguments.fresh, command=arguments.line)
-    with threadpoolctl.threadpool_limits(arguments.threads, user_api='blas'):
-        if arguments.dry_run:
-            return _describe(configs, folder, launch, len(slots))
-        slots = slots if len(slots) > 1 else None
-        with launch.stop:
-            return _execute(arguments, configs, folder, launch, slots, summary_path)
-
-
-def _slots(arguments):
-    from experiments import jobs
-
-    count = getattr(arguments, 'jobs', 1)
-    devices = arguments.device.split(',')
-    if len(devices) > count:
-        raise ConfigError(
-            f'--device {arguments.device}: given {len(devices)}, allowed: one for each of --jobs'
-        )
-    if count > 1 and not ranks.is_alone():
-        raise ConfigError(f'--jobs {count}: under mpiexec all processes work on one run')
-    return [jobs.Slot(devices[i % len(devices)], arguments.threads) for i in range(count)]
-
-
-def _describe(configs, folder, launch, at_a_time):
-    from experiments import dry_run
-
-    text, is_whole = dry_run.describe(configs, folder, launch, at_a_time, _say)
-    if ranks.is_first():
-        print(text)
-    return 0 if is_whole else 1
-
-
-def _execute(arguments, configs, folder, launch, slots, summary_path):
-    from experiments import progress, sweep, table
-
-    is_quiet = arguments.quiet or slots or not sys.stderr.isatty() or not ranks.is_first()
-    shown = (progress.Lines if is_quiet else progress.Bars)(len(configs))
-    results = []
-    try:
-        for result in sweep.execute(configs, folder, launch, shown, summary_path, slots):
-            results.append(result)
-    except KeyboardInterrupt:
-        done = sum(result.error is None for result in results)
-        said = f'interrupted; {done} of {len(configs)} runs are in {folder}'
-        way_on = 'without --fresh it goes' if arguments.fresh else 'the same command goes'
-        return _complain(f'{said}; {way_on} on from there', launch.stop.exit_code)
-    if not ranks.is_first():
-        return 0
-    print(table.render(results))
-    print(f'\n{summary_path or os.path.join(folder, configs[0].run_name)}')
-    return 1 if any(result.error for result in results) else 0
-
-
-def _report(arguments):
-    from experiments import reports
-
-    print(reports.write(arguments.results, arguments.out or arguments.results[0], arguments.html))
-    return 0
-
-
-def _say(text):
-    if ranks.is_first():
-        print(text, file=sys.stderr)
-
-
 _COMMANDS = {
-    'train': _train,
-    'sweep': _sweep,
-    'report': _report,
-    'benchmark': benchmark.run,
-    'schema': _schema,
+    'train': (
+        'train the one model that a config describes',
+        run.add_train_arguments,
+        run.run_train,
+    ),
+    'sweep': (
+        'train it with every way of scaling and every seed, and compare',
+        run.add_sweep_arguments,
+        run.run_sweep,
+    ),
+    'report': (
+        'write a report of runs: a table, curves, pictures of the scales, what differs',
+        _add_report_arguments,
+        _report,
+    ),
+    'benchmark': (
+        'time a training iteration with every way of scaling, side by side',
+        benchmark.add_arguments,
+        benchmark.run,
+    ),
+    'schema': ('print the JSON schema of a config', lambda parser: None, _schema),
 }
 
 if __name__ == '__main__':

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 
+import chainerlp  # noqa: F401 -- lets Chainer be imported on today's Python, NumPy and CuPy
+
 import pytest
 
 
@@ -36,8 +38,6 @@ def pytest_runtest_setup(item):
 @pytest.fixture
 def device():
     """Returns the GPU, or what CHAINERLP_GPU_TESTS_ON names, as Chainer's current device."""
-    import chainerlp  # noqa: F401 -- it lets Chainer be imported
-
     import chainer
 
     device = chainer.get_device(GPU_TESTS_ON or '@cupy:0')

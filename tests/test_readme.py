@@ -6,7 +6,8 @@ import shlex
 import subprocess
 import sys
 
-from experiments import command_line, loading
+from experiments import __main__ as command_line
+from experiments.config import loading
 from tests.experiments import made_up_data
 
 import pytest

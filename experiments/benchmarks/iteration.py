@@ -6,16 +6,26 @@ import os
 import platform
 import statistics
 
+import chainerlp
+from chainerlp import policies
 from chainerlp.extensions.replacing import replace_text
-from experiments.benchmarks import methods, on_device
+from experiments.benchmarks import measurement
+from experiments.run import optimizers
 
 import chainer
 import numpy
-from chainer import optimizers
 
-# The first iteration builds what later ones use: kernels, the optimizer's state.
-_UNTIMED = 2
 _MEBIBYTE = 2**20
+# Everything is set beside it: Chainer's own backward pass and static loss scaling, in the scaled
+# layers' arithmetic.
+REFERENCE = 'fixed'
+PLAIN = 'plain Chainer mixed16'
+POLICIES = {
+    **optimizers.POLICIES,
+    'abs_range': policies.AbsRange,
+    'log_normal': policies.LogNormal,
+}
+_INTERVALS = (1, 10, 100)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +53,35 @@ class Row:
     peak_memory: int
 
 
-def run(subject, compared, device, turns, progress=lambda text: None):
+def methods(names, with_plain=True):
+    """Returns the methods of a comparison.
+
+    Args:
+        names (iterable of str): Policies, by their names in ``POLICIES``; each at three intervals.
+        with_plain (bool): Whether plain Chainer in mixed16 is one of them. On a CPU, where NumPy
+            multiplies float16 matrices, it takes tens of times as long as the rest.
+
+    Returns:
+        dict of str to tuple: For each method the dtype to build the model in, and what sets an
+        optimizer up for it.
+    """
+    found = {'fp32': (numpy.dtype('float32'), _chainers)}
+    if with_plain:
+        found[PLAIN] = (chainer.mixed16, _chainers)
+    found[REFERENCE] = (chainer.mixed16, _fixed)
+    for name in names:
+        for interval in _INTERVALS:
+            policy = POLICIES[name](interval=interval)
+            found[f'{name}, interval {interval}'] = (chainer.mixed16, _wrapped(policy))
+    return found
+
+
+def run(workload, compared, device, turns, progress=lambda text: None):
     """Times every method.
 
     Args:
-        subject (experiments.benchmarks.subjects.Subject): What is trained.
-        compared (dict): What :func:`~experiments.benchmarks.methods.compared` returned.
+        workload (experiments.benchmarks.workloads.Workload): What is trained.
+        compared (dict): What :func:`methods` returned.
         device (~chainer.backend.Device): Where.
         turns (int): How many iterations of each method are timed.
         progress (callable): Is told what is being done.
@@ -59,16 +92,16 @@ def run(subject, compared, device, turns, progress=lambda text: None):
     steps, waits, memory = {}, {}, {}
     for name, method in compared.items():
         progress(f'preparing {name}')
-        steps[name] = _step(subject, device, *method)
+        steps[name] = _step(workload, device, *method)
         steps[name]()
-        waits[name] = on_device.host_waits(device, steps[name])
-        memory[name] = on_device.peak_memory(device, steps[name])
+        waits[name] = measurement.host_waits(device, steps[name])
+        memory[name] = measurement.peak_memory(device, steps[name])
     times = {name: [] for name in steps}
     for turn in range(turns):
         progress(f'turn {turn + 1} of {turns}')
         for name, step in steps.items():
-            times[name].append(on_device.seconds(device, step))
-    reference = times[methods.REFERENCE]
+            times[name].append(measurement.seconds(device, step))
+    reference = times[REFERENCE]
     return [
         Row(
             name,
@@ -83,12 +116,13 @@ def run(subject, compared, device, turns, progress=lambda text: None):
     ]
 
 
-def render(subject, device, rows):
+def render(workload, device, rows):
     """Returns the rows as a table, with the batch that was timed."""
-    size = '×'.join(map(str, subject.shape))
+    size = '×'.join(map(str, workload.shape))
+    time = 'CPU time' if device.xp is numpy else 'time'
     lines = [
-        f'{subject.what}, batch {subject.batch_size} of {size}: {_what_time(device)} of a training'
-        f' iteration on {device_name(device)}',
+        f'{workload.what}, batch {workload.batch_size} of {size}: {time} of a training iteration'
+        f' on {device_name(device)}',
         f'{"method":24} {"median ms":>10} {"range ms":>17} {"to fixed":>9} {"waits":>6}'
         f' {"memory MiB":>11}',
     ]
@@ -102,12 +136,12 @@ def render(subject, device, rows):
     return '\n'.join(lines)
 
 
-def save(path, subject, device, rows, rates):
+def save(path, workload, device, rows, rates):
     """Writes what was measured as json."""
     content = {
-        'model': subject.name,
-        'batch_size': subject.batch_size,
-        'shape': subject.shape,
+        'model': workload.name,
+        'batch_size': workload.batch_size,
+        'shape': workload.shape,
         'device': device_name(device),
         'rows': [dataclasses.asdict(row) for row in rows],
         'bandwidth': [dataclasses.asdict(rate) for rate in rates],
@@ -124,14 +158,25 @@ def device_name(device):
     return properties['name'].decode()
 
 
-def _what_time(device):
-    return 'CPU time' if device.xp is numpy else 'time'
+def _chainers(optimizer, model):
+    optimizer.use_fp32_update()
+    return optimizer.setup(model)
 
 
-def _step(subject, device, dtype, prepare):
+def _fixed(optimizer, model):
+    chainerlp.convert(model, policies.Fixed(1))
+    optimizer.loss_scaling(scale=128.0)
+    return _chainers(optimizer, model)
+
+
+def _wrapped(policy):
+    return lambda optimizer, model: chainerlp.AdaptiveLossScaling(optimizer, policy).setup(model)
+
+
+def _step(workload, device, dtype, prepare):
     with chainer.using_config('dtype', dtype):
-        model, arguments = subject.prepare()
+        model, arguments = workload.prepare()
     model.to_device(device)
     arguments = [device.send(array) for array in arguments]
-    optimizer = prepare(optimizers.MomentumSGD(lr=1e-3), model)
+    optimizer = prepare(chainer.optimizers.MomentumSGD(lr=1e-3), model)
     return lambda: optimizer.update(model, *arguments)

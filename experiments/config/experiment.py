@@ -1,17 +1,64 @@
 """One experiment, as a config file describes it."""
 
-from typing import Optional
+from typing import Annotated, Optional
 
-from experiments.config.datasets import Dataset, Loading
-from experiments.config.models import Model
-from experiments.config.optimizers import Optimizer
+from experiments.config.dataset import Dataset, Loading
+from experiments.config.model import Model
+from experiments.config.optimizer import Optimizer, Schedule
 from experiments.config.scaling import Adaptive, Scaling, label
-from experiments.config.schedule import Schedule
-from experiments.config.section import Name, Section, Seed
-from experiments.config.sweep import Sweep
-from experiments.config.train import Report, Train
+from experiments.config.section import Count, InOneUnit, Interval, Name, Section, Seed
 
 import pydantic
+from pydantic import Field
+
+
+class Train(InOneUnit):
+    """How long, and in which steps."""
+
+    batch_size: Count
+    epochs: Optional[Count] = None
+    """Length of the training; either this or iterations."""
+    iterations: Optional[Count] = None
+    """Length of the training; either this or epochs."""
+    max_iterations: Optional[Count] = None
+    """Stops after so many iterations even if the epochs are not over."""
+    evaluate: Interval = Interval(epochs=1)
+    """Between two evaluations on the test set, each an entry in the log; the last iteration is
+    followed by one in any case."""
+    snapshot: Interval = Interval(epochs=1)
+    """Between two snapshots; the last iteration is followed by one in any case."""
+
+
+class Report(Section):
+    """What is measured during training."""
+
+    interval: Count = 1
+    """Iterations between two measurements of underflow."""
+
+
+class Sweep(Section):
+    """What ``sweep`` runs: every way of scaling with every seed."""
+
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)]
+    scaling: Annotated[tuple[Scaling, ...], Field(strict=False, min_length=1)]
+
+    @pydantic.field_validator('seeds')
+    @classmethod
+    def _no_seed_twice(cls, seeds):
+        return _all_different(seeds, seeds)
+
+    @pydantic.field_validator('scaling')
+    @classmethod
+    def _no_scaling_twice(cls, scaling):
+        return _all_different(scaling, [label(item) for item in scaling])
+
+
+def _all_different(items, names):
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            first = names.index(name)
+            raise ValueError(f'every item once (items {first} and {index} are both {name})')
+    return items
 
 
 class Config(Section):

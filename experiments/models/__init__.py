@@ -1,26 +1,15 @@
-"""The models, one file each: from a config's ``model`` section to a link."""
+"""The models: from a config's ``model`` section to a link."""
 
-from experiments.models import (
-    cnn,
-    mlp,
-    preactivation_resnet,
-    resnet_cifar,
-    resnet_imagenet,
-    segnet,
-    ssd,
-    vgg_cifar,
-)
+import math
 
-_BUILDERS = {
-    'cnn': cnn.build,
-    'mlp': mlp.build,
-    'preactivation_resnet': preactivation_resnet.build,
-    'resnet_cifar': resnet_cifar.build,
-    'resnet_imagenet': resnet_imagenet.build,
-    'segnet': segnet.build,
-    'ssd': ssd.build,
-    'vgg_cifar': vgg_cifar.build,
-}
+from experiments.config.errors import ConfigError
+from experiments.models import vgg16_weights
+from experiments.models.resnet_cifar import CIFARResNet, PreActivationResNet
+from experiments.models.resnet_imagenet import ImageNetResNet
+from experiments.models.segnet import SegNetBasic
+from experiments.models.small_models import MLP, SmallCNN
+from experiments.models.ssd import PIXEL_SCALE, SSD
+from experiments.models.vgg import CIFARVGG16
 
 __all__ = ['build']
 
@@ -30,7 +19,7 @@ def build(section, data):
 
     Args:
         section: The ``model`` section of a config.
-        data (experiments.datasets.Data): What it is to be trained on.
+        data (experiments.data.Data): The data set that it is to be trained on.
 
     Returns:
         ~chainer.Link: Maps a batch of features to logits (an SSD to where and what its boxes hold),
@@ -39,4 +28,64 @@ def build(section, data):
     Raises:
         ConfigError: If the model does not take such data.
     """
+    if section.name != 'mlp' and len(data.shape) != 3:
+        raise ConfigError(
+            f'model.name: given {section.name}, which takes images (channels, height, width), but'
+            f' the data set has examples of shape {tuple(data.shape)}, allowed for them: mlp'
+        )
     return _BUILDERS[section.name](section, data)
+
+
+def _mlp(section, data):
+    return MLP(math.prod(data.shape), section.units, data.classes, section.layers)
+
+
+def _cnn(section, data):
+    # With the size: many workers would spend their first update on parameters without one.
+    return SmallCNN(data.shape[0], data.classes, section.channels, data.shape[1:])
+
+
+def _resnet_cifar(section, data):
+    return CIFARResNet(section.depth, data.classes, data.shape[0])
+
+
+def _preactivation_resnet(section, data):
+    return PreActivationResNet(section.depth, data.classes, data.shape[0])
+
+
+def _vgg_cifar(section, data):
+    return CIFARVGG16(data.classes, data.shape[0], section.dropout)
+
+
+def _resnet_imagenet(section, data):
+    return ImageNetResNet(
+        section.depth,
+        data.classes,
+        data.shape[0],
+        section.zero_init_residual,
+        section.stride_in_3x3,
+    )
+
+
+def _segnet(section, data):
+    return SegNetBasic(data.classes, section.channels)
+
+
+def _ssd(section, data):
+    if section.pretrained is None:
+        return SSD(data.classes, section.size, section.width, PIXEL_SCALE)
+    model = SSD(data.classes, section.size, section.width)
+    vgg16_weights.load(section.pretrained, model.trunk)
+    return model
+
+
+_BUILDERS = {
+    'cnn': _cnn,
+    'mlp': _mlp,
+    'preactivation_resnet': _preactivation_resnet,
+    'resnet_cifar': _resnet_cifar,
+    'resnet_imagenet': _resnet_imagenet,
+    'segnet': _segnet,
+    'ssd': _ssd,
+    'vgg_cifar': _vgg_cifar,
+}

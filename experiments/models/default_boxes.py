@@ -1,15 +1,22 @@
-"""The boxes that SSD begins with, at each position of each of its feature maps.
+"""The default boxes of SSD, at each position of each of its feature maps, and boxes coded by them.
 
 Liu et al. 2016 (arXiv 1512.02325), section 2.2. The numbers are those of the authors' released
 models, which differ in places from the formula of the paper: ``examples/ssd/ssd_pascal.py`` and
-``ssd_pascal_512.py`` in the ``ssd`` branch of github.com/weiliu89/caffe. They are not clipped to
-the image there, nor are they here.
+``ssd_pascal_512.py`` in the ``ssd`` branch of github.com/weiliu89/caffe. The boxes are not clipped
+to the image there, nor are they here.
+
+A default box is (y, x, h, w) with (y, x) its centre, any other box (y_min, x_min, y_max, x_max),
+all in pixels.
 """
 
 import dataclasses
 import math
 
 import numpy
+
+# What the offsets of the centre and of the logarithms of height and width are divided by, so that
+# all four have about the same variance.
+_VARIANCES = (0.1, 0.2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +47,7 @@ class Grid:
         """Returns the boxes of all cells, row by row.
 
         Returns:
-            numpy.ndarray: (cells * cells * boxes_per_cell, 4) in float32, each a box's centre,
-            height and width: (y, x, h, w).
+            numpy.ndarray: (cells * cells * boxes_per_cell, 4) in float32, each (y, x, h, w).
         """
         large = math.sqrt(self.size * self.next_size)
         shapes = [(self.size, self.size), (large, large)]
@@ -84,6 +90,48 @@ def default_boxes(grids):
         grids (iterable of Grid): The feature maps.
 
     Returns:
-        numpy.ndarray: (boxes, 4) in float32, each (y, x, h, w) with (y, x) the centre.
+        numpy.ndarray: (boxes, 4) in float32, each (y, x, h, w).
     """
     return numpy.concatenate([grid.boxes() for grid in grids])
+
+
+def corners(centred):
+    """Returns (y_min, x_min, y_max, x_max) of boxes (..., 4) given as (y, x, h, w)."""
+    centre, half = centred[..., :2], centred[..., 2:] / 2
+    return numpy.concatenate([centre - half, centre + half], axis=-1)
+
+
+def encode(boxes, default_boxes):
+    """Encodes boxes relative to default boxes, one each (Liu et al. 2016, equation 2).
+
+    Args:
+        boxes (numpy.ndarray): (..., 4), of positive height and width.
+        default_boxes (numpy.ndarray): (..., 4).
+
+    Returns:
+        numpy.ndarray: (..., 4) in float32: vertical and horizontal offset of the centre, in heights
+        and widths of the default box, and the logarithms of the ratios of heights and of widths,
+        divided by their variances.
+    """
+    sides = boxes[..., 2:] - boxes[..., :2]
+    centre = boxes[..., :2] + sides / 2
+    offset = (centre - default_boxes[..., :2]) / default_boxes[..., 2:]
+    growth = numpy.log(sides / default_boxes[..., 2:])
+    encoded = [offset / _VARIANCES[0], growth / _VARIANCES[1]]
+    return numpy.concatenate(encoded, axis=-1).astype(numpy.float32, copy=False)
+
+
+def decode(locs, default_boxes):
+    """Inverse of :func:`encode`.
+
+    Args:
+        locs (numpy.ndarray): (..., 4) in float32, encoded.
+        default_boxes (numpy.ndarray): (..., 4).
+
+    Returns:
+        numpy.ndarray: (..., 4), boxes.
+    """
+    sides = default_boxes[..., 2:]
+    centre = default_boxes[..., :2] + locs[..., :2] * _VARIANCES[0] * sides
+    sides = numpy.exp(locs[..., 2:] * _VARIANCES[1]) * sides
+    return corners(numpy.concatenate([centre, sides], axis=-1))

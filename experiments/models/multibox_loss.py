@@ -1,15 +1,73 @@
-"""The loss of SSD: where the objects are, and what they are.
+"""The loss of SSD, and the matching of default boxes and objects that gives its targets.
 
-Liu et al. 2016, equations 1 to 3 with alpha = 1, and "Hard negative mining".
+Liu et al. 2016, section 2.2: "Matching strategy", equations 1 to 3 with alpha = 1, and "Hard
+negative mining".
 """
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.models.box_matching import BACKGROUND
+from experiments.data.boxes import box_iou
+from experiments.models.default_boxes import corners, encode
 
 import numpy
 from chainer import backend, functions
 
+BACKGROUND = 0
 _NEGATIVES_PER_POSITIVE = 3
+
+
+class BoxMatcher:
+    """Turns an image's objects, however many, into targets of fixed size, one a default box.
+
+    It is meant for the data set (``chainer.datasets.TransformDataset(data, matcher)``): there the
+    processes that load images match them, and batches can be concatenated.
+
+    Args:
+        default_boxes (numpy.ndarray): (boxes, 4), of the model: ``ssd.default_boxes``.
+        threshold (float): An IoU over it is a match.
+    """
+
+    def __init__(self, default_boxes, threshold=0.5):
+        self._default_boxes = default_boxes
+        self._corners = corners(default_boxes)
+        self._threshold = threshold
+
+    def __call__(self, example):
+        """Matches the objects of an example, those that are hard to detect among them.
+
+        Args:
+            example (tuple): Image, boxes (n, 4) as (y_min, x_min, y_max, x_max) in pixels, labels
+                (n,) from 0; what follows, as ``difficult``, is left out.
+
+        Returns:
+            tuple: Image, encoded boxes (boxes, 4) in float32 and labels (boxes,) in int32: 0 for
+            background, where the encoded box is 0, or 1 + the object's label.
+
+        Raises:
+            ValueError: If a box has no area.
+        """
+        image, objects, labels = example[:3]
+        locs = numpy.zeros(self._default_boxes.shape, numpy.float32)
+        targets = numpy.full(len(locs), BACKGROUND, numpy.int32)
+        if len(objects) > 0:
+            if not (objects[:, 2:] > objects[:, :2]).all():
+                raise ValueError(f'boxes must have height and width, given {objects.tolist()}')
+            matches = self._match(objects)
+            found = matches >= 0
+            locs[found] = encode(objects[matches[found]], self._default_boxes[found])
+            targets[found] = 1 + labels[matches[found]]
+        return image, locs, targets
+
+    def _match(self, objects):
+        """Returns the index of each default box's object, or -1."""
+        iou = box_iou(self._corners, objects)
+        best = iou.argmax(axis=1)
+        best_iou = iou[numpy.arange(len(iou)), best]
+        matches = numpy.where(best_iou > self._threshold, best, -1)
+        # Every object gets a default box of its own, whatever the overlap: the best pair first.
+        for _ in range(len(objects)):
+            default, of_object = numpy.unravel_index(iou.argmax(), iou.shape)
+            matches[default] = of_object
+            iou[default] = iou[:, of_object] = -1
+        return matches
 
 
 def multibox_loss(locs, confs, target_locs, targets):
@@ -24,7 +82,7 @@ def multibox_loss(locs, confs, target_locs, targets):
         locs (~chainer.Variable): (n, boxes, 4), of the network.
         confs (~chainer.Variable): (n, boxes, classes + 1), of the network.
         target_locs (:ref:`ndarray`): (n, boxes, 4) in float32, see
-            :class:`~experiments.models.box_matching.BoxMatcher`.
+            :class:`BoxMatcher`.
         targets (:ref:`ndarray`): (n, boxes) in int32, likewise.
 
     Returns:

@@ -1,12 +1,14 @@
-"""The residual networks for CIFAR: He et al. (2016), section 4.2."""
+"""The residual networks for CIFAR, with activation after the sum or before the convolutions."""
 
 import functools
 
-from experiments.models.basic_block import BasicBlock
-from experiments.models.conv_bn import ConvBN
-from experiments.models.images import channels_of
-from experiments.models.shortcuts import PaddedIdentity
-from experiments.models.stage import blocks_per_stage, stage
+from experiments.models.resnet_blocks import (
+    BasicBlock,
+    ConvBN,
+    IdentityShortcut,
+    PreActivationBottleneck,
+    stage,
+)
 
 import chainer
 from chainer import functions, links
@@ -31,8 +33,8 @@ class CIFARResNet(chainer.Chain):
 
     def __init__(self, depth, classes, in_channels=3):
         super().__init__()
-        blocks = blocks_per_stage(depth, layers=2, known='20, 56 or 110')
-        block = functools.partial(BasicBlock, shortcut=PaddedIdentity)
+        blocks = _blocks_per_stage(depth, layers=2, known='20, 56 or 110')
+        block = functools.partial(BasicBlock, shortcut=IdentityShortcut)
         with self.init_scope():
             self.conv1 = ConvBN(in_channels, 16, 3)
             self.stage1 = stage(block, blocks, 16, 16, stride=1)
@@ -47,14 +49,45 @@ class CIFARResNet(chainer.Chain):
         return self.fc(functions.mean(h, axis=(2, 3)))
 
 
-def build(section, data):
-    """Builds a residual network for CIFAR.
+class PreActivationResNet(chainer.Chain):
+    """ResNet-164 v2 and every other of depth 9n + 2, for images of about 32×32.
+
+    He et al. (2016b): *Identity Mappings in Deep Residual Networks*. A 3×3 convolution of 16
+    channels; three stages of n bottlenecks with 64, 128 and 256 channels; batch normalization and
+    ReLU; the average over the image; a linear classifier. It computes in the dtype that Chainer is
+    configured for when it is built.
 
     Args:
-        section: The config: ``depth``.
-        data (experiments.datasets.Data): What it is to be trained on.
+        depth (int): Number of layers with weights, shortcuts not counted.
+        classes (int): Number of classes.
+        in_channels (int): Channels of the images.
 
-    Returns:
-        CIFARResNet: The model.
+    Raises:
+        ValueError: If there is no such network of this depth.
     """
-    return CIFARResNet(section.depth, data.classes, channels_of(section, data))
+
+    def __init__(self, depth, classes, in_channels=3):
+        super().__init__()
+        blocks = _blocks_per_stage(depth, layers=3, known='164')
+        he = chainer.initializers.HeNormal()
+        with self.init_scope():
+            self.conv1 = links.Convolution2D(in_channels, 16, 3, pad=1, nobias=True, initialW=he)
+            self.stage1 = stage(PreActivationBottleneck, blocks, 16, 64, stride=1)
+            self.stage2 = stage(PreActivationBottleneck, blocks, 64, 128, stride=2)
+            self.stage3 = stage(PreActivationBottleneck, blocks, 128, 256, stride=2)
+            self.bn = links.BatchNormalization(256)
+            self.fc = links.Linear(256, classes, initialW=he)
+
+    def forward(self, x):
+        """Returns the logits of a batch of images (n, channels, h, w)."""
+        h = self.stage3(self.stage2(self.stage1(self.conv1(x))))
+        h = functions.relu(self.bn(h))
+        return self.fc(functions.mean(h, axis=(2, 3)))
+
+
+def _blocks_per_stage(depth, layers, known):
+    """Returns n, where three stages of n blocks, the first layer and the last make up a depth."""
+    blocks, rest = divmod(depth - 2, 3 * layers)
+    if rest or blocks < 1:
+        raise ValueError(f'depth: given {depth}, allowed: {3 * layers}n + 2, such as {known}')
+    return blocks

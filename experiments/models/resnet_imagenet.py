@@ -2,11 +2,7 @@
 
 import functools
 
-from experiments.models.basic_block import BasicBlock
-from experiments.models.bottleneck import Bottleneck
-from experiments.models.conv_bn import ConvBN
-from experiments.models.images import channels_of
-from experiments.models.stage import stage
+from experiments.models.resnet_blocks import BasicBlock, Bottleneck, ConvBN, stage
 
 import chainer
 from chainer import functions, links
@@ -27,12 +23,12 @@ class ImageNetResNet(chainer.Chain):
         depth (int): 18 or 50.
         classes (int): Number of classes.
         in_channels (int): Channels of the images.
-        zero_init_residual (bool): The last gamma of every block starts at zero, and so the block as
-            its shortcut and ReLU (Goyal et al., 2017, section 5.1).
-        stride_in_3x3 (bool): In a block of ResNet-50 that halves the size, the 3×3 convolution does
-            so, as in Goyal et al. (2017), whose accuracies are for this variant (also known as
-            v1.5), and not the 1×1 before it, as in He et al. (2016). Both have the same parameters.
-            In ResNet-18 it is a 3×3 convolution in any case.
+        zero_init_residual (bool): Whether the last gamma of every block starts at zero, so that the
+            block starts as its shortcut and ReLU (Goyal et al., 2017, section 5.1).
+        stride_in_3x3 (bool): Whether in a block of ResNet-50 that halves the size the 3×3
+            convolution does so, as in Goyal et al. (2017), whose accuracies are for this variant
+            (also known as v1.5), and not the 1×1 before it, as in He et al. (2016). Both have the
+            same parameters. In ResNet-18 it is a 3×3 convolution in any case.
 
     Raises:
         ValueError: If there is no such network of this depth.
@@ -65,22 +61,3 @@ class ImageNetResNet(chainer.Chain):
         h = functions.max_pooling_2d(h, 3, stride=2, pad=1, cover_all=False)
         h = self.stage4(self.stage3(self.stage2(self.stage1(h))))
         return self.fc(functions.mean(h, axis=(2, 3)))
-
-
-def build(section, data):
-    """Builds a residual network for ImageNet.
-
-    Args:
-        section: The config: ``depth``, ``zero_init_residual`` and ``stride_in_3x3``.
-        data (experiments.datasets.Data): What it is to be trained on.
-
-    Returns:
-        ImageNetResNet: The model.
-    """
-    return ImageNetResNet(
-        section.depth,
-        data.classes,
-        channels_of(section, data),
-        section.zero_init_residual,
-        section.stride_in_3x3,
-    )

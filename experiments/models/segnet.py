@@ -3,8 +3,6 @@
 Badrinarayanan, Kendall and Cipolla 2017 (arXiv 1511.00561), section 3.1.
 """
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-
 import chainer
 import numpy
 from chainer import functions, links
@@ -83,16 +81,3 @@ class SegNetBasic(chainer.Chain):
     @staticmethod
     def _decoders():
         return [f'conv_decode{number}' for number in range(_DEPTH, 0, -1)]
-
-
-def build(section, data):
-    """Builds a SegNet-Basic.
-
-    Args:
-        section: The config: ``channels`` (int), 64 in the paper.
-        data: What it is to be trained on: ``classes``, their number without void.
-
-    Returns:
-        SegNetBasic: The model.
-    """
-    return SegNetBasic(data.classes, section.channels)

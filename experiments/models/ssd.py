@@ -3,61 +3,58 @@
 Liu et al. 2016 (arXiv 1512.02325), as in the authors' released models.
 """
 
-import dataclasses
-
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.datasets.augmentation.ssd import MEAN
-from experiments.models import vgg16_weights
-from experiments.models.channels import scaled
+from experiments.data.photometric_transforms import VGG_MEAN
 from experiments.models.default_boxes import GRIDS_300, GRIDS_512, default_boxes
-from experiments.models.normalize import Normalize
-from experiments.models.vgg16_trunk import VGG16Trunk
+from experiments.models.vgg import VGG16Trunk, scale_channels
 
 import chainer
 import numpy
 from chainer import functions, links
 
-_MEAN = numpy.array(MEAN, numpy.float32)[:, None, None]
-# About the standard deviation of a pixel; a power of two, so that dividing by it is exact.
-_PIXEL_SCALE = 64.0
+_MEAN = numpy.array(VGG_MEAN, numpy.float32)[:, None, None]
+# For a training from scratch: about the standard deviation of a pixel, and a power of two, so that
+# dividing by it is exact.
+PIXEL_SCALE = 64.0
+# Added under the root of Normalize, so that the gradient is finite where all channels are 0.
+_EPS = 1e-10
 
 
-@dataclasses.dataclass(frozen=True)
-class Shrinking:
-    """Two convolutions on top of the trunk: a 1x1 one, and one that makes the map smaller.
-
-    Attributes:
-        channels (int): Output channels of the first.
-        out_channels (int): Output channels of the second.
-        ksize (int): Kernel of the second.
-        stride (int): Its stride.
-        pad (int): Its padding.
-    """
-
-    channels: int
-    out_channels: int
-    ksize: int = 3
-    stride: int = 2
-    pad: int = 1
-
-
-# conv6_1, conv6_2, conv7_1, conv7_2, ...
-_EXTRAS = {
-    300: (
-        Shrinking(256, 512),
-        Shrinking(128, 256),
-        Shrinking(128, 256, stride=1, pad=0),
-        Shrinking(128, 256, stride=1, pad=0),
-    ),
-    512: (
-        Shrinking(256, 512),
-        Shrinking(128, 256),
-        Shrinking(128, 256),
-        Shrinking(128, 256),
-        Shrinking(128, 256, ksize=4, stride=1),
-    ),
+# On top of the trunk conv6_1 and conv6_2, conv7_1 and conv7_2, ...: output channels of the first, a
+# 1x1 convolution; output channels, kernel, stride and padding of the second.
+_EXTRA_LAYERS = {
+    300: ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0)),
+    512: ((256, 512, 3, 2, 1), *[(128, 256, 3, 2, 1)] * 3, (128, 256, 4, 1, 1)),
 }
 _GRIDS = {300: GRIDS_300, 512: GRIDS_512}
+
+
+class Normalize(chainer.Link):
+    """Divides by the L2 norm over the channels and multiplies by a learned scale a channel.
+
+    Liu et al., ParseNet (arXiv 1506.04579), section 3.3; SSD has it on conv4_3, whose values are
+    much larger than those of the other feature maps. It is computed in float32, whatever the dtype
+    of the input: the sum of 512 squares overflows float16 from a root mean square of 11 on.
+
+    Args:
+        channels (int): Channels of the input.
+        initial (float): What the scale begins with.
+    """
+
+    def __init__(self, channels, initial=20.0):
+        super().__init__()
+        with self.init_scope():
+            # float32 in mixed16, like the scale of a batch normalization.
+            dtype = chainer.get_dtype(map_mixed16=numpy.float32)
+            self.scale = chainer.Parameter(chainer.initializers.Constant(initial, dtype), channels)
+
+    def forward(self, x):
+        """Normalizes a batch of feature maps (n, channels, h, w); the output has x's dtype."""
+        h = functions.cast(x, 'float32')
+        squares = functions.sum(h * h, axis=1, keepdims=True)
+        norm = functions.sqrt(squares + _EPS)
+        h = h / functions.broadcast_to(norm, h.shape)
+        h = functions.scale(h, functions.cast(self.scale, 'float32'), axis=1)
+        return functions.cast(h, x.dtype)
 
 
 class SSD(chainer.Chain):
@@ -97,12 +94,10 @@ class SSD(chainer.Chain):
             self.normalize = Normalize(self.trunk.conv4_3_channels)
             channels = [self.trunk.conv4_3_channels, self.trunk.fc7_channels]
             self._extras = []
-            for number, extra in enumerate(_EXTRAS[size], 6):
+            for number, (between, out, *shape) in enumerate(_EXTRA_LAYERS[size], 6):
                 first, second = f'conv{number}_1', f'conv{number}_2'
-                between = scaled(extra.channels, width)
-                out = scaled(extra.out_channels, width)
+                between, out = scale_channels(between, width), scale_channels(out, width)
                 setattr(self, first, links.Convolution2D(channels[-1], between, 1, **initial))
-                shape = (extra.ksize, extra.stride, extra.pad)
                 setattr(self, second, links.Convolution2D(between, out, *shape, **initial))
                 channels.append(out)
                 self._extras += [(first, second)]
@@ -121,7 +116,7 @@ class SSD(chainer.Chain):
 
         Returns:
             tuple of ~chainer.Variable: (n, boxes, 4), where the objects are, encoded as
-            :func:`~experiments.models.box_coding.encode` does, and (n, boxes, classes + 1), the
+            :func:`~experiments.models.default_boxes.encode` does, and (n, boxes, classes + 1), the
             logits of what they are, the background first; in the network's dtype.
 
         Raises:
@@ -152,21 +147,3 @@ def _by_box(h, values):
     """From (n, boxes_per_cell * values, h, w) to (n, boxes, values), cells row by row."""
     h = functions.transpose(h, (0, 2, 3, 1))
     return functions.reshape(h, (len(h), -1, values))
-
-
-def build(section, data):
-    """Builds an SSD.
-
-    Args:
-        section: The config: ``size`` (300 or 512), ``width`` (float) and ``pretrained``, the path
-            of VGG-16's weights (see :func:`~experiments.models.vgg16_weights.load`) or ``None``.
-        data: What it is to be trained on: ``classes``, their number without the background.
-
-    Returns:
-        SSD: The model.
-    """
-    if section.pretrained is None:
-        return SSD(data.classes, section.size, section.width, _PIXEL_SCALE)
-    model = SSD(data.classes, section.size, section.width)
-    vgg16_weights.load(section.pretrained, model.trunk)
-    return model

@@ -1,13 +1,17 @@
 """The report: markdown with its pictures beside it, or one self-contained page."""
 
+import base64
 import datetime
 import os
+import re
 
 from chainerlp.extensions import pictures
 from chainerlp.extensions.replacing import replace_text
-from experiments import differences
-from experiments.rates import percent
-from experiments.reports import by_layer, curves, methods_table, page, published, run_folder
+from experiments.config import loading
+from experiments.reports import figures, published, run_folder
+from experiments.reports.table import percent
+
+import markdown
 
 _TITLE = 'Runs'
 # What some logs have besides.
@@ -16,6 +20,28 @@ _MORE = (
     ('examples / s', 'data/images_per_sec'),
 )
 _PICTURES = (('scales', pictures.scales), ('underflow', pictures.underflow))
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem }}
+body {{ padding: 0 1rem }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto }}
+th, td {{ border-bottom: 1px solid #ccc; padding: .25rem .7rem; white-space: nowrap }}
+img {{ max-width: 100% }}
+code {{ font-size: .9em }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
 
 
 def write(paths, folder, html=False):
@@ -30,7 +56,7 @@ def write(paths, folder, html=False):
         str: The path of the page, or of the markdown.
 
     Raises:
-        experiments.errors.ReportError: If there is no run.
+        experiments.config.errors.ConfigError: If there is no run.
     """
     runs = [run_folder.read(path) for path in run_folder.find(paths)]
     os.makedirs(os.path.join(folder, 'report'), exist_ok=True)
@@ -39,7 +65,7 @@ def write(paths, folder, html=False):
     replace_text(target, text)
     if html:
         target = os.path.join(folder, 'report.html')
-        replace_text(target, page.render(text, folder))
+        replace_text(target, _page(text, folder))
     return target
 
 
@@ -55,11 +81,11 @@ def _sections(runs, folder):
     if broken:
         yield '## Not finished or broken'
         yield '\n'.join(f'- `{run.name}`: {run.problem}' for run in broken)
-    figure = curves.draw(runs)
+    figure = figures.curves(runs)
     if figure is not None:
         yield '## Curves'
         yield _picture(figure, folder, 'curves', 'losses and metrics by iteration')
-    differing = differences.of([run.config for run in whole])
+    differing = loading.compare([run.config for run in whole])
     if differing:
         yield '## What differs between the configs'
         yield _table(
@@ -108,7 +134,7 @@ def _results(runs):
 
 
 def _ways_of_scaling(runs):
-    header, rows = methods_table.rows(runs)
+    header, rows = published.table(runs)
     if len(rows) > 1:
         legend = 'Means over the seeds, ± standard deviation, of the test set at the end.'
         yield '## By way of scaling\n\n' + _table(header, rows) + '\n\n' + legend
@@ -136,7 +162,7 @@ def _scales(runs, folder):
             figure = draw(*arguments, title=run.name)
             yield _picture(figure, folder, f'{stem}-{kind}', f'{kind} of {run.name}')
         accepted = run.config.get('scaling', {}).get('threshold')
-        figure = by_layer.draw(run.scales, accepted, title=run.name)
+        figure = figures.by_layer(run.scales, accepted, title=run.name)
         yield _picture(figure, folder, f'{stem}-layers', f'underflow and scales of {run.name}')
 
 
@@ -153,3 +179,17 @@ def _table(header, rows):
 
 def _shown(value):
     return '' if value is None else str(value)
+
+
+def _page(text, folder):
+    """Returns the markdown as one HTML page with the pictures inside."""
+    body = markdown.markdown(text, extensions=['tables'])
+    body = re.sub(r'src="([^"]+\.png)"', lambda match: _inline(match, folder), body)
+    title = re.match(r'# (.*)', text)
+    return _PAGE.format(title=title.group(1) if title else 'Report', body=body)
+
+
+def _inline(match, folder):
+    with open(os.path.join(folder, match.group(1)), 'rb') as file:
+        data = base64.b64encode(file.read()).decode('ascii')
+    return f'src="data:image/png;base64,{data}"'

@@ -6,13 +6,13 @@ import os
 from typing import Optional
 
 from chainerlp.extensions import scales_file
-from experiments import underflow
-from experiments.errors import ReportError
-from experiments.underflow import Underflow
+from experiments.config.errors import ConfigError
+from experiments.reports.summary import Underflow, read_underflow
 
 import yaml
 
-_MARK = 'config.yaml'
+CONFIG, ERROR, LOG = 'config.yaml', 'error.txt', 'log'
+RESULT, SCALES = 'result.json', 'scales.csv'
 _DEPTH = 3
 
 
@@ -25,7 +25,7 @@ class RunFolder:
         config (dict): The resolved config; empty if it cannot be read.
         log (list of dict): Chainer's log; empty if there is none.
         scales (list): What ScaleReport wrote; empty if it wrote nothing.
-        underflow (~experiments.underflow.Underflow): Its means.
+        underflow (~experiments.reports.summary.Underflow): Its means.
         result (dict): How the run ended; empty while it has not.
         problem (str): Why it is not whole, or ``None``.
     """
@@ -71,15 +71,15 @@ def find(paths):
         list of str: The folders, each once, in the order given.
 
     Raises:
-        ReportError: If a path is no folder, or holds no run.
+        ConfigError: If a path is no folder, or holds no run.
     """
     found = {}
     for path in paths:
         if not os.path.isdir(path):
-            raise ReportError(f'{path}: no such folder; allowed: folders of runs, such as results')
+            raise ConfigError(f'{path}: no such folder; allowed: folders of runs, such as results')
         below = [folder for folder in _folders(path, _DEPTH) if _is_run(folder)]
         if not below:
-            raise ReportError(f'{path}: no run in it; a run is a folder with a {_MARK}')
+            raise ConfigError(f'{path}: no run in it; a run is a folder with a {CONFIG}')
         found.update(dict.fromkeys(map(os.path.normpath, below)))
     return list(found)
 
@@ -96,17 +96,17 @@ def read(path):
     run = RunFolder(path)
     problems = []
     for attribute, filename, reader in (
-        ('config', _MARK, _yaml),
-        ('log', 'log', _json),
-        ('scales', 'scales.csv', scales_file.read),
-        ('underflow', 'scales.csv', underflow.read),
-        ('result', 'result.json', _json),
+        ('config', CONFIG, _yaml),
+        ('log', LOG, _json),
+        ('scales', SCALES, scales_file.read),
+        ('underflow', SCALES, read_underflow),
+        ('result', RESULT, _json),
     ):
         file = os.path.join(path, filename)
         try:
             setattr(run, attribute, reader(file))
         except FileNotFoundError:
-            if filename == 'log':
+            if filename == LOG:
                 problems.append('no log yet')
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             problems.append(f'{filename} is damaged ({" ".join(str(error).split())[:80]})')
@@ -115,7 +115,7 @@ def read(path):
 
 
 def _problem(run, problems):
-    error = os.path.join(run.path, 'error.txt')
+    error = os.path.join(run.path, ERROR)
     if os.path.exists(error):
         with open(error, encoding='utf-8', errors='replace') as file:
             lines = file.read().split('\n')
@@ -136,7 +136,7 @@ def _folders(path, depth):
 
 
 def _is_run(path):
-    return os.path.isfile(os.path.join(path, _MARK))
+    return os.path.isfile(os.path.join(path, CONFIG))
 
 
 def _yaml(path):

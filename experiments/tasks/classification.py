@@ -1,18 +1,17 @@
 """Classification: its loss and its metric, the same for every dtype and every way of scaling.
 
-Logits are cast to float32 first: a softmax in float16 would be off before any gradient is. On the
-way back that cast rounds the gradient to float16, once, before the last layer sees it. What is lost
-there no layer's scale can bring back, only the scale of the loss: Chainer's loss scale, or the
-``initial_scale`` of layer-wise scaling, which is 1 by default as in unscaled training. It belongs
-to no layer and so is in no method's underflow rate.
+Logits are cast to float32 first, since a softmax in float16 would be inexact. In the backward pass
+that cast rounds the gradient to float16, once, before the last layer gets it. What is lost there no
+layer's scale can bring back, only the scale of the loss: Chainer's loss scale, or the
+``initial_scale`` of layer-wise scaling. It belongs to no layer and so is in no method's underflow
+rate.
 """
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.evaluation import Evaluator
-from experiments.metrics.top_k import TopFiveEvaluator
+from experiments.tasks.evaluator import Evaluator
+from experiments.tasks.metrics import top_k_accuracy
 from experiments.tasks.task import Task
 
-from chainer import functions, links
+from chainer import functions, links, reporter
 
 
 def loss(logits, classes):
@@ -23,6 +22,29 @@ def loss(logits, classes):
 def accuracy(logits, classes):
     """Returns the share of a batch that is classified rightly, in float32."""
     return functions.accuracy(functions.cast(logits, 'float32'), classes)
+
+
+class TopFiveEvaluator(Evaluator):
+    """Evaluates a classifier, and reports its top-5 accuracy beside what it reports itself.
+
+    Reported keys: with those of ``chainer.links.Classifier``, ``main/loss``, ``main/accuracy``
+    (top-1) and ``main/accuracy_top5``, with the evaluator's prefix.
+
+    Args:
+        *args: As of :class:`~experiments.tasks.evaluator.Evaluator`; the target must leave the
+            logits in its attribute ``y``, as Chainer's classifier does.
+        **kwargs: As there.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.eval_func = self._classify
+
+    def _classify(self, features, classes):
+        target = self.get_target('main')
+        target(features, classes)
+        share = top_k_accuracy(target.y.array, classes, 5)
+        reporter.report({'accuracy_top5': share}, target)
 
 
 def _chain(model, data):

@@ -1,13 +1,13 @@
 """Segmentation, the classification of pixels: its loss and its metric, mean IoU."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.metrics.miou import VOID
-from experiments.metrics.segmentation_evaluator import SegmentationEvaluator
+from experiments.tasks import metrics
+from experiments.tasks.evaluator import PooledEvaluator
 from experiments.tasks.task import Task
 
 import chainer
 import numpy
-from chainer import functions, reporter
+from chainer import backend, functions, reporter
+from chainer.dataset import concat_examples
 
 
 class TrainChain(chainer.Chain):
@@ -48,10 +48,51 @@ class TrainChain(chainer.Chain):
             weight = self.device.send(numpy.asarray(weight, numpy.float32))
         logits = functions.cast(logits, 'float32')
         loss = functions.softmax_cross_entropy(
-            logits, labels, class_weight=weight, ignore_label=VOID
+            logits, labels, class_weight=weight, ignore_label=metrics.VOID
         )
         reporter.report({'loss': loss}, self)
         return loss
+
+
+class SegmentationEvaluator(PooledEvaluator):
+    """Evaluates by the confusion matrix of all pixels that are not void.
+
+    Reported keys, with the evaluator's prefix: ``main/miou``, ``main/pixel_accuracy``,
+    ``main/class_accuracy``, ``main/iou/<class>`` for each class that is in the truth or in a
+    prediction, and ``main/loss``, the mean over the batches by their sizes.
+
+    Args:
+        iterator (~chainer.dataset.Iterator): Of pairs of image and labels (h, w), -1 for void.
+        target (TrainChain): The network and its loss.
+        class_names (sequence of str): The names of the labels 0, 1, ...
+        **kwargs: ``device`` and ``communicator``, as of
+            :class:`~experiments.tasks.evaluator.PooledEvaluator`.
+    """
+
+    def __init__(self, iterator, target, class_names, **kwargs):
+        super().__init__(iterator, target, **kwargs)
+        self._class_names = list(class_names)
+
+    def _evaluate_batch(self, batch):
+        target = self.get_target('main')
+        images, labels = concat_examples(batch, self.device)
+        logits = target.predictor(images)
+        target.loss(logits, labels)
+        predicted = logits.array.argmax(axis=1)
+        counts = metrics.confusion_matrix(predicted, labels, len(self._class_names))
+        return backend.CpuDevice().send(counts)
+
+    def _pool(self, parts):
+        return numpy.sum(parts, axis=0)
+
+    def _metrics(self, counts):
+        named = zip(self._class_names, metrics.ious(counts))
+        return {
+            'miou': metrics.miou(counts),
+            'pixel_accuracy': metrics.pixel_accuracy(counts),
+            'class_accuracy': metrics.class_accuracy(counts),
+            **{f'iou/{name}': float(value) for name, value in named if not numpy.isnan(value)},
+        }
 
 
 def _evaluator(batches, chain, data, device, communicator):

@@ -1,27 +1,25 @@
-"""What is learnt: all that a training needs to know of it."""
+"""The protocol of a task: its training chain, its evaluator and its metric."""
 
 import dataclasses
 from typing import Callable
-
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 
 from chainer.dataset import concat_examples
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A task, in one object.
+    """What a training needs to know of a task.
 
     Attributes:
-        metric (str): What is to be as large as possible on the test set; the evaluator reports it
+        metric (str): What is to be maximized on the test set; the evaluator reports it
             as ``validation/main/METRIC``, a fraction, on every worker.
         title (str): The metric in words, for an axis.
-        chain (callable): Takes a model and a :class:`~experiments.datasets.Data`; returns the chain
+        chain (callable): Takes a model and a :class:`~experiments.data.Data`; returns the chain
             to train, which takes a batch, reports ``loss`` and returns it.
         evaluator (callable): Takes batches (an iterator that ends), the chain, the
-            :class:`~experiments.datasets.Data`, a device and the communicator of the workers or
-            ``None``; returns a trainer extension that reports the
-            metric and, if it has one, ``validation/main/loss``.
+            :class:`~experiments.data.Data`, a device and the communicator of the workers or
+            ``None``; returns a trainer extension that reports the metric and, if it has one,
+            ``validation/main/loss``.
         examples (callable): Takes the data set to train with and the chain; returns the data set
             of what the chain is given.
         converter (callable): Makes the chain's arguments of a list of examples.
@@ -36,5 +34,5 @@ class Task:
 
     @property
     def key(self):
-        """str: Under which a log has the metric."""
+        """str: The metric's key in a log."""
         return f'validation/main/{self.metric}'

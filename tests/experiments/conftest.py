@@ -2,7 +2,7 @@ import os
 import pathlib
 
 from experiments.__main__ import main
-from experiments.runner import seeding
+from experiments.run import seeding
 
 import pytest
 

@@ -3,8 +3,7 @@
 import pathlib
 import re
 
-from experiments import loading
-from experiments.config import Config, label
+from experiments.config import Config, label, loading
 
 import pytest
 import yaml

@@ -12,7 +12,8 @@ import pathlib
 import shutil
 import signal
 
-from experiments import loading, tasks
+from experiments import tasks
+from experiments.config import loading
 from tests.experiments import made_up_data
 
 import numpy

@@ -2,7 +2,7 @@
 
 import chainerlp
 from chainerlp import policies
-from experiments.benchmarks import on_device
+from experiments.benchmarks import measurement
 from tests.gpu.agreement import CPU, UNIT
 
 import chainer
@@ -177,8 +177,9 @@ def test_scaling_lets_the_host_wait_no_more_than_static_loss_scaling(device, pol
         arguments = [device.send(array) for array in batch(0)]
         for _ in range(3):  # the first makes the optimizer's state
             optimizer.update(optimizer.target, *arguments)
-        on_device.wait_for(device)
-        return on_device.host_waits(device, lambda: optimizer.update(optimizer.target, *arguments))
+        measurement.wait_for(device)
+        model = optimizer.target
+        return measurement.host_waits(device, lambda: optimizer.update(model, *arguments))
 
     static = chainer.optimizers.MomentumSGD(0.02)
     static.use_fp32_update()

@@ -5,13 +5,12 @@ import types
 import chainerlp
 from chainerlp.links import ScaledConvolution2D, ScaledLinear
 from experiments import models
-from experiments.datasets import Data
-from experiments.errors import ConfigError
-from experiments.models.cnn import SmallCNN
-from experiments.models.preactivation_resnet import PreActivationResNet
-from experiments.models.resnet_cifar import CIFARResNet
+from experiments.config.errors import ConfigError
+from experiments.data import Data
+from experiments.models.resnet_cifar import CIFARResNet, PreActivationResNet
 from experiments.models.resnet_imagenet import ImageNetResNet
-from experiments.models.vgg_cifar import CIFARVGG16
+from experiments.models.small_models import SmallCNN
+from experiments.models.vgg import CIFARVGG16
 from experiments.tasks import classification
 
 import chainer

@@ -1,6 +1,4 @@
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.models.basic_block import BasicBlock
-from experiments.models.bottleneck import Bottleneck
+from experiments.models.resnet_blocks import BasicBlock, Bottleneck
 from experiments.models.resnet_imagenet import ImageNetResNet
 
 import chainer

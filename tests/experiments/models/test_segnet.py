@@ -1,7 +1,5 @@
-from types import SimpleNamespace
-
 import chainerlp
-from experiments.models import segnet
+from experiments.models.segnet import SegNetBasic
 from experiments.tasks.segmentation import TrainChain
 
 import chainer
@@ -11,7 +9,7 @@ from chainer import functions
 
 
 def build(channels=4, classes=3):
-    return segnet.build(SimpleNamespace(channels=channels), SimpleNamespace(classes=classes))
+    return SegNetBasic(classes, channels)
 
 
 def images(*size):

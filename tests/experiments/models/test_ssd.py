@@ -1,8 +1,11 @@
 from types import SimpleNamespace
 
 import chainerlp
-from experiments.models import ssd
-from experiments.models.box_matching import BoxMatcher
+from experiments import models
+from experiments.data import Data
+from experiments.models.multibox_loss import BoxMatcher
+from experiments.models.ssd import Normalize
+from experiments.models.vgg import VGG16Trunk
 from experiments.tasks.detection import TrainChain
 
 import chainer
@@ -13,12 +16,10 @@ from chainer import serializers
 NARROW = 1 / 16
 
 
-def section(size=300, width=NARROW, pretrained=None):
-    return SimpleNamespace(size=size, width=width, pretrained=pretrained)
-
-
-def build(classes=3, **kwargs):
-    return ssd.build(section(**kwargs), SimpleNamespace(classes=classes))
+def build(classes=3, size=300, width=NARROW, pretrained=None):
+    section = SimpleNamespace(name='ssd', size=size, width=width, pretrained=pretrained)
+    data = Data(train=None, test=None, shape=(3, size, size), classes=classes)
+    return models.build(section, data)
 
 
 def conv(in_channels, out_channels, ksize):
@@ -116,7 +117,7 @@ def test_pretrained_weights_see_pixels_as_vgg16_does(tmp_path):
         build()(pixels)
     assert seen.pop() == [77 / 64, 83 / 64, 96 / 64]  # 200 - (123, 117, 104)
     path = tmp_path / 'vgg16.npz'
-    serializers.save_npz(path, _fake_vgg(ssd.VGG16Trunk(NARROW)))
+    serializers.save_npz(path, _fake_vgg(VGG16Trunk(NARROW)))
     model = build(pretrained=str(path))
     assert (model.trunk.fc7.W.array == 2.0**-9).all()
     with Ears(), chainer.no_backprop_mode():
@@ -152,3 +153,59 @@ def test_it_learns_an_image_by_heart_with_adaptive_scaling(dtype):
     losses = [float(loss.array) for loss in losses]
     assert optimizer.skipped == 0
     assert max(losses[-3:]) < 0.5 * losses[0], losses
+
+
+@pytest.fixture
+def x():
+    return numpy.random.RandomState(0).randn(2, 5, 3, 4).astype(numpy.float32)
+
+
+def test_the_channels_of_each_position_get_a_norm_of_20(x):
+    y = Normalize(5)(x).array
+    norm = numpy.sqrt((y.astype(float) ** 2).sum(axis=1))
+    numpy.testing.assert_allclose(norm, numpy.full((2, 3, 4), 20.0), rtol=1e-6)
+    numpy.testing.assert_allclose(y / y[:, :1], x / x[:, :1], rtol=1e-5)  # in proportion
+
+
+def test_its_gradients_are_those_of_the_formula(x):
+    link = Normalize(5)
+    link.scale.array[...] = numpy.arange(1, 6)
+    x = chainer.Variable(x)
+    gy = numpy.random.RandomState(1).randn(*x.shape).astype(numpy.float32)
+    y = link(x)
+    link.cleargrads()
+    y.grad = gy
+    y.backward()
+    # y = s u with u = x / |x|: the gradient of s is the sum of u gy, that of x is the part of
+    # s gy across u, divided by |x|.
+    x64, scale = x.array.astype(float), numpy.arange(1.0, 6.0)[:, None, None]
+    norm = numpy.sqrt((x64**2).sum(axis=1, keepdims=True))
+    u = x64 / norm
+    along = (u * scale * gy).sum(axis=1, keepdims=True)
+    # Float32 sums of up to 24 terms: 24 * 2^-24 of the largest ones, some of which cancel.
+    numpy.testing.assert_allclose(x.grad, (scale * gy - u * along) / norm, rtol=1e-5, atol=1e-5)
+    numpy.testing.assert_allclose(link.scale.grad, (u * gy).sum(axis=(0, 2, 3)), rtol=1e-5)
+
+
+def test_squares_that_float16_cannot_hold_are_no_trouble():
+    x = numpy.full((1, 512, 1, 1), 300, numpy.float16)  # 300^2 alone is over 65504
+    with chainer.using_config('dtype', chainer.mixed16):
+        link = Normalize(512)
+    y = link(x)
+    assert y.dtype == numpy.float16 and link.scale.dtype == numpy.float32
+    # 20 / sqrt(512), rounded to float16.
+    numpy.testing.assert_allclose(y.array, 20 / 512**0.5, rtol=2**-11)
+
+
+def test_where_all_channels_are_zero_the_output_is_zero_and_the_gradient_finite():
+    x = chainer.Variable(numpy.zeros((1, 3, 2, 2), numpy.float32))
+    y = Normalize(3)(x)
+    y.grad = numpy.ones_like(y.array)
+    y.backward()
+    assert not y.array.any() and numpy.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'float32'])
+def test_its_scale_has_the_configured_dtype(dtype):
+    with chainer.using_config('dtype', numpy.dtype(dtype)):
+        assert Normalize(3).scale.dtype == dtype

@@ -1,10 +1,9 @@
 import re
 import struct
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from experiments.errors import ConfigError
+from experiments.config.errors import ConfigError
 from experiments.models import vgg16_weights
-from experiments.models.vgg16_trunk import VGG16Trunk
+from experiments.models.vgg import VGG16Trunk
 
 import chainer
 import numpy

@@ -1,4 +1,3 @@
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from experiments.tasks.segmentation import TrainChain
 
 import chainer

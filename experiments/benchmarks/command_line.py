@@ -1,0 +1,81 @@
+"""The command ``benchmark``: its options, and what it prints."""
+
+import os
+
+from experiments.benchmarks import iteration, measurement, scale_report_cost, workloads
+from experiments.config.errors import ConfigError
+from experiments.run import devices
+from experiments.run.command_line import add_threads, positive, say
+
+import threadpoolctl
+
+# What ScaleReport costs is a benchmark of its own.
+_REPORT = 'report'
+
+
+def add_arguments(parser):
+    """Adds the options to a parser of the command line."""
+    parser.add_argument(
+        '--model',
+        choices=(*workloads.NAMES, _REPORT),
+        default='cnn',
+        help='what is trained; report: what ScaleReport costs (%(default)s)',
+    )
+    parser.add_argument(
+        '--policy',
+        choices=tuple(iteration.POLICIES),
+        action='append',
+        help='what is compared with static loss scaling, at intervals of 1, 10 and 100 iterations;'
+        ' repeatable (adaptive)',
+    )
+    parser.add_argument(
+        '--device',
+        default='@numpy',
+        help="Chainer's name of the device, such as @cupy:0, or the number of a GPU (%(default)s)",
+    )
+    parser.add_argument(
+        '--no-plain',
+        action='store_true',
+        help='leave out plain Chainer in mixed16, which is very slow on a CPU',
+    )
+    parser.add_argument(
+        '--turns', type=positive, default=9, metavar='N', help='timed iterations (%(default)s)'
+    )
+    parser.add_argument(
+        '--out', metavar='DIR', default='results', help='for the json (%(default)s)'
+    )
+    add_threads(parser)
+
+
+def run(arguments):
+    """Measures, prints a table, and writes it as json.
+
+    Args:
+        arguments (argparse.Namespace): The options, and ``threads``.
+
+    Returns:
+        int: The exit code.
+    """
+    with threadpoolctl.threadpool_limits(arguments.threads, user_api='blas'):
+        return _report_cost(arguments) if arguments.model == _REPORT else _iterations(arguments)
+
+
+def _report_cost(arguments):
+    if arguments.device not in ('@numpy', '-1'):
+        raise ConfigError(f'--device {arguments.device}: --model report is timed on the CPU only')
+    print(scale_report_cost.render(scale_report_cost.run(arguments.turns, say)))
+    return 0
+
+
+def _iterations(arguments):
+    device = devices.get(arguments.device)
+    workload = workloads.get(arguments.model, device)
+    compared = iteration.methods(arguments.policy or ['adaptive'], not arguments.no_plain)
+    rows = iteration.run(workload, compared, device, arguments.turns, say)
+    print(iteration.render(workload, device, rows))
+    rates = measurement.measure_bandwidth(device, arguments.turns)
+    print(f'\n{measurement.render_bandwidth(rates)}')
+    path = os.path.join(arguments.out, f'benchmark-{workload.name}.json')
+    iteration.save(path, workload, device, rows, rates)
+    print(f'\n{path}')
+    return 0

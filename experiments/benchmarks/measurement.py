@@ -1,0 +1,209 @@
+"""Measuring on a CPU and on a GPU alike: time, memory, host waits, and memory bandwidth."""
+
+import contextlib
+import dataclasses
+import statistics
+import time
+import tracemalloc
+
+from chainerlp.gpu import on_gpu
+from chainerlp.statistics import largest_magnitude, moments_on_gpu, second_moment
+
+import numpy
+
+# What of CuPy's lets the host wait for the device, as far as it can be replaced to be counted: the
+# synchronization of a whole device cannot, and neither Chainer's updates nor ours ask for it.
+_WAITING = {
+    'ndarray': ('get', 'item', 'tolist', '__bool__', '__float__', '__int__'),
+    'cuda.Event': ('synchronize',),
+    'cuda.Stream': ('synchronize',),
+}
+
+
+# A host that prepares the next step while the device works on one is part of what is timed.
+_STEPS_ON_GPU = 5
+
+_MEBIBYTE = 2**20
+_UNTIMED = 2
+_BEYOND_ANY_CACHE = 2**29
+
+
+def seconds(device, step):
+    """Returns how long a step takes.
+
+    On a GPU it is the mean of some in a row, from an idle device to an idle device; on a CPU the
+    time that the process had the CPU, since machines are shared.
+    """
+    if device.xp is numpy:
+        start = time.process_time()
+        step()
+        return time.process_time() - start
+    wait_for(device)
+    start = time.perf_counter()
+    for _ in range(_STEPS_ON_GPU):
+        step()
+    wait_for(device)
+    return (time.perf_counter() - start) / _STEPS_ON_GPU
+
+
+def seconds_of_device(device, work, inputs):
+    """Returns how long a device works on an input, without the host's part in it.
+
+    Args:
+        device (~chainer.backend.Device): Where.
+        work (callable): Takes an input; on a GPU it only launches.
+        inputs (list): What it is given in turns; together more than a cache holds.
+    """
+    if device.xp is numpy:
+        return statistics.median(seconds(device, lambda x=x: work(x)) for x in inputs)
+    cupy = device.xp
+    busy = cupy.empty(1 << 28, numpy.uint8)
+    other = cupy.empty_like(busy)
+    for _ in range(50):  # the host gets ahead of the device meanwhile
+        cupy.copyto(other, busy)
+    start, end = cupy.cuda.Event(), cupy.cuda.Event()
+    start.record()
+    for x in inputs:
+        work(x)
+    end.record()
+    end.synchronize()
+    return cupy.cuda.get_elapsed_time(start, end) / 1e3 / len(inputs)
+
+
+def wait_for(device):
+    """Waits until a GPU has done all that it was asked for."""
+    if device.xp is not numpy:
+        device.device.synchronize()
+
+
+def peak_memory(device, step):
+    """Returns by how many bytes memory grows at most during a step."""
+    if device.xp is numpy:
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            step()
+            return tracemalloc.get_traced_memory()[1] - before
+        finally:
+            tracemalloc.stop()
+    pool = device.xp.get_default_memory_pool()
+    wait_for(device)
+    pool.free_all_blocks()
+    before = pool.used_bytes()
+    step()
+    wait_for(device)
+    return pool.total_bytes() - before
+
+
+def host_waits(device, step):
+    """Returns how often the host waits for the device during a step; on a CPU, ``None``."""
+    if device.xp is numpy:
+        step()
+        return None
+    wait_for(device)
+    with _counting(device.xp) as counted:
+        step()
+    return len(counted)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bandwidth:
+    """How fast an array is measured, beside how fast the same device copies it.
+
+    Attributes:
+        size (int): Bytes of the array, of float16.
+        statistics (float): Bytes per second that the statistics of a gradient read.
+        copy (float): Bytes per second that a copy reads and writes.
+        share (float): The first as a part of the second; median of the turns.
+    """
+
+    size: int
+    statistics: float
+    copy: float
+    share: float
+
+
+def measure_bandwidth(device, turns, mebibytes=(1, 8, 32, 128)):
+    """Measures arrays of several sizes, in turns with copying them.
+
+    Args:
+        device (~chainer.backend.Device): Where.
+        turns (int): How often.
+        mebibytes (iterable of int): The sizes.
+
+    Returns:
+        list of Bandwidth: One for each size.
+    """
+    return [_bandwidth(device, turns, size * _MEBIBYTE) for size in mebibytes]
+
+
+def render_bandwidth(rates):
+    """Returns the rates as a table."""
+    lines = [f'{"statistics of":>13} {"read GB/s":>10} {"copy GB/s":>10} {"share":>6}']
+    for rate in rates:
+        lines.append(
+            f'{rate.size / _MEBIBYTE:9.0f} MiB {rate.statistics / 1e9:10.2f}'
+            f' {rate.copy / 1e9:10.2f} {rate.share:6.0%}'
+        )
+    return '\n'.join(lines)
+
+
+def _bandwidth(device, turns, size):
+    random = numpy.random.RandomState(0)
+    array = device.send(random.standard_normal(size // 2).astype(numpy.float16))
+    count = 1 if device.xp is numpy else max(4, _BEYOND_ANY_CACHE // size)
+    arrays = [array.copy() for _ in range(count)]
+    target = device.xp.empty_like(array)
+    measured, copied = [], []
+    for turn in range(_UNTIMED + turns):
+        times = (
+            seconds_of_device(device, _statistics, arrays),
+            seconds_of_device(device, lambda x: device.xp.copyto(target, x), arrays),
+        )
+        if turn >= _UNTIMED:
+            measured.append(array.nbytes / times[0])
+            copied.append(2 * array.nbytes / times[1])
+    share = statistics.median(m / c for m, c in zip(measured, copied))
+    return Bandwidth(size, statistics.median(measured), statistics.median(copied), share)
+
+
+def _statistics(array):
+    """Computes what the paper's policy needs."""
+    if on_gpu(array):
+        return moments_on_gpu(array)
+    return second_moment(array), largest_magnitude(array)
+
+
+@contextlib.contextmanager
+def _counting(cupy):
+    counted, inside = [], []
+    with contextlib.ExitStack() as stack:
+        for path, names in _WAITING.items():
+            owner = cupy
+            for part in path.split('.'):
+                owner = getattr(owner, part)
+            for name in names:
+                stack.enter_context(_counted(owner, name, counted, inside))
+        yield counted
+
+
+@contextlib.contextmanager
+def _counted(owner, name, counted, inside):
+    original = getattr(owner, name)
+
+    def counting(*args, **kwargs):
+        # What one of them calls of the others is the same wait, and not every copy is one.
+        if not inside and kwargs.get('blocking', True):
+            counted.append(name)
+        inside.append(name)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            inside.pop()
+
+    is_own = name in vars(owner)
+    setattr(owner, name, counting)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original) if is_own else delattr(owner, name)

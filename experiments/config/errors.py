@@ -1,0 +1,182 @@
+"""Errors that are the user's to correct, and validation errors in words.
+
+A config error is one line: the key, what was given, what is allowed. pydantic says what it did not
+like; what is allowed instead is read from the JSON schema, so that nothing is typed in twice.
+"""
+
+import difflib
+
+import yaml
+
+_LONGEST = 60
+_UNKNOWN_KEY = ('extra_forbidden', 'invalid_key')
+
+
+class _OneLineError(Exception):
+    """Shown as one line, without a traceback."""
+
+    def __init__(self, message):
+        super().__init__(' '.join(message.split()))
+
+
+class ConfigError(_OneLineError):
+    """A config, or something else that was asked for, is not as it must be.
+
+    Its message is one line: where, what was given, what is allowed.
+
+    Args:
+        message (str): The message; line breaks in it, say from a file name, become spaces.
+    """
+
+
+class DataError(ConfigError):
+    """A file of a data set is missing or damaged, or the folder is not laid out as it must be."""
+
+
+class DamagedImageError(DataError):
+    """One image file cannot be decoded, while others of the data set may be whole."""
+
+
+class RunError(_OneLineError):
+    """A run failed for a reason outside its code, such as a full disk.
+
+    Args:
+        message (str): The reason, in one line.
+    """
+
+
+def describe(error, model):
+    """Puts the first of the errors that a validation found into words.
+
+    Unknown keys come first: a misspelt key is also a missing one.
+
+    Args:
+        error (pydantic.ValidationError): What pydantic found.
+        model: The class that was validated.
+
+    Returns:
+        tuple: The key, as a list of its parts (strings), and the message, which names it.
+    """
+    details = error.errors(include_url=False)
+    detail = next((d for d in details if d['type'] in _UNKNOWN_KEY), details[0])
+    schema = model.model_json_schema()
+    kind, loc = detail['type'], detail['loc']
+    if kind in _UNKNOWN_KEY:
+        key, _ = _walk(schema, loc[:-1])
+        key.append(str(loc[-1]))
+    elif kind in ('union_tag_invalid', 'union_tag_not_found'):
+        key, _ = _walk(schema, loc)
+        key.append(detail['ctx']['discriminator'].strip("'"))
+    else:
+        key, _ = _walk(schema, loc)
+    return key, f'{".".join(key)}: {_message(detail, schema)}'
+
+
+def _message(detail, schema):
+    kind, loc, given = detail['type'], detail['loc'], detail['input']
+    if kind in _UNKNOWN_KEY:
+        _, parent = _walk(schema, loc[:-1])
+        return _unknown(str(loc[-1]), given, list(parent.get('properties', {})))
+    _, node = _walk(schema, loc)
+    if kind == 'missing':
+        return f'missing, allowed: {_allowed(node, schema)}'
+    if kind == 'union_tag_not_found':
+        return f'missing, allowed: {_tags(node)}'
+    if kind == 'union_tag_invalid':
+        given = given[detail['ctx']['discriminator'].strip("'")]
+        return f'given {shown(given)}, allowed: {_tags(node)}'
+    if kind == 'value_error':
+        return f'given {shown(given)}, allowed: {detail["ctx"]["error"]}'
+    allowed = _allowed(node, schema)
+    if kind == 'finite_number':  # JSON has no other numbers, so its schema does not say so
+        allowed = allowed.replace('a number', 'a finite number')
+    return f'given {shown(given)}, allowed: {allowed}'
+
+
+def _unknown(key, given, keys):
+    near = difflib.get_close_matches(key, keys, n=1)
+    meant = f'did you mean {near[0]}? ' if near else ''
+    return f'unknown key (given {shown(given)}), {meant}allowed: {", ".join(keys)}'
+
+
+def shown(value):
+    """Shows a value as YAML would, in one line and not too long.
+
+    >>> shown({'lr': float('inf')}), shown('0.1'), shown(0.1)
+    ('{lr: .inf}', "'0.1'", '0.1')
+    """
+    if isinstance(value, str):
+        text = repr(value)
+    else:
+        text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
+        text = ' '.join(text.split()).replace(' ...', '')
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + '...'
+
+
+def _walk(schema, loc):
+    """Follows a location of pydantic's through the schema; returns the key and the node there.
+
+    A member of a tagged union has its tag in the location, which is no key.
+    """
+    key, node = [], schema
+    for part in loc:
+        node = _resolved(node, schema)
+        if 'anyOf' in node:  # what follows says which of the alternatives was tried
+            break
+        tagged = node.get('discriminator', {}).get('mapping', {})
+        if part in tagged:
+            node = {'$ref': tagged[part]}
+            continue
+        key.append(str(part))
+        node = node['items'] if isinstance(part, int) else node['properties'].get(part, {})
+    return key, _resolved(node, schema)
+
+
+def _resolved(node, schema):
+    """Follows references, and passes by the null of an optional value."""
+    while True:
+        if '$ref' in node:
+            node = schema['$defs'][node['$ref'].rpartition('/')[2]]
+        elif node.get('anyOf', [])[1:] == [{'type': 'null'}]:
+            node = node['anyOf'][0]
+        else:
+            return node
+
+
+def _tags(node):
+    return 'one of ' + ', '.join(node['discriminator']['mapping'])
+
+
+def _allowed(node, schema):
+    """Describes in words what a node of the schema allows."""
+    node = _resolved(node, schema)
+    if 'discriminator' in node:
+        return f'a mapping with {node["discriminator"]["propertyName"]}: {_tags(node)}'
+    if 'enum' in node:
+        return 'one of ' + ', '.join(map(str, node['enum']))
+    if 'const' in node:
+        return str(node['const'])
+    if 'anyOf' in node:
+        return ' or '.join(_allowed(option, schema) for option in node['anyOf'])
+    words = {
+        'integer': 'an integer',
+        'number': 'a number',
+        'string': 'a string',
+        'boolean': 'true or false',
+        'array': 'a list',
+        'object': 'a mapping',
+    }[node['type']]
+    if node['type'] == 'object':
+        return f'{words} with the keys {", ".join(node["properties"])}'
+    if node['type'] == 'array':
+        least = f' with at least {node["minItems"]} item' if 'minItems' in node else ''
+        return f'{words}{least}, each {_allowed(node["items"], schema)}'
+    return words + _limits(node)
+
+
+def _limits(node):
+    signs = {'minimum': '>=', 'exclusiveMinimum': '>', 'maximum': '<=', 'exclusiveMaximum': '<'}
+    limits = [f'{sign} {node[name]}' for name, sign in signs.items() if name in node]
+    if 'pattern' in node:
+        limits.append(f'that matches {node["pattern"]}')
+    return ' ' + ' and '.join(limits) if limits else ''

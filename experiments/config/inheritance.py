@@ -1,0 +1,109 @@
+"""Config inheritance: a config's ``base: other.yaml`` is read and merged.
+
+The path is relative to the config's own folder. What a config does not say is taken from its base:
+mappings are merged key by key, and anything else replaces the base's value. Two exceptions: a
+mapping of another kind (another ``name`` or ``method``) replaces the base's as a whole, and a
+length in epochs replaces one in iterations, and the other way round.
+"""
+
+import os
+
+from experiments.config.errors import ConfigError, shown
+from experiments.config.section import UNITS
+
+_KEY = 'base'
+_KINDS = ('name', 'method')
+
+
+def read_chain(path, read):
+    """Reads a config, its base, the base's base and so on.
+
+    Args:
+        path (str): The config.
+        read (callable): Reads one file, by its path, into a mapping.
+
+    Returns:
+        list of tuple: Pairs of path and mapping, the config's own first; the mappings are without
+        the key ``base``.
+
+    Raises:
+        ConfigError: If a base cannot be read, or builds on itself.
+    """
+    chain = []
+    while path is not None:
+        names = [name for name, _ in chain]
+        way = ' -> '.join([*names, path])
+        if any(os.path.realpath(name) == os.path.realpath(path) for name in names):
+            raise ConfigError(f'{way}: base: a config cannot build on itself')
+        try:
+            content = read(path)
+        except ConfigError as error:
+            raise ConfigError(f'{" -> ".join([*names, str(error)])}') from None
+        base = content.pop(_KEY, None)
+        chain.append((path, content))
+        if base is not None and not isinstance(base, str):
+            raise ConfigError(
+                f'{way}: base: given {shown(base)}, allowed: the path of a config file'
+            )
+        path = None if base is None else os.path.join(os.path.dirname(path), base)
+    return chain
+
+
+def merge(chain):
+    """Merges what :func:`read_chain` returned into one mapping."""
+    merged = {}
+    for _, content in reversed(chain):
+        merged = _merged(merged, content, is_section=False)
+    return merged
+
+
+def source_of(chain, key):
+    """Names the file that a key is from, with the way to it.
+
+    Args:
+        chain (list of tuple): Of :func:`read_chain`.
+        key (list of str): The key's parts.
+
+    Returns:
+        str: Such as ``small.yaml -> full.yaml``; the first file if none has the key.
+    """
+    for index, (_, content) in enumerate(chain):
+        if _has(content, key):
+            return ' -> '.join(path for path, _ in chain[: index + 1])
+    return chain[0][0]
+
+
+def drop_other_unit(section, given):
+    """Removes a length in epochs for one given in iterations, and the other way round.
+
+    Args:
+        section (dict or list): Where the keys were set.
+        given (iterable): The keys.
+    """
+    units = [unit for unit in UNITS if unit in given and section[unit] is not None]
+    if len(units) == 1:
+        for unit in UNITS:
+            if unit not in given:
+                section.pop(unit, None)
+
+
+def _merged(base, own, is_section=True):
+    if is_section and any(base.get(kind) != own.get(kind, base.get(kind)) for kind in _KINDS):
+        return own
+    merged = dict(base)
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    drop_other_unit(merged, own)
+    return merged
+
+
+def _has(content, key):
+    for part in key:
+        if isinstance(content, list) and part.isdecimal() and int(part) < len(content):
+            content = content[int(part)]
+        elif isinstance(content, dict) and part in content:
+            content = content[part]
+        else:
+            return False
+    return True

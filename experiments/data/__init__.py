@@ -1,0 +1,35 @@
+"""The data sets, one file each: from a config's ``dataset`` section to :class:`Data`."""
+
+from experiments.data import camvid, cifar, digits, imagenet, mnist, voc
+from experiments.data.dataset import Data
+
+import numpy
+
+_LOADERS = {
+    'digits': digits.load,
+    'mnist': mnist.load,
+    'cifar': cifar.load,
+    'imagenet': imagenet.load,
+    'voc': voc.load,
+    'camvid': camvid.load,
+}
+
+__all__ = ['Data', 'load']
+
+
+def load(section, dtype):
+    """Loads a data set.
+
+    Args:
+        section: The ``dataset`` section of a config.
+        dtype (numpy.dtype): Of the features: the dtype that the model computes in.
+
+    Returns:
+        Data: The data set.
+
+    Raises:
+        experiments.config.errors.DataError: If a file of it is missing or damaged, or the folder
+            is not laid out as it must be.
+    """
+    # Chainer's mixed16 is no dtype of NumPy's own.
+    return _LOADERS[section.name](section, numpy.dtype(dtype))

@@ -1,0 +1,205 @@
+"""The iterator over batches, whose content depends on the seed and the iteration alone."""
+
+import math
+import time
+import warnings
+from concurrent.futures.process import BrokenProcessPool
+
+from experiments.data import worker_pool
+from experiments.data.randomness import epoch_order
+
+from chainer.dataset import Iterator
+
+# Batches that are loaded beyond the one that is asked for.
+_AHEAD = 2
+
+
+class Batches(Iterator):
+    """An iterator over batches of a data set, loaded ahead by other processes or threads.
+
+    The epochs follow each other without a gap: a batch may hold the end of one and the beginning of
+    the next, as with Chainer's iterators. The order of an epoch, and what is random in an example,
+    come from ``experiments.data.randomness``. So the number of the iteration is the whole state: a
+    resumed run gets the same batches bit for bit, with any number of workers.
+
+    Args:
+        dataset: The data set.
+        batch_size (int): Examples of a batch; the last one of a single epoch may have fewer.
+        seed (int): The run's seed.
+        repeat (bool): Whether epoch follows epoch; otherwise it ends after one.
+        shuffle (bool): Whether each epoch has an order of its own; otherwise it is the data set's.
+        workers (int): How many load examples, at most one for each CPU; 0 loads them here, when
+            they are asked for.
+        pool (str): What they are: ``processes`` or ``threads``. See
+            ``experiments.data.worker_pool``.
+
+    Attributes:
+        dataset: The data set.
+        batch_size (int): Examples of a batch.
+        repeat (bool): Whether epoch follows epoch.
+        workers (int): How many load examples.
+        examples (int): How many examples this process has got so far.
+        asked (float): When the latest batch was asked for, by ``time.perf_counter``.
+        waited (float): Seconds that this process has spent waiting for examples, or loading them.
+    """
+
+    def __init__(
+        self,
+        dataset,
+        batch_size,
+        seed=0,
+        repeat=True,
+        shuffle=True,
+        workers=0,
+        pool='processes',
+    ):
+        if repeat and not len(dataset):
+            raise ValueError('given an empty data set, allowed with repeat: at least one example')
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.repeat = repeat
+        self.workers = worker_pool.at_most_cpus(workers)
+        self.examples = 0
+        self.asked = time.perf_counter()
+        self.waited = 0.0
+        self._seed = seed
+        self._shuffle = shuffle
+        self._start_pool = worker_pool.POOLS[pool]
+        self._executor = None
+        self._load = None
+        self._iteration = 0
+        self._loading = {}  # the futures of each iteration that is being loaded
+        self._orders = {}
+        self._warned = set()
+
+    def __next__(self):
+        """Returns the next batch, a list of examples.
+
+        Raises:
+            StopIteration: After the last batch of a single epoch.
+            ConfigError: If the data set raises one, say because a file is damaged.
+            RuntimeError: If an example cannot be loaded, or a worker was killed.
+        """
+        self.asked = time.perf_counter()
+        iteration = self._iteration
+        if self._start(iteration) == self._start(iteration + 1):
+            raise StopIteration
+        try:
+            parts = self._parts(iteration)
+        except Exception:
+            self.finalize()
+            raise
+        for _, messages in parts:
+            self._warn(messages)
+        batch = [example for examples, _ in parts for example in examples]
+        # Not before: whoever interrupts the waiting finds the iterator as it was.
+        self._iteration += 1
+        self._loading.pop(iteration, None)
+        self.examples += len(batch)
+        self.waited += time.perf_counter() - self.asked
+        return batch
+
+    next = __next__
+
+    def _parts(self, iteration):
+        """Returns the parts that the workers have loaded of a batch, and has them load on."""
+        if not self.workers:
+            wanted = self._epochs_and_indices(iteration)
+            return [worker_pool.load_examples(self.dataset, self._seed, wanted)]
+        try:
+            for ahead in range(iteration, iteration + 1 + _AHEAD):
+                if ahead not in self._loading:
+                    self._loading[ahead] = self._submitted(self._epochs_and_indices(ahead))
+            return [future.result() for future in self._loading[iteration]]
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f'a process that loads examples was killed, or could not start ({error});'
+                f' {self.workers} of them may need more memory than there is'
+            ) from error
+
+    def _submitted(self, epochs_and_indices):
+        if self._executor is None:
+            self._executor, self._load = self._start_pool(self.workers, self.dataset)
+        count = len(epochs_and_indices)
+        size = math.ceil(count / self.workers) or 1
+        parts = [epochs_and_indices[i : i + size] for i in range(0, count, size)]
+        return [self._executor.submit(self._load, self._seed, part) for part in parts]
+
+    def _start(self, iteration):
+        """Returns how many examples come before an iteration, since the first epoch."""
+        start = iteration * self.batch_size
+        return start if self.repeat else min(start, len(self.dataset))
+
+    def _epochs_and_indices(self, iteration):
+        """Returns epoch and index of each example of a batch."""
+        size = len(self.dataset)
+        positions = range(self._start(iteration), self._start(iteration + 1))
+        return [(p // size, self._shuffled_index(p // size, p % size)) for p in positions]
+
+    def _shuffled_index(self, epoch, position):
+        if not self._shuffle:
+            return position
+        if epoch not in self._orders:
+            # Of the epochs before, the last one may be needed still.
+            self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
+            self._orders[epoch] = epoch_order(self._seed, epoch, len(self.dataset))
+        return int(self._orders[epoch][position])
+
+    def _warn(self, messages):
+        for message in messages:
+            if message not in self._warned:
+                self._warned.add(message)
+                warnings.warn(message, stacklevel=3)
+
+    @property
+    def epoch(self):
+        """int: Epochs completed."""
+        return self._start(self._iteration) // max(len(self.dataset), 1)
+
+    @property
+    def is_new_epoch(self):
+        """bool: Whether the latest batch completed an epoch."""
+        before = self._start(max(self._iteration - 1, 0)) // max(len(self.dataset), 1)
+        return before < self.epoch
+
+    @property
+    def epoch_detail(self):
+        """float: Epochs done, with the share of the one that is going on."""
+        return self._start(self._iteration) / max(len(self.dataset), 1)
+
+    @property
+    def previous_epoch_detail(self):
+        """float: The same before the latest batch; ``None`` before the first one."""
+        if self._iteration == 0:
+            return None
+        return self._start(self._iteration - 1) / max(len(self.dataset), 1)
+
+    def reset(self):
+        """Begins again with the first epoch."""
+        self._move(0)
+
+    def serialize(self, serializer):
+        """Saves or loads the number of the iteration."""
+        self._move(int(serializer('iteration', self._iteration)))
+
+    def _move(self, iteration):
+        if iteration != self._iteration:
+            self._iteration = iteration
+            self._forget()
+
+    def _forget(self):
+        for future in (f for futures in self._loading.values() for f in futures):
+            future.cancel()
+        self._loading.clear()
+
+    def finalize(self):
+        """Ends the workers; those at work finish the examples that they have begun.
+
+        The next batch that is asked for starts them anew.
+        """
+        # A constructor that failed may not have come so far.
+        if getattr(self, '_executor', None) is None:
+            return
+        self._forget()
+        executor, self._executor = self._executor, None
+        executor.shutdown(wait=True)

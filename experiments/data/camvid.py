@@ -1,0 +1,225 @@
+"""CamVid (Brostow et al. 2009), as prepared for SegNet: 11 classes and void, a file a frame."""
+
+import dataclasses
+import os
+from typing import Optional
+
+from experiments.config.errors import DamagedImageError, DataError
+from experiments.data import images
+from experiments.data.dataset import Data, first_examples
+from experiments.data.files import find_folder, read_lines
+from experiments.data.geometric_transforms import coin_toss, flip
+from experiments.data.photometric_transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Normalization,
+    pixel_statistics,
+)
+from experiments.data.randomness import Augmented
+
+import numpy
+from chainer.dataset import DatasetMixin
+from chainer.datasets import TransformDataset
+
+_CLASS_NAMES = tuple(
+    'sky building pole road pavement tree sign fence car pedestrian cyclist'.split()
+)
+_VOID = len(_CLASS_NAMES)
+_LAYOUT = (
+    'a folder with train.txt and test.txt (each line an image and its label image), or with the'
+    ' folders train, trainannot, test and testannot'
+)
+
+
+class Frames(DatasetMixin):
+    """Pairs of a frame, a :class:`PIL.Image.Image`, and the class of each pixel, -1 for void.
+
+    Args:
+        pairs (list of tuple of str): Image file and label file of each frame.
+    """
+
+    def __init__(self, pairs):
+        self._pairs = pairs
+
+    def __len__(self):
+        return len(self._pairs)
+
+    def get_example(self, i):
+        """Reads the pair.
+
+        Raises:
+            DamagedImageError: If one of its files cannot be decoded, or they do not fit.
+        """
+        image_file, label_file = self._pairs[i]
+        image, labels = images.read_image(image_file), images.read_labels(label_file)
+        if labels.shape != image.size[::-1]:
+            raise DamagedImageError(
+                f'{label_file}: given {_by(labels.shape)} pixels, allowed: those of'
+                f' {image_file}, {_by(image.size[::-1])}'
+            )
+        if labels.max() > _VOID:
+            raise DamagedImageError(
+                f'{label_file}: given class {labels.max()}, allowed: 0 to {_VOID - 1},'
+                f' and {_VOID} for void'
+            )
+        labels = labels.astype(numpy.int32)
+        return image, numpy.where(labels == _VOID, -1, labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Transform:
+    """Normalizes an image and crops and flips it with its labels, if asked for.
+
+    Attributes:
+        normalization (Normalization): The first step.
+        crop (tuple of int): Height and width of a random crop; ``None`` is the whole image.
+        flip (bool): Whether to flip half of the examples.
+    """
+
+    normalization: Normalization
+    crop: Optional[tuple] = None
+    flip: bool = False
+
+    def __call__(self, example, rng=None):
+        """Transforms a pair of a Pillow image and the class of each pixel."""
+        image, labels = self.normalization(example[0]), example[1]
+        if self.crop is not None:
+            height, width = self.crop
+            top = rng.integers(0, labels.shape[0] - height, endpoint=True)
+            left = rng.integers(0, labels.shape[1] - width, endpoint=True)
+            window = numpy.s_[..., top : top + height, left : left + width]
+            image, labels = image[window], labels[window]
+        if self.flip and coin_toss(rng):
+            image, labels = flip(image), flip(labels)
+        return numpy.ascontiguousarray(image), numpy.ascontiguousarray(labels)
+
+
+def load(section, dtype):
+    """Lists the frames; those to train with are read once, for class weights and statistics.
+
+    ``normalization`` is by mean and standard deviation of each channel over the frames trained with
+    (``data``), by those of ImageNet (``imagenet``), or left out (``none``: pixels stay 0 to 255).
+
+    Args:
+        section (experiments.config.dataset.CamVid): The config.
+        dtype (numpy.dtype): Of the images.
+
+    Returns:
+        experiments.data.Data: The data. ``class_weights`` are by median frequency.
+
+    Raises:
+        DataError: If a file is missing or damaged, or frames differ in size.
+    """
+    folder = find_folder(section.folder, _LAYOUT)
+    train = _frames(folder, section.train, section.train_size, section.skip_damaged)
+    test = _frames(folder, section.test, section.test_size, section.skip_damaged)
+    sizes, counts, weights = _survey(train)
+    size = _size(sizes, section.crop, folder)
+    mean, std = {
+        'data': pixel_statistics(counts),
+        'imagenet': (IMAGENET_MEAN, IMAGENET_STD),
+        'none': (None, None),
+    }[section.normalization]
+    normalization = Normalization(mean or (0, 0, 0), std or (1, 1, 1), dtype)
+    transform = Transform(normalization, section.crop and tuple(section.crop), section.augment)
+    return Data(
+        train=Augmented(train, transform),
+        test=TransformDataset(test, Transform(normalization)),
+        shape=(3, *size),
+        classes=len(_CLASS_NAMES),
+        class_names=_CLASS_NAMES,
+        class_weights=weights,
+        mean=mean,
+    )
+
+
+def _frames(folder, split, size, skip_damaged):
+    listing = os.path.join(folder, f'{split}.txt')
+    pairs = _listed(folder, listing) if os.path.exists(listing) else _found(folder, split)
+    for path in (path for pair in pairs for path in pair):
+        if not os.path.exists(path):
+            raise DataError(f'{path}: missing; allowed: {_LAYOUT}')
+    frames = Frames([pairs[i] for i in first_examples(len(pairs), size, f'{folder}: {split}')])
+    return images.ReplaceDamaged(frames) if skip_damaged else frames
+
+
+def _listed(folder, listing):
+    """Reads a list of pairs; of its paths, which start on another machine, the ends are taken."""
+    pairs = []
+    for line, words in read_lines(listing, 'lines of an image and its label image'):
+        parts = [word.split('/')[-2:] for word in words]
+        if [len(part) for part in parts] != [2, 2]:
+            raise DataError(
+                f'{listing}, line {line}: given {" ".join(words)!r}, allowed:'
+                ' train/NAME.png trainannot/NAME.png'
+            )
+        pairs.append(tuple(os.path.join(folder, *part) for part in parts))
+    return pairs
+
+
+def _found(folder, split):
+    below = find_folder(os.path.join(folder, split), _LAYOUT)
+    names = sorted(n for n in os.listdir(below) if n.lower().endswith(images.EXTENSIONS))
+    if not names:
+        raise DataError(f'{below}: given no image, allowed: {_LAYOUT}')
+    annotated = os.path.join(folder, f'{split}annot')
+    return [(os.path.join(below, name), os.path.join(annotated, name)) for name in names]
+
+
+def _survey(frames):
+    """Returns the frames' sizes, how many pixels have each value, and the class weights."""
+    sizes, counts, of_classes = [], 0, []
+    for image, labels in frames:
+        sizes.append(labels.shape)
+        counts = counts + numpy.array(image.histogram()).reshape(3, 256)
+        of_classes.append(numpy.bincount(labels[labels >= 0], minlength=_VOID))
+    weights = median_frequency_weights(numpy.array(of_classes), numpy.prod(sizes, axis=1))
+    return set(sizes), counts, weights
+
+
+def _size(sizes, crop, folder):
+    """Returns height and width of the examples to train with, which must be all the same."""
+    if crop is None and len(sizes) > 1:
+        raise DataError(
+            f'{folder}: given training frames of {" and ".join(map(_by, sorted(sizes)))} pixels,'
+            ' allowed: one size for all, or a crop'
+        )
+    smallest = tuple(map(min, zip(*sizes)))
+    if crop is None:
+        return smallest
+    if crop[0] > smallest[0] or crop[1] > smallest[1]:
+        raise DataError(
+            f'{folder}: given a crop of {_by(crop)} pixels, allowed: at most {_by(smallest)},'
+            ' the smallest training frame'
+        )
+    return tuple(crop)
+
+
+def _by(size):
+    return ' x '.join(map(str, size))
+
+
+def median_frequency_weights(pixels, sizes):
+    """Returns class weights by median frequency: rare classes count as much as common ones.
+
+    Eigen and Fergus 2015; Badrinarayanan et al. 2017 (SegNet), section 4.1.
+
+    weight of c = median of all frequencies / frequency of c; frequency of c = pixels of c / pixels
+    of the images in which c is, void ones included.
+
+    Args:
+        pixels (numpy.ndarray): Of shape (images, classes): pixels of each class in each image.
+        sizes (numpy.ndarray): Of shape (images,): pixels of each image.
+
+    Returns:
+        numpy.ndarray: float32 of shape (classes,). A class that is nowhere weighs 0 and has no part
+        in the median.
+    """
+    of_class = pixels.sum(axis=0)
+    of_images = ((pixels > 0) * sizes[:, None]).sum(axis=0)
+    found = of_class > 0
+    result = numpy.zeros(len(of_class), numpy.float32)
+    if found.any():
+        frequency = of_class[found] / of_images[found]
+        result[found] = numpy.median(frequency) / frequency
+    return result

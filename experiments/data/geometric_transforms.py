@@ -1,0 +1,183 @@
+"""Random and fixed crops, flips and sizes of images, and of the boxes in them.
+
+An ``image`` is a :class:`PIL.Image.Image` where nothing else is said, ``boxes`` are an array of
+shape (n, 4), each (y_min, x_min, y_max, x_max) in pixels of the image, and ``rng``, a
+:class:`numpy.random.Generator`, draws what is random.
+"""
+
+import math
+
+from experiments.data.boxes import box_iou
+
+import numpy
+from PIL import Image
+
+_LARGEST_CANVAS = 4.0
+# Of a constrained crop: None is the whole image; 0 is any patch.
+_LEAST_IOUS = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
+# Its sides, relative to the image's. In the paper, a patch has 0.1 to 1 of the image's size; the
+# authors' configuration says 0.3 of its sides.
+_PATCH_SCALE = (0.3, 1.0)
+_PATCH_ASPECT = (0.5, 2.0)
+_PATCH_TRIALS = 50
+# Of a random sized crop, as shares of the image's area, and width : height.
+_CROP_AREA = (0.08, 1.0)
+_CROP_ASPECT = (3 / 4, 4 / 3)
+_CROP_TRIALS = 10
+_FILTERS = (
+    Image.Resampling.NEAREST,
+    Image.Resampling.BILINEAR,
+    Image.Resampling.BICUBIC,
+    Image.Resampling.BOX,
+    Image.Resampling.LANCZOS,
+)
+
+
+def coin_toss(rng):
+    """Returns True with a probability of a half."""
+    return rng.random() < 0.5
+
+
+def flip(image):
+    """Returns a horizontally flipped view of an image, an array of shape (..., width)."""
+    return image[..., ::-1]
+
+
+def flip_boxes(boxes, width):
+    """Returns the boxes of a horizontally flipped image of this width."""
+    y_min, x_min, y_max, x_max = boxes.T
+    return numpy.stack([y_min, width - x_max, y_max, width - x_min], axis=1)
+
+
+def pad_and_crop(image, padding, rng):
+    """Pads an image with zeros, the mean colour of a normalized one, and crops it to its size.
+
+    Args:
+        image (numpy.ndarray): Of shape (channels, height, width).
+        padding (int): Pixels on each side.
+        rng: Draws the place of the crop.
+    """
+    _, height, width = image.shape
+    padded = numpy.pad(image, ((0, 0), (padding, padding), (padding, padding)))
+    top, left = rng.integers(0, 2 * padding, size=2, endpoint=True)
+    return padded[:, top : top + height, left : left + width]
+
+
+def center_crop(image, shorter, size):
+    """Resizes an image to this shorter side and crops the ``size`` x ``size`` middle."""
+    width, height = image.size
+    scale = shorter / min(width, height)
+    width, height = max(shorter, round(width * scale)), max(shorter, round(height * scale))
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def draw_patch(width, height, rng):
+    """Draws a patch of an image of this size (Szegedy et al. 2015, section 6).
+
+    Its area is 8 to 100 % of the image's, uniformly; width : height is 3/4 to 4/3, uniformly in the
+    logarithm; its place is uniform. If ten draws do not fit, it is the largest patch in the middle
+    whose aspect ratio is allowed.
+
+    Returns:
+        tuple of int: Left, top, right, bottom.
+    """
+    for _ in range(_CROP_TRIALS):
+        area = width * height * rng.uniform(*_CROP_AREA)
+        aspect = math.exp(rng.uniform(*map(math.log, _CROP_ASPECT)))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left = int(rng.integers(0, width - w, endpoint=True))
+            top = int(rng.integers(0, height - h, endpoint=True))
+            return left, top, left + w, top + h
+    w = max(1, min(width, round(height * _CROP_ASPECT[1])))
+    h = max(1, min(height, round(width / _CROP_ASPECT[0])))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def random_sized_crop(image, size, rng):
+    """Returns a random patch of an image, resized to ``size`` x ``size``."""
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=draw_patch(*image.size, rng))
+
+
+def resize(image, boxes, size, rng=None):
+    """Resizes an image and its boxes to ``size`` x ``size``, whatever the proportions.
+
+    ``rng`` draws the filter; without one it is bilinear.
+    """
+    width, height = image.size
+    chosen = Image.Resampling.BILINEAR if rng is None else _FILTERS[rng.integers(len(_FILTERS))]
+    scale = numpy.array([size / height, size / width] * 2, boxes.dtype)
+    return image.resize((size, size), chosen), boxes * scale
+
+
+def expand(image, boxes, fill, rng):
+    """Zooms out with a probability of a half: places an image somewhere on a larger canvas.
+
+    The canvas has 1 to 4 times the image's sides and the colour ``fill``, a tuple of int (Liu et
+    al. 2016, section 3.6). Returns image and boxes.
+    """
+    if not coin_toss(rng):
+        return image, boxes
+    width, height = image.size
+    ratio = rng.uniform(1, _LARGEST_CANVAS)
+    canvas = Image.new(image.mode, (int(width * ratio), int(height * ratio)), fill)
+    left = int(rng.integers(0, canvas.width - width, endpoint=True))
+    top = int(rng.integers(0, canvas.height - height, endpoint=True))
+    canvas.paste(image, (left, top))
+    return canvas, boxes + numpy.array([top, left, top, left], boxes.dtype)
+
+
+def constrained_crop(image, boxes, rng):
+    """Crops an image to a random patch that has an object in it (Liu et al. 2016, section 2.2).
+
+    Each of these options is as likely as the others: the whole image; a patch that overlaps an
+    object by an IoU of at least 0.1, 0.3, 0.5, 0.7 or 0.9; any patch. Of 50 patches the first one
+    is taken that overlaps at least one object enough and has the centre of one in it; if none has,
+    the whole image stays. An image without boxes stays whole.
+
+    Returns:
+        tuple: The patch; the boxes whose centres are in it, clipped to it; and their indices.
+    """
+    everything = image, boxes, numpy.arange(len(boxes))
+    least = _LEAST_IOUS[rng.integers(len(_LEAST_IOUS))]
+    if least is None or not len(boxes):
+        return everything
+    patches = _candidate_patches(*image.size, rng)
+    has_centre = _has_centre(patches, boxes)
+    iou = box_iou(patches.astype(float), boxes.astype(float))
+    good = has_centre.any(axis=1) & (iou.max(axis=1) >= least)
+    if not good.any():
+        return everything
+    chosen = int(good.argmax())
+    top, left, bottom, right = patches[chosen].tolist()
+    kept = numpy.flatnonzero(has_centre[chosen])
+    clipped = numpy.clip(boxes[kept], [top, left, top, left], [bottom, right, bottom, right])
+    clipped = (clipped - [top, left, top, left]).astype(boxes.dtype)
+    return image.crop((left, top, right, bottom)), clipped, kept
+
+
+def _candidate_patches(width, height, rng):
+    """Draws patches: integers of shape (trials, 4), each (top, left, bottom, right)."""
+    scale = rng.uniform(*_PATCH_SCALE, _PATCH_TRIALS)
+    # So that neither side is longer than the image's.
+    aspect = rng.uniform(
+        numpy.maximum(_PATCH_ASPECT[0], scale**2),
+        numpy.minimum(_PATCH_ASPECT[1], scale**-2),
+        _PATCH_TRIALS,
+    )
+    h = numpy.maximum(1, height * scale / numpy.sqrt(aspect)).astype(int)
+    w = numpy.maximum(1, width * scale * numpy.sqrt(aspect)).astype(int)
+    h, w = numpy.minimum(h, height), numpy.minimum(w, width)
+    top = rng.integers(0, height - h, endpoint=True)
+    left = rng.integers(0, width - w, endpoint=True)
+    return numpy.stack([top, left, top + h, left + w], axis=1)
+
+
+def _has_centre(patches, boxes):
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    after = centres >= patches[:, None, :2]
+    before = centres < patches[:, None, 2:]
+    return (after & before).all(axis=2)

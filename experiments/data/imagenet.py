@@ -1,0 +1,229 @@
+"""ImageNet (ILSVRC), a folder of images for each class."""
+
+import dataclasses
+import os
+
+from experiments.config.errors import DataError
+from experiments.data.dataset import Data, first_of_each_class
+from experiments.data.files import find_folder, read_lines
+from experiments.data.geometric_transforms import (
+    center_crop,
+    coin_toss,
+    flip,
+    random_sized_crop,
+)
+from experiments.data.images import EXTENSIONS, LabelledImages, ReplaceDamaged
+from experiments.data.photometric_transforms import IMAGENET_MEAN, IMAGENET_STD, Normalization
+from experiments.data.randomness import Augmented
+
+import numpy
+from chainer.datasets import TransformDataset
+
+_LAYOUT = (
+    'a folder with train/<wnid>/*.JPEG, and val/<wnid>/*.JPEG or val/*.JPEG with a label file'
+    ' (val_labels)'
+)
+_LABELS_LAYOUT = 'lines "name label", or one ILSVRC2012_ID a line'
+_ORDER_LAYOUT = 'the official meta.mat, or one wnid a line in the order of the ILSVRC2012_IDs'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Transform:
+    """Crops and normalizes an image, as in Goyal et al. 2017 (section 5.1).
+
+    With augmentation: a random sized crop, flipped with a probability of a half. Without: the
+    shorter side is resized to 256 / 224 of the crop's, and the middle is cropped.
+
+    Attributes:
+        size (int): Side of the result.
+        normalization (Normalization): The last step.
+        augment (bool): Whether to crop at random and flip.
+    """
+
+    size: int
+    normalization: Normalization
+    augment: bool = False
+
+    def __call__(self, example, rng=None):
+        """Transforms a pair of a Pillow image and class."""
+        image, label = example
+        if not self.augment:
+            shorter = round(self.size * 256 / 224)
+            return self.normalization(center_crop(image, shorter, self.size)), label
+        image = self.normalization(random_sized_crop(image, self.size, rng))
+        if coin_toss(rng):
+            image = numpy.ascontiguousarray(flip(image))
+        return image, label
+
+
+def load(section, dtype):
+    """Lists the images; each is read when its turn comes.
+
+    Classes are numbered in the order of the names of the folders of ``train``, as is usual.
+
+    Args:
+        section (experiments.config.dataset.ImageNet): The config.
+        dtype (numpy.dtype): Of the images.
+
+    Returns:
+        experiments.data.Data: The data; images are of shape (3, size, size).
+
+    Raises:
+        DataError: If the folder is not laid out as it must be, or has fewer images than asked for.
+    """
+    folder = find_folder(section.folder, _LAYOUT)
+    train = find_folder(os.path.join(folder, section.train), _LAYOUT)
+    wnids = sorted(_subfolders(train))
+    if not wnids:
+        raise DataError(f'{train}: given no folder in it, allowed: {_LAYOUT}')
+    files = _in_class_folders(train, wnids)
+    val = find_folder(os.path.join(folder, section.val), _LAYOUT)
+    val_files = _validation(folder, val, section, wnids)
+    normalization = Normalization(IMAGENET_MEAN, IMAGENET_STD, dtype)
+    examples = _examples(*files, section.train_size, train, section.skip_damaged)
+    val_examples = _examples(*val_files, section.test_size, val, section.skip_damaged)
+    return Data(
+        train=Augmented(examples, Transform(section.size, normalization, section.augment)),
+        test=TransformDataset(val_examples, Transform(section.size, normalization)),
+        shape=(3, section.size, section.size),
+        classes=len(wnids),
+        class_names=tuple(wnids),
+        mean=IMAGENET_MEAN,
+    )
+
+
+def _examples(paths, classes, size, where, skip_damaged):
+    chosen = first_of_each_class(classes, size, where)
+    examples = LabelledImages([paths[i] for i in chosen], classes[chosen])
+    return ReplaceDamaged(examples) if skip_damaged else examples
+
+
+def _subfolders(folder):
+    return [e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith('.')]
+
+
+def _image_names(folder):
+    return sorted(name for name in os.listdir(folder) if name.lower().endswith(EXTENSIONS))
+
+
+def _in_class_folders(folder, wnids):
+    """Returns the paths of all images, a list, and their classes, an array."""
+    paths, classes = [], []
+    for label, wnid in enumerate(wnids):
+        below = os.path.join(folder, wnid)
+        names = _image_names(below)
+        if not names:
+            raise DataError(
+                f'{below}: given no image, allowed: at least one that ends in'
+                f' {", ".join(EXTENSIONS)}'
+            )
+        paths += [os.path.join(below, name) for name in names]
+        classes += [label] * len(names)
+    return paths, numpy.array(classes, numpy.int32)
+
+
+def _validation(folder, val, section, wnids):
+    found = _subfolders(val)
+    if found:
+        unknown = sorted(set(found) - set(wnids))
+        if unknown:
+            raise DataError(
+                f'{os.path.join(val, unknown[0])}: given a class that {section.train} has not,'
+                f' allowed: its {len(wnids)} folders ({wnids[0]} ...)'
+            )
+        paths, classes = _in_class_folders(val, sorted(found))
+        of_found = numpy.array([wnids.index(wnid) for wnid in sorted(found)], numpy.int32)
+        return paths, of_found[classes]
+    names = _image_names(val)
+    if not names:
+        raise DataError(f'{val}: given no image, allowed: {_LAYOUT}')
+    if section.val_labels is None:
+        raise DataError(f'{val}: given images without classes, allowed: {_LAYOUT}')
+    labels = os.path.join(folder, section.val_labels)
+    order = section.ilsvrc_classes and os.path.join(folder, section.ilsvrc_classes)
+    names, classes = _read_label_file(labels, names, wnids, order)
+    return [os.path.join(val, name) for name in names], classes
+
+
+def _read_label_file(path, names, wnids, order):
+    """Reads the classes of a flat folder of validation images.
+
+    The file is one of
+
+    - a line ``name label`` for each image, as Caffe's ``val.txt``; the label is a wnid, or the
+      number of the class from 0 in the order of the wnids. Images that it does not name are not
+      used;
+    - the official ``ILSVRC2012_validation_ground_truth.txt``: a line with an ILSVRC2012_ID, counted
+      from 1, for each image in the order of their names. That order of the classes is another than
+      the wnids', and ``order`` must tell it: the official ``meta.mat``, or a text file with the
+      wnid of ID 1 in the first line, and so on.
+
+    Args:
+        path (str): The label file.
+        names (list of str): Names of the image files that there are, sorted.
+        wnids (list of str): The classes.
+        order (str): The file that tells the order of the ILSVRC2012_IDs, or ``None``.
+
+    Returns:
+        tuple: Names of the image files, a list, and their classes, int32.
+    """
+    lines = read_lines(path, _LABELS_LAYOUT)
+    number = {wnid: label for label, wnid in enumerate(wnids)}
+    columns = {len(words) for _, words in lines}
+    if columns == {2}:
+        return _named_labels(path, lines, names, number)
+    if columns != {1}:
+        raise DataError(f'{path}: given {sorted(columns)} words a line, allowed: {_LABELS_LAYOUT}')
+    if len(lines) != len(names):
+        raise DataError(f'{path}: given {len(lines)} labels, allowed: {len(names)}, one an image')
+    if order is None:
+        raise DataError(f'{path}: given ILSVRC2012_IDs, which need ilsvrc_classes: {_ORDER_LAYOUT}')
+    wnid_of = _wnids_by_id(order)
+    classes = []
+    for line, (word,) in lines:
+        wnid = wnid_of.get(word)
+        if wnid not in number:
+            raise DataError(
+                f'{path}, line {line}: given {word}, allowed: an ILSVRC2012_ID of {order} whose'
+                f' wnid is one of the {len(wnids)} classes trained with'
+            )
+        classes.append(number[wnid])
+    return names, numpy.array(classes, numpy.int32)
+
+
+def _named_labels(path, lines, names, number):
+    classes = len(number)
+    number = {**number, **{str(label): label for label in range(classes)}}
+    there, found = set(names), {}
+    for line, (name, label) in lines:
+        name = os.path.basename(name)
+        if name not in there:
+            raise DataError(f'{path}, line {line}: given {name}, allowed: an image of the folder')
+        if name in found:
+            raise DataError(f'{path}, line {line}: given {name} again, allowed: each image once')
+        if label not in number:
+            raise DataError(
+                f'{path}, line {line}: given {label}, allowed: a wnid of the {classes} classes,'
+                f' or 0 to {classes - 1}'
+            )
+        found[name] = number[label]
+    return list(found), numpy.array(list(found.values()), numpy.int32)
+
+
+def _wnids_by_id(path):
+    """Returns the wnid of each ILSVRC2012_ID, a dict of strings."""
+    if not path.endswith('.mat'):
+        return {str(i): words[0] for i, (_, words) in enumerate(read_lines(path, _ORDER_LAYOUT), 1)}
+    from scipy import io  # scikit-learn brings it; only this file needs it
+
+    try:
+        synsets = io.loadmat(path, squeeze_me=True)['synsets']
+        return {
+            str(int(i)): str(wnid) for i, wnid in zip(synsets['ILSVRC2012_ID'], synsets['WNID'])
+        }
+    except OSError as error:
+        raise DataError(f'{path}: {error.strerror or error}; it must be {_ORDER_LAYOUT}') from None
+    except Exception as error:  # whatever a damaged file makes of its numbers
+        raise DataError(
+            f'{path}: damaged ({type(error).__name__}: {error}); it must be {_ORDER_LAYOUT}'
+        ) from None

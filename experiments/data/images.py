@@ -1,0 +1,147 @@
+"""Reading image files, and replacing those that are damaged."""
+
+import contextlib
+import contextvars
+import warnings
+
+from experiments.config.errors import DamagedImageError, DataError
+
+import numpy
+from chainer.dataset import DatasetMixin
+from PIL import Image
+
+EXTENSIONS = ('.jpeg', '.jpg', '.png')
+_collected = contextvars.ContextVar('collected', default=None)
+
+
+def read_image(path):
+    """Reads a colour image; grey ones become grey in colour.
+
+    Args:
+        path (str): The file, in any format that Pillow knows.
+
+    Returns:
+        PIL.Image.Image: The image, decoded, in mode RGB. A rotation noted in the file is ignored,
+        as the annotations of all data sets here ignore it.
+
+    Raises:
+        DataError: If there is no such file, or it may not be read.
+        DamagedImageError: If it cannot be decoded. A byte of a JPEG changed in the middle may not
+            be noticed: the format has no checksum.
+    """
+    return _decoded(path, lambda image: image.convert('RGB'))
+
+
+def read_labels(path):
+    """Reads an image whose grey values, or palette indices, are classes.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        numpy.ndarray: The classes, uint8 of shape (height, width).
+
+    Raises:
+        DataError: As :func:`read_image`.
+        DamagedImageError: As :func:`read_image`, and if it is not of one channel of 8 bits.
+    """
+    labels = _decoded(path, numpy.array)
+    if labels.ndim != 2 or labels.dtype != numpy.uint8:
+        raise DamagedImageError(
+            f'{path}: given {labels.ndim} dimensions of {labels.dtype}, allowed: an image of one'
+            ' channel of 8 bits, each pixel a class'
+        )
+    return labels
+
+
+def _decoded(path, decode):
+    try:
+        file = open(path, 'rb')
+    except OSError as error:
+        raise DataError(f'{path}: {error.strerror}; it must be an image') from None
+    with file:
+        try:
+            return decode(Image.open(file))
+        except MemoryError:
+            raise
+        # Damage can surface as nearly anything: OSError, SyntaxError, struct.error, KeyError ...
+        except Exception as error:
+            raise DamagedImageError(
+                f'{path}: damaged image ({type(error).__name__}: {error})'
+            ) from None
+
+
+class LabelledImages(DatasetMixin):
+    """Tuples of a decoded image and its labels; a file is read when it is asked for.
+
+    Args:
+        paths (sequence of str): The image files.
+        *labels: Sequences of the same length, of labels of any kind.
+    """
+
+    def __init__(self, paths, *labels):
+        self._paths = paths
+        self._labels = labels
+
+    def __len__(self):
+        return len(self._paths)
+
+    def get_example(self, i):
+        """Returns the image, a :class:`PIL.Image.Image` in mode RGB, and its labels.
+
+        Raises:
+            DamagedImageError: If the image cannot be decoded.
+        """
+        return (read_image(self._paths[i]), *(labels[i] for labels in self._labels))
+
+
+class ReplaceDamaged(DatasetMixin):
+    """A data set in which the next whole example replaces one whose image is damaged.
+
+    Which one is replaced depends on the files alone, so that each epoch, each resumed run and any
+    number of workers see the same examples; a check of all images beforehand would decode the whole
+    data set at every start. A warning tells of each replacement, unless
+    :func:`collect_warnings` takes it. In an evaluation the replacement counts twice.
+
+    Args:
+        dataset: Raises :class:`~experiments.config.errors.DamagedImageError` for a damaged example.
+    """
+
+    def __init__(self, dataset):
+        self._dataset = dataset
+
+    def __len__(self):
+        return len(self._dataset)
+
+    def get_example(self, i):
+        """Returns the example, or the next one that is whole; after the last comes the first."""
+        index = range(len(self))[i]  # an IndexError after the last, which ends a loop over them
+        for step in range(len(self)):
+            try:
+                return self._dataset[(index + step) % len(self)]
+            except DamagedImageError as error:
+                last = error
+                _warn(f'{error}; the next image stands in for it')
+        raise DataError(f'{last}; and so are all {len(self)} images')
+
+
+@contextlib.contextmanager
+def collect_warnings():
+    """A context that gives a list, to which this thread's warnings of replacements go instead.
+
+    With it a worker passes them to the process that it loads for, which warns once for each.
+    """
+    collected = []
+    token = _collected.set(collected)
+    try:
+        yield collected
+    finally:
+        _collected.reset(token)
+
+
+def _warn(message):
+    collected = _collected.get()
+    if collected is None:
+        warnings.warn(message, stacklevel=4)
+    else:
+        collected.append(message)

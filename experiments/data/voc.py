@@ -1,0 +1,245 @@
+"""PASCAL VOC's detection data, or other data in its layout."""
+
+import dataclasses
+import math
+import os
+from xml.etree import ElementTree
+
+from experiments.config.errors import DataError
+from experiments.data.dataset import Data, first_examples
+from experiments.data.files import find_folder, inner_folder, read_lines
+from experiments.data.geometric_transforms import (
+    coin_toss,
+    constrained_crop,
+    expand,
+    flip,
+    flip_boxes,
+    resize,
+)
+from experiments.data.images import LabelledImages, ReplaceDamaged
+from experiments.data.photometric_transforms import (
+    VGG_MEAN,
+    Normalization,
+    PhotometricDistortion,
+)
+from experiments.data.randomness import Augmented
+
+import numpy
+from chainer.datasets import TransformDataset
+
+_LAYOUT = (
+    'a folder VOCdevkit, or the one it is in, with VOC2007/JPEGImages/*.jpg,'
+    ' VOC2007/Annotations/*.xml and VOC2007/ImageSets/Main/<split>.txt'
+)
+
+
+_SIDES = ('ymin', 'xmin', 'ymax', 'xmax')
+_OBJECT = 'an object with name and bndbox (xmin, ymin, xmax, ymax)'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SSDTransform:
+    """Resizes and normalizes an image with its boxes, and augments them as SSD is trained with.
+
+    The augmentation (Liu et al. 2016, sections 2.2 and 3.6, in the order of the authors' code):
+    photometric distortion, expansion on a canvas of the mean colour, constrained crop, resizing
+    with a random filter, flip.
+
+    Attributes:
+        size (int): Side of the result.
+        normalization (Normalization): Comes after resizing.
+        augment (bool): Whether to augment.
+        distortion (PhotometricDistortion): The first step of the augmentation.
+    """
+
+    size: int
+    normalization: Normalization
+    augment: bool = False
+    distortion: PhotometricDistortion = PhotometricDistortion()
+
+    def __call__(self, example, rng=None):
+        """Transforms a Pillow image with boxes and classes; what else an example has stays."""
+        image, boxes, labels, *others = example
+        if not self.augment:
+            image, boxes = resize(image, boxes, self.size)
+            return (self.normalization(image), boxes, labels, *others)
+        image = self.distortion(image, rng)
+        image, boxes = expand(image, boxes, VGG_MEAN, rng)
+        image, boxes, kept = constrained_crop(image, boxes, rng)
+        image, boxes = resize(image, boxes, self.size, rng)
+        image = self.normalization(image)
+        if coin_toss(rng):
+            image, boxes = numpy.ascontiguousarray(flip(image)), flip_boxes(boxes, self.size)
+        return image, boxes, labels[kept]
+
+
+def load(section, dtype):
+    """Reads the annotations; each image is read when its turn comes.
+
+    Args:
+        section (experiments.config.dataset.VOC): The config.
+        dtype (numpy.dtype): What the network computes in; images are float32 whatever it is.
+
+    Returns:
+        experiments.data.Data: The data; images are of shape (3, size, size), their pixels 0 to
+        255. The network itself subtracts the mean colour, as its pretrained weights want it.
+
+    Raises:
+        DataError: If a file is missing, an annotation is damaged, or an object is of no class.
+    """
+    folder = inner_folder(section.folder, 'VOCdevkit', _LAYOUT)
+    train = _annotated(folder, section.train, section.train_size)
+    test = _annotated(folder, section.test, section.test_size)
+    names = section.class_names or sorted(
+        {name for _, _, annotation in train + test for name in annotation.names}
+    )
+    if not names:
+        raise DataError(f'{folder}: given no object in any annotation, allowed: at least one')
+    normalization = Normalization((0, 0, 0), (1, 1, 1), numpy.float32)
+    train = _examples(train, names, section, to_train=True)
+    test = _examples(test, names, section, to_train=False)
+    return Data(
+        train=Augmented(train, SSDTransform(section.size, normalization, section.augment)),
+        test=TransformDataset(test, SSDTransform(section.size, normalization)),
+        shape=(3, section.size, section.size),
+        classes=len(names),
+        class_names=tuple(names),
+        eleven_point=section.eleven_point,
+    )
+
+
+def _annotated(folder, splits, size):
+    """Returns a list of (image file, annotation file, annotation)."""
+    files = [file for split in splits for file in _files(folder, split)]
+    chosen = first_examples(len(files), size, f'{folder}: {", ".join(splits)}')
+    return [(*files[i], read_annotation(files[i][1])) for i in chosen]
+
+
+def _files(folder, split):
+    """Yields the image and the annotation file of each example of a split."""
+    year, slash, name = split.rpartition('/')
+    if not slash:
+        raise DataError(f'{folder}: given the split {split}, allowed: such as VOC2007/trainval')
+    year = os.path.join(folder, year)
+    there = set(os.listdir(find_folder(os.path.join(year, 'JPEGImages'), _LAYOUT)))
+    listing = os.path.join(year, 'ImageSets', 'Main', f'{name}.txt')
+    for line, words in read_lines(listing, 'a list of image names, one a line'):
+        if len(words) != 1:
+            raise DataError(f'{listing}, line {line}: given {len(words)} words, allowed: one name')
+        image = os.path.join(year, 'JPEGImages', f'{words[0]}.jpg')
+        if f'{words[0]}.jpg' not in there:
+            raise DataError(f'{image}: missing, though {listing}, line {line} names it')
+        yield image, os.path.join(year, 'Annotations', f'{words[0]}.xml')
+
+
+def _examples(annotated, names, section, to_train):
+    """Returns the data set of image, boxes, classes and, of test examples, which are difficult."""
+    boxes, labels, difficult = [], [], []
+    for _, path, annotation in annotated:
+        used = ~annotation.difficult | section.difficult if to_train else slice(None)
+        boxes.append(annotation.boxes[used])
+        labels.append(_labels(annotation, names, path)[used])
+        difficult.append(annotation.difficult[used])
+    columns = (boxes, labels) if to_train else (boxes, labels, difficult)
+    examples = LabelledImages([image for image, _, _ in annotated], *columns)
+    return ReplaceDamaged(examples) if section.skip_damaged else examples
+
+
+def _labels(annotation, names, path):
+    unknown = [name for name in annotation.names if name not in names]
+    if unknown:
+        raise DataError(f'{path}: given class {unknown[0]}, allowed: {", ".join(names)}')
+    return numpy.array([names.index(name) for name in annotation.names], numpy.int32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Annotation:
+    """The objects of one image.
+
+    Attributes:
+        names (tuple of str): Class of each.
+        boxes (numpy.ndarray): float32 of shape (n, 4), each (y_min, x_min, y_max, x_max), the
+            edges of its pixels. The files count pixels from 1 and name the last one inside, so the
+            box of the first pixel alone, (1, 1, 1, 1) in a file, is (0, 0, 1, 1) here.
+        difficult (numpy.ndarray): bool of shape (n,): objects that no detector has to find.
+    """
+
+    names: tuple
+    boxes: numpy.ndarray
+    difficult: numpy.ndarray
+
+
+def read_annotation(path):
+    """Reads the annotation of an image; boxes are clipped to its size, if the file tells it.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        Annotation: The objects.
+
+    Raises:
+        DataError: If the file is missing or damaged, or has a box without a pixel.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+    except OSError as error:
+        raise DataError(f'{path}: {error.strerror}; it must be an annotation (XML)') from None
+    # ValueError, LookupError: of an encoding that there is not.
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise DataError(f'{path}: damaged XML ({error})') from None
+    if root.tag != 'annotation':
+        raise DataError(f'{path}: given <{root.tag}>, allowed: <annotation>')
+    objects = [_object(item, path, i) for i, item in enumerate(root.iterfind('object'), 1)]
+    boxes = numpy.array([box for _, box, _ in objects], numpy.float64).reshape(-1, 4)
+    boxes = numpy.clip(boxes, 0, _image_sides(root, path))
+    empty = numpy.flatnonzero((boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
+    if len(empty):
+        given = root.findall('object')[empty[0]].find('bndbox')
+        given = ', '.join(f'{side} {given.findtext(side)}' for side in _SIDES)
+        raise DataError(
+            f'{path}, object {empty[0] + 1}: given {given}, allowed: a box with pixels of the image'
+        )
+    return Annotation(
+        tuple(name for name, _, _ in objects),
+        boxes.astype(numpy.float32),
+        numpy.array([difficult for _, _, difficult in objects], bool),
+    )
+
+
+def _image_sides(root, path):
+    """Returns (height, width, height, width), inf where it is not told."""
+    sides = []
+    for side in ('height', 'width'):
+        text = root.findtext(f'size/{side}')
+        length = math.inf if text is None else _number(text, f'{path}, {side}')
+        sides.append(length if length > 0 else math.inf)
+    return sides * 2
+
+
+def _object(item, path, number):
+    where = f'{path}, object {number}'
+    name, box = (item.findtext('name') or '').strip(), item.find('bndbox')
+    if not name or box is None:
+        raise DataError(f'{where}: given no name or no bndbox, allowed: {_OBJECT}')
+    sides = []
+    for side in _SIDES:
+        text = box.findtext(side)
+        if text is None:
+            raise DataError(f'{where}: given no {side}, allowed: {_OBJECT}')
+        sides.append(_number(text, f'{where}, {side}'))
+    y_min, x_min, y_max, x_max = sides
+    difficult = (item.findtext('difficult') or '0').strip()
+    if difficult not in ('0', '1'):
+        raise DataError(f'{where}, difficult: given {difficult!r}, allowed: 0 or 1')
+    return name, (y_min - 1, x_min - 1, y_max, x_max), difficult == '1'
+
+
+def _number(text, where):
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f'{where}: given {text!r}, allowed: a number')
+    return number

@@ -1,0 +1,69 @@
+"""Two small models: a multilayer perceptron of any depth, and a convolutional network."""
+
+import math
+
+import chainer
+from chainer import functions, links
+
+
+class MLP(chainer.Chain):
+    """Linear layers with ReLU in between; weights after He et al. (2015), biases 0.
+
+    Its layers are ``fc1``, ``fc2``, ... from input to output. It computes in the dtype that
+    Chainer is configured for when it is built.
+
+    Args:
+        in_size (int): Number of features.
+        units (int): Units of every layer but the last.
+        classes (int): Units of the last layer.
+        layers (int): Number of linear layers.
+    """
+
+    def __init__(self, in_size, units, classes, layers):
+        super().__init__()
+        self._names = [f'fc{index}' for index in range(1, layers + 1)]
+        sizes = [in_size] + [units] * (layers - 1) + [classes]
+        he = chainer.initializers.HeNormal()
+        with self.init_scope():
+            for name, size, out_size in zip(self._names, sizes, sizes[1:]):
+                setattr(self, name, links.Linear(size, out_size, initialW=he))
+
+    def forward(self, x):
+        """Returns the logits of a batch of features, of whatever shape."""
+        first, *others = (self[name] for name in self._names)
+        h = first(functions.reshape(x, (len(x), -1)))
+        for layer in others:
+            h = layer(functions.relu(h))
+        return h
+
+
+class SmallCNN(chainer.Chain):
+    """Three 3×3 convolutions with ReLU, the last two of stride 2, and a linear classifier.
+
+    It computes in the dtype that Chainer is configured for when it is built.
+
+    Args:
+        in_channels (int): Channels of the images.
+        classes (int): Number of classes.
+        channels (tuple of int): Output channels of the convolutions.
+        size (tuple of int): Height and width of the images; ``None``: those of the first batch.
+    """
+
+    def __init__(self, in_channels, classes, channels=(32, 64, 64), size=None):
+        super().__init__()
+        first, second, third = channels
+        # The dtype of now: the last layer may not be made before the first batch.
+        he = chainer.initializers.HeNormal(dtype=chainer.get_dtype())
+        features = size and third * math.prod(-(-side // 4) for side in size)
+        with self.init_scope():
+            self.conv1 = links.Convolution2D(in_channels, first, 3, pad=1, initialW=he)
+            self.conv2 = links.Convolution2D(first, second, 3, 2, pad=1, initialW=he)
+            self.conv3 = links.Convolution2D(second, third, 3, 2, pad=1, initialW=he)
+            self.fc = links.Linear(features, classes, initialW=he)
+
+    def forward(self, x):
+        """Returns the logits of a batch of images (n, channels, h, w)."""
+        h = functions.relu(self.conv1(x))
+        h = functions.relu(self.conv2(h))
+        h = functions.relu(self.conv3(h))
+        return self.fc(h)

@@ -1,0 +1,110 @@
+"""The figures of a report: the curves of runs, and underflow and scales layer by layer."""
+
+import itertools
+
+from experiments import tasks
+
+import matplotlib
+import numpy
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Okabe and Ito's palette; runs beyond it differ by the line's style.
+_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
+_STYLES = ('-', '--', ':', '-.')
+_PANELS = (
+    ('main/loss', 'training loss', 'log'),
+    ('validation/main/loss', 'test loss', 'log'),
+    *((key, title, 'linear') for key, title in tasks.titles().items()),
+)
+# Of the lines by layer.
+_MOST_ITERATIONS = 5
+
+
+def curves(runs):
+    """Draws a panel for each key that some log has, a line for each run.
+
+    Args:
+        runs (list of ~experiments.reports.run_folder.RunFolder): The runs.
+
+    Returns:
+        ~matplotlib.figure.Figure: The picture, or ``None`` if no log has anything to draw.
+    """
+    panels = [panel for panel in _PANELS if any(panel[0] in e for run in runs for e in run.log)]
+    if not panels:
+        return None
+    figure = Figure(figsize=(5 * len(panels), 4.2), layout='constrained', dpi=120)
+    for column, (key, label, scale) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), column + 1)
+        for index, run in enumerate(runs):
+            points = [(entry['iteration'], entry[key]) for entry in run.log if key in entry]
+            if points:
+                axes.plot(
+                    *zip(*points),
+                    color=_COLOURS[index % len(_COLOURS)],
+                    linestyle=_STYLES[index // len(_COLOURS) % len(_STYLES)],
+                    marker='.' if len(points) < 30 else None,
+                    label=run.name,
+                )
+        axes.set(xlabel='iteration', ylabel=label, yscale=scale)
+        axes.grid(alpha=0.3)
+    shown = {}
+    for axes in figure.axes:  # not every run has something in every panel
+        shown.update({label: line for line, label in zip(*axes.get_legend_handles_labels())})
+    figure.legend(
+        shown.values(),
+        shown.keys(),
+        loc='outside lower center',
+        ncols=min(3, len(runs)),
+        fontsize=8,
+    )
+    return figure
+
+
+def by_layer(rows, threshold=None, title=None):
+    """Draws underflow and total scale by layer, a line for each of a few iterations.
+
+    Args:
+        rows (list of ~chainerlp.extensions.scales_file.Row): What ScaleReport wrote, iteration by
+            iteration.
+        threshold (float): T, the underflow that is accepted; it is marked. ``None``: there is none.
+        title (str): What to write above it.
+
+    Returns:
+        ~matplotlib.figure.Figure: The picture.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    reports = [list(group) for _, group in itertools.groupby(rows, lambda row: row.iteration)]
+    if not reports:
+        raise ValueError('nothing to draw: no rows were reported')
+    shown = [reports[i] for i in _spread(len(reports))]
+    figure = Figure(figsize=(11, 4), layout='constrained', dpi=110)
+    figure.suptitle(title or 'Gradients by layer', fontsize=11)
+    left, right = figure.subplots(1, 2)
+    colours = matplotlib.colormaps['viridis'](numpy.linspace(0, 0.9, len(shown)))
+    for colour, report in zip(colours, shown):
+        layers = numpy.arange(1, len(report) + 1)
+        style = {'color': colour, 'marker': '.', 'label': f'iteration {report[0].iteration}'}
+        left.plot(layers, [row.underflow for row in report], **style)
+        right.plot(layers, [row.total_scale for row in report], **style)
+    if threshold is not None:
+        left.axhline(threshold, color='#d55e00', lw=1, ls='--', label=f'T = {threshold:g}')
+    # From the largest power of ten below what occurs; a layer that loses nothing stands at 0.
+    left.set_yscale('symlog', linthresh=1e-5, linscale=0.3)
+    left.set(ylabel='share of elements that underflow', ylim=(0, 1))
+    right.set_yscale('log', base=2)
+    right.set(ylabel='total scale of the gradient')
+    for axes in (left, right):
+        axes.set_xlabel('layer, from input to output')
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    left.legend(fontsize=8)
+    return figure
+
+
+def _spread(count):
+    """Returns the places of the first, the last and a few in between."""
+    places = numpy.linspace(0, count - 1, min(count, _MOST_ITERATIONS))
+    return sorted(set(places.round().astype(int).tolist()))

@@ -1,0 +1,106 @@
+"""Optimizers: from a config's ``optimizer`` and ``scaling`` sections to one that is set up.
+
+Whatever the method of scaling, float16 parameters are updated in float32, and linear layers and
+convolutions compute with chainerlp's functions, which on a CPU have a tensor core's arithmetic. So
+the methods differ in how gradients are scaled, and in nothing else.
+"""
+
+import chainerlp
+from chainerlp import policies
+
+import chainer
+import numpy
+from chainer import optimizer_hooks, optimizers
+
+DTYPES = {
+    'float32': numpy.dtype('float32'),
+    'float16': numpy.dtype('float16'),
+    'mixed16': chainer.mixed16,
+}
+
+_CLASSES = {
+    'sgd': optimizers.SGD,
+    'momentum_sgd': optimizers.MomentumSGD,
+    'adam': optimizers.Adam,
+}
+POLICIES = {
+    'adaptive': policies.Adaptive,
+    'amax': policies.Amax,
+    'measured': policies.Measured,
+}
+_OF_THE_WRAPPER = {'initial_scale', 'scale_weights'}
+
+
+def build(section):
+    """Builds an optimizer.
+
+    Args:
+        section: The ``optimizer`` section of a config; its other keys are the class's arguments.
+
+    Returns:
+        ~chainer.GradientMethod: The optimizer, not yet set up.
+    """
+    return _CLASSES[section.name](**section.model_dump(exclude={'name', 'weight_decay'}))
+
+
+def learning_rate_attribute(section):
+    """Returns the name of an optimizer's attribute that is its learning rate."""
+    return 'alpha' if section.name == 'adam' else 'lr'
+
+
+def setup(optimizer, model, scaling):
+    """Sets up an optimizer for a model, with the given way of scaling.
+
+    Args:
+        optimizer (~chainer.GradientMethod): The optimizer.
+        model (~chainer.Link): The model; its layers are converted in place.
+        scaling: The ``scaling`` section of a config.
+
+    Returns:
+        ~chainer.GradientMethod or ~chainerlp.AdaptiveLossScaling: The optimizer to train with.
+    """
+    if scaling.method in POLICIES:
+        options = scaling.model_dump(exclude={'method', 'dtype', 'label'} | _OF_THE_WRAPPER)
+        wrapper = chainerlp.AdaptiveLossScaling(
+            optimizer,
+            POLICIES[scaling.method](**options),
+            **scaling.model_dump(include=_OF_THE_WRAPPER),
+        )
+        return wrapper.setup(model)
+    if scaling.method == 'fixed':
+        optimizer.loss_scaling(scale=scaling.scale)
+    elif scaling.method == 'dynamic':
+        optimizer.loss_scaling(interval=scaling.interval)
+    chainerlp.convert(model, policies.Fixed(1))
+    if scaling.dtype != 'float32':
+        optimizer.use_fp32_update()
+    return optimizer.setup(model)
+
+
+def add_weight_decay(optimizer, section):
+    """Lets an optimizer that is set up decay all parameters, in float32 whatever their dtype.
+
+    Args:
+        optimizer (~chainer.GradientMethod or ~chainerlp.AdaptiveLossScaling): The optimizer.
+        section: The ``optimizer`` section of a config.
+    """
+    if section.weight_decay:
+        decay = _WeightDecay(section.weight_decay)
+        for param in optimizer.target.params():
+            param.update_rule.add_hook(decay)
+
+
+class _WeightDecay(optimizer_hooks.WeightDecay):
+    """Chainer's, for update rules: on the float32 copy of a parameter and its true gradient.
+
+    Added to an optimizer, it would add to a gradient that is still scaled and in float16.
+    """
+
+    def __call__(self, rule, param):
+        # Of a float32 parameter too the rule has divided the gradient already, but the scale is
+        # still there, and Chainer's hook would multiply by it.
+        scale, param._loss_scale = param._loss_scale, None
+        try:
+            super().__call__(rule, param)
+        finally:
+            param._loss_scale = scale

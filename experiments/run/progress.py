@@ -1,0 +1,118 @@
+"""Showing how far training is: bars on a terminal, one line a run in a log."""
+
+import sys
+import time
+
+from experiments.reports.table import percent
+
+import chainer
+import tqdm
+from chainer import training
+
+# A loss on a GPU has to be waited for, so it is not looked at more often than it can be read.
+_SECONDS_BETWEEN_LOSSES = 0.2
+
+
+class Bars:
+    """A bar for the runs, if there are several, and one for the iterations of the current run.
+
+    Args:
+        runs (int): Number of runs.
+    """
+
+    def __init__(self, runs):
+        self._total = tqdm.tqdm(total=runs, desc='runs', unit='run', disable=runs == 1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._total.close()
+
+    def extensions(self, name):
+        """Returns the trainer extensions that show a run of the given name."""
+        return [_Bar(name, position=0 if self._total.disable else 1)]
+
+    def finished(self, result):
+        """Takes note of a finished run."""
+        self._total.update()
+
+
+class Lines:
+    """One line a run, for logs; the same methods as :class:`Bars`.
+
+    Args:
+        runs (int): Number of runs.
+    """
+
+    def __init__(self, runs):
+        self._runs = runs
+        self._finished = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def extensions(self, name):
+        """Returns no extensions."""
+        return []
+
+    def finished(self, result):
+        """Prints the line."""
+        self._finished += 1
+        if result.error:
+            outcome = f'failed: {result.error}'
+        else:
+            outcome = (
+                f'{result.metric} {result.value:.3f}, loss {result.loss:.3f},'
+                f' underflow {percent(result.underflow.mean, 2)}, skipped {result.skipped},'
+                f' {result.seconds:.1f} s'
+            )
+            if not result.is_new:
+                outcome = f'finished before: {outcome}'
+        print(f'[{self._finished}/{self._runs}] {result.name}: {outcome}', file=sys.stderr)
+
+
+class _Bar(training.Extension):
+    """Trainer extension: a bar with iterations, their speed, and the loss.
+
+    Args:
+        name (str): What it says in front.
+        position (int): In which line, from the top.
+    """
+
+    trigger = (1, 'iteration')
+    priority = training.PRIORITY_READER
+
+    def __init__(self, name, position):
+        self._name = name
+        self._position = position
+        self._bar = None
+        self._next_loss = 0.0
+
+    def initialize(self, trainer):
+        """Opens the bar."""
+        self._bar = tqdm.tqdm(
+            total=trainer.stop_trigger.period,
+            initial=trainer.updater.iteration,
+            desc=self._name,
+            position=self._position,
+            leave=False,
+            unit='it',
+        )
+
+    def __call__(self, trainer):
+        """Moves on by one iteration."""
+        now = time.monotonic()
+        if now >= self._next_loss and 'main/loss' in trainer.observation:
+            self._next_loss = now + _SECONDS_BETWEEN_LOSSES
+            loss = float(chainer.as_array(trainer.observation['main/loss']))
+            self._bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
+        self._bar.update()
+
+    def finalize(self):
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,87 @@
+"""Where a run's results come from: command, code, versions, machine, in ``run.json``."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+
+from chainerlp.extensions.replacing import replace_text
+
+import chainer
+import numpy
+
+FILE = 'run.json'
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def record(folder, config, launch, iteration):
+    """Adds the present start of a run to ``run.json``.
+
+    Args:
+        folder (str): The run's folder.
+        config (experiments.config.Config): The run's config.
+        launch (experiments.run.train.Launch): How it is started.
+        iteration (int): Where it begins.
+    """
+    communicator = launch.communicator
+    start = {
+        'iteration': iteration,
+        'time': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
+        'command': launch.command,
+        'seed': config.seed,
+        'device': str(launch.device),
+        'workers': 1 if communicator is None else communicator.size,
+        'git': _git(),
+        'versions': _versions(launch.device),
+        'platform': platform.platform(),
+    }
+    content = json.dumps({'starts': [*starts(folder), start]}, indent=2)
+    replace_text(os.path.join(folder, FILE), content)
+
+
+def starts(folder):
+    """Returns what was recorded of a run's starts, a list of dicts; empty if it cannot be read."""
+    try:
+        with open(os.path.join(folder, FILE), encoding='utf-8') as file:
+            return list(json.load(file)['starts'])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _versions(device):
+    versions = {
+        'python': platform.python_version(),
+        'numpy': numpy.__version__,
+        'chainer': chainer.__version__,
+        'chainerlp': _version_of_ours(),
+    }
+    if device.xp is not numpy:
+        versions['cupy'] = device.xp.__version__
+    return versions
+
+
+def _version_of_ours():
+    try:
+        return importlib.metadata.version('chainerlp')
+    except importlib.metadata.PackageNotFoundError:
+        return None  # it runs from a checkout
+
+
+def _git():
+    """Returns the commit that this file is from and whether anything was changed since."""
+    try:
+        _output_of('ls-files', '--error-unmatch', os.path.join(_HERE, '__init__.py'))
+        return {
+            'commit': _output_of('rev-parse', 'HEAD'),
+            'dirty': bool(_output_of('status', '--porcelain', '--untracked-files=no')),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git, or no checkout
+
+
+def _output_of(*arguments):
+    command = ['git', '-C', _HERE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()

@@ -1,0 +1,151 @@
+"""Resuming a run: what an earlier start left in its folder, and the folder made ready to go on."""
+
+import contextlib
+import dataclasses
+import glob
+import json
+import os
+from typing import Optional
+
+from chainerlp.extensions.replacing import replace_text
+from experiments.config import loading
+from experiments.config.errors import ConfigError, RunError, shown
+from experiments.reports import summary
+from experiments.reports.run_folder import CONFIG, ERROR, LOG, RESULT, SCALES
+from experiments.run import provenance, snapshots
+
+import yaml
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes are not kept from one folder there
+    fcntl = None
+
+_LOCK = '.lock'
+_UNFINISHED = ('*.unfinished*', ERROR)
+_OF_A_RUN = (CONFIG, LOG, SCALES, RESULT, provenance.FILE, 'snapshot_iter_*', *_UNFINISHED)
+_WAY_OUT = '--fresh starts over, another --out leaves it as it is'
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """How far a run is.
+
+    Attributes:
+        iteration (int): Of the snapshot to resume from; ``None`` if it begins anew.
+        damaged (tuple of int): Iterations of newer snapshots that are damaged.
+        result (experiments.reports.summary.Result): Of a finished run; ``None`` otherwise.
+    """
+
+    iteration: Optional[int] = None
+    damaged: tuple = ()
+    result: Optional[summary.Result] = None
+
+
+def find_state(folder, config, launch):
+    """Looks at what an earlier start left.
+
+    Args:
+        folder (str): The run's folder; there may be none.
+        config (experiments.config.Config): The run's config.
+        launch (experiments.run.train.Launch): How it is started.
+
+    Returns:
+        State: How far the run is.
+
+    Raises:
+        ConfigError: If it is there with another config, or with another number of workers.
+    """
+    if launch.fresh or not os.path.exists(os.path.join(folder, CONFIG)):
+        return State()
+    _check_config(folder, config)
+    result = _finished(folder, config)
+    if result is not None:
+        return State(result=result)
+    iteration, damaged = snapshots.newest_intact(folder)
+    if iteration is not None:
+        _check_workers(folder, launch)
+    return State(iteration, tuple(damaged))
+
+
+def prepare(folder, config, launch, state):
+    """Makes a folder ready for a run to begin or to go on, and records the start.
+
+    Args:
+        folder (str): The folder.
+        config (experiments.config.Config): The run's config.
+        launch (experiments.run.train.Launch): How it is started.
+        state (State): How far it is.
+    """
+    _remove(folder, _OF_A_RUN if state.iteration is None else _UNFINISHED)
+    for iteration in state.damaged:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(snapshots.path_of(folder, iteration))
+    replace_text(os.path.join(folder, CONFIG), loading.dump(config))
+    provenance.record(folder, config, launch, state.iteration or 0)
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Makes a folder, and keeps other processes from working in it.
+
+    The system itself frees it when the process ends, however it does.
+
+    Raises:
+        RunError: If another process works in it.
+    """
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, _LOCK), 'a+', encoding='ascii') as file:
+        if fcntl is not None:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                file.seek(0)
+                raise RunError(f'{folder}: process {file.read().strip()} works in it') from None
+            except OSError:
+                pass  # a file system without locks
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _check_config(folder, config):
+    path = os.path.join(folder, CONFIG)
+    try:
+        with open(path, encoding='utf-8') as file:
+            there = yaml.safe_load(file)
+        both = [there, yaml.safe_load(loading.dump(config))]
+        for content in both:
+            content.pop('loading', None)  # the training is the same whatever is said there
+        differing = loading.compare(both)
+    except (ValueError, AttributeError, yaml.YAMLError):
+        raise ConfigError(f'{path} is damaged: {_WAY_OUT}') from None
+    if differing:
+        key, (there, here) = next(iter(differing.items()))
+        raise ConfigError(
+            f'{path}: {key} is {shown(there)} there and {shown(here)} here: {_WAY_OUT}'
+        )
+
+
+def _check_workers(folder, launch):
+    here = 1 if launch.communicator is None else launch.communicator.size
+    there = {start.get('workers', 1) for start in provenance.starts(folder)[-1:]}
+    if there - {here}:
+        raise ConfigError(
+            f'{folder}: was begun with {there.pop()} workers, and there are {here}: {_WAY_OUT}'
+        )
+
+
+def _finished(folder, config):
+    try:
+        with open(os.path.join(folder, RESULT), encoding='utf-8') as file:
+            return summary.restore(config, json.load(file))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # there is none, or it is damaged: the last snapshot has it
+
+
+def _remove(folder, patterns):
+    for pattern in patterns:
+        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
+            os.remove(path)

@@ -1,0 +1,120 @@
+"""Schedules: epochs as iterations, when something is due, and the learning rate.
+
+The learning rate, its warm-up and its steps included, is a function of the iteration alone, so that
+a snapshot need not hold it.
+"""
+
+import bisect
+import dataclasses
+import math
+
+from chainer.training.triggers import IntervalTrigger
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """How fast epochs go by on one worker.
+
+    Attributes:
+        examples (int): Examples of an epoch.
+        batch_size (int): Examples of an iteration.
+    """
+
+    examples: int
+    batch_size: int
+
+    def iterations(self, epochs):
+        """Returns in which iteration so many epochs end."""
+        return math.ceil(epochs * self.examples / self.batch_size)
+
+    def length(self, section):
+        """Returns the length of a section with ``epochs`` or ``iterations``, in iterations."""
+        return section.iterations if section.epochs is None else self.iterations(section.epochs)
+
+
+def training_length(section, pace):
+    """Returns the iterations of a training.
+
+    Args:
+        section (experiments.config.Train): The config.
+        pace (Pace): How fast epochs go by.
+    """
+    iterations = pace.length(section)
+    return min(iterations, section.max_iterations or iterations)
+
+
+class IntervalAndEnd:
+    """Fires at every interval, and at the last iteration even if it ends none.
+
+    Args:
+        interval (experiments.config.Interval): From one time to the next.
+        iterations (int): Iterations of the whole training.
+    """
+
+    def __init__(self, interval, iterations):
+        if interval.epochs is not None:
+            self._interval = IntervalTrigger(interval.epochs, 'epoch')
+        else:
+            self._interval = IntervalTrigger(interval.iterations, 'iteration')
+        self._iterations = iterations
+
+    def __call__(self, trainer):
+        """Returns whether this is such an iteration."""
+        # The interval keeps count, so it is asked in any case.
+        due = self._interval(trainer)
+        return due or trainer.updater.iteration >= self._iterations
+
+    def serialize(self, serializer):
+        """Saves or loads the interval's state."""
+        self._interval.serialize(serializer)
+
+
+class LearningRate:
+    """Sets an optimizer's rate before an iteration.
+
+    Args:
+        optimizer (~chainer.GradientMethod): The optimizer, with the full rate.
+        attribute (str): What it calls its rate.
+        schedule (experiments.config.Schedule): How it changes.
+        pace (Pace): How fast epochs go by.
+    """
+
+    def __init__(self, optimizer, attribute, schedule, pace):
+        self._optimizer = optimizer
+        self._attribute = attribute
+        self._full = getattr(optimizer, attribute)
+        self._schedule = schedule
+        self._pace = pace
+
+    def __call__(self, iteration):
+        """Sets it.
+
+        Args:
+            iteration (int): How many iterations are over.
+        """
+        rate = self._full * learning_rate_factor(self._schedule, self._pace, iteration)
+        setattr(self._optimizer, self._attribute, rate)
+
+
+def learning_rate_factor(schedule, pace, iteration):
+    """Returns the rate as a fraction of the full one.
+
+    Args:
+        schedule (experiments.config.Schedule): How it changes.
+        pace (Pace): How fast epochs go by.
+        iteration (int): How many iterations are over.
+
+    Returns:
+        float: The product of the warm-up's factor and of the steps that were taken.
+    """
+    found = 1.0
+    step, warmup = schedule.step, schedule.warmup
+    if step is not None:
+        times = step.iterations or [pace.iterations(epochs) for epochs in step.epochs]
+        found *= step.factor ** bisect.bisect_right(times, iteration)
+    if warmup is not None:
+        end = pace.length(warmup)
+        if iteration < end:
+            done = iteration / end if warmup.shape == 'linear' else 0.0
+            found *= warmup.factor + (1 - warmup.factor) * done
+    return found

@@ -1,0 +1,186 @@
+"""Sweeps: several runs, one after another or some at a time, and their summary."""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.resource_tracker
+import os
+import signal
+
+from experiments.config.errors import ConfigError
+from experiments.data.worker_pool import end_with_parent
+from experiments.reports import summary
+from experiments.reports.summary import Result
+from experiments.run import devices, multi_node, resume, train
+from experiments.run.stopping import Stop
+
+import threadpoolctl
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """Where one of several runs is computed.
+
+    Attributes:
+        device (str): Chainer's name of the device.
+        threads (int): CPU threads of a matrix product.
+    """
+
+    device: str
+    threads: int = 1
+
+
+def execute(configs, folder, launch, progress, summary_path=None, slots=None):
+    """Runs what is not finished yet; a run that fails does not stop the others.
+
+    Args:
+        configs (list of experiments.config.Config): The runs.
+        folder (str): Each gets a folder of its own in it.
+        launch (experiments.run.train.Launch): How they are started.
+        progress (experiments.run.progress.Bars or experiments.run.progress.Lines): Shows them.
+        summary_path (str): The summary, written after every run; none by default.
+        slots (list of Slot): As many runs at a time, each in a process of its own;
+            one after another in this process by default.
+
+    Yields:
+        experiments.reports.summary.Result: Of each run, as it ends; on the first worker only.
+
+    Raises:
+        ConfigError: If a folder holds a run of another config. Nothing has been run then.
+        OSError: If there can be no such folder.
+        KeyboardInterrupt: If it is interrupted.
+    """
+    found = find_states(configs, folder, launch)
+    multi_node.on_first(launch.communicator, lambda: os.makedirs(folder, exist_ok=True))
+    results = {}
+    with progress:
+        if slots is None:
+            ended = _one_by_one(configs, folder, launch, progress)
+        else:
+            ended = _in_processes(configs, found, folder, launch, slots)
+        for result in ended:
+            results[result.name] = result
+            if summary_path is not None:
+                in_order = [results[c.run_name] for c in configs if c.run_name in results]
+                summary.write(summary_path, in_order)
+            progress.finished(result)
+            yield result
+
+
+def find_states(configs, folder, launch):
+    """Looks how far runs are.
+
+    Args:
+        configs (list of experiments.config.Config): The runs.
+        folder (str): Each has a folder of its own in it.
+        launch (experiments.run.train.Launch): How they are started.
+
+    Returns:
+        list of experiments.run.resume.State: In the same order.
+
+    Raises:
+        ConfigError: If a folder holds a run of another config.
+    """
+    return multi_node.on_first(
+        launch.communicator,
+        lambda: [resume.find_state(os.path.join(folder, c.run_name), c, launch) for c in configs],
+    )
+
+
+def _one_by_one(configs, folder, launch, progress):
+    for config in configs:
+        launch.stop.raise_if_requested()
+        extras = progress.extensions(config.run_name)
+        result = train.run(config, os.path.join(folder, config.run_name), launch, extras)
+        if result is not None:
+            yield result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    config: object
+    slot: Slot
+    process: multiprocessing.process.BaseProcess
+    pipe: multiprocessing.connection.Connection
+
+    def result(self, was_told_to_stop):
+        """Returns how it ended; ``None`` if it was interrupted."""
+        self.process.join()
+        with contextlib.suppress(EOFError):  # it died
+            return self.pipe.recv()
+        if was_told_to_stop:  # so early that it could not say
+            return None
+        code = self.process.exitcode
+        how = f'was killed by signal {-code}' if code < 0 else f'ended with exit code {code}'
+        return Result(self.config, 0.0, error=f'its process {how}')
+
+
+def _in_processes(configs, states, folder, launch, slots):
+    """Runs as many configs at a time as there are slots, each in a process of its own.
+
+    Once it is to stop, the runs are stopped cleanly and no other is begun; interrupted once more it
+    kills them.
+    """
+    yield from (state.result for state in states if state.result is not None)
+    waiting = [config for config, state in zip(configs, states) if state.result is None]
+    free, running = list(slots), []
+    told = False
+    try:
+        while running or (waiting and launch.stop.signal is None):
+            while waiting and free and launch.stop.signal is None:
+                running.append(_start(waiting.pop(0), free.pop(0), folder, launch))
+            sentinels = [job.process.sentinel for job in running]
+            multiprocessing.connection.wait(sentinels, _SECONDS_BETWEEN_LOOKS)
+            if launch.stop.signal is not None and not told:
+                told = True  # twice would be to stop at once
+                for job in running:
+                    job.process.terminate()
+            for job in [job for job in running if not job.process.is_alive()]:
+                running.remove(job)
+                free.append(job.slot)
+                result = job.result(told)
+                if result is not None:
+                    yield result
+        launch.stop.raise_if_requested()
+    finally:
+        for job in running:
+            job.process.kill()
+            job.process.join()
+
+
+def _start(config, slot, folder, launch):
+    # A new interpreter: Chainer and CuPy have state that a fork would share.
+    context = multiprocessing.get_context('spawn')
+    ours, theirs = context.Pipe(duplex=False)
+    arguments = (theirs, config, os.path.join(folder, config.run_name), slot)
+    process = context.Process(
+        target=_run_in_process, args=(*arguments, launch.fresh, launch.command), daemon=False
+    )
+    # Ctrl-C goes to all processes of a terminal. Those here are told by the first one, once: they
+    # never see it themselves, not even while they start. (The tracker's start would unblock it.)
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()
+    return _Job(config, slot, process, ours)
+
+
+def _run_in_process(pipe, config, out, slot, fresh, command):
+    end_with_parent()
+    with Stop([signal.SIGTERM], message='') as stop:
+        try:
+            device = devices.get(slot.device)
+            launch = train.Launch(device, fresh=fresh, stop=stop, command=command)
+            with threadpoolctl.threadpool_limits(slot.threads, user_api='blas'):
+                result = train.run(config, out, launch)
+        except ConfigError as error:
+            result = Result(config, 0.0, error=str(error))
+        except KeyboardInterrupt:
+            result = None
+        pipe.send(result)

@@ -1,0 +1,58 @@
+"""The ways of scaling: their options, and what they are called."""
+
+import dataclasses
+import math
+
+from chainerlp import policies
+from experiments import config
+from experiments.config import label
+
+import pytest
+
+
+def scaling(**keys):
+    return config.Sweep(seeds=[0], scaling=[keys]).scaling[0]
+
+
+@pytest.mark.parametrize(
+    'method, policy',
+    [
+        (config.Adaptive, policies.Adaptive),
+        (config.Amax, policies.Amax),
+        (config.Measured, policies.Measured),
+    ],
+)
+def test_a_method_has_the_options_and_the_defaults_of_its_policy(method, policy):
+    theirs = {field.name: field.default for field in dataclasses.fields(policy)}
+    del theirs['format']  # the dtype says it
+    ours = {key: field.default for key, field in method.model_fields.items()}
+    for key in ('method', 'dtype', 'label', 'initial_scale', 'scale_weights'):
+        del ours[key]
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    'keys, expected',
+    [
+        ({'method': 'fp32'}, 'fp32'),
+        ({'method': 'fixed', 'scale': 128}, 'fixed-scale=128'),
+        ({'method': 'fixed', 'scale': 0.5}, 'fixed-scale=0.5'),
+        ({'method': 'adaptive', 'threshold': 1e-3}, 'adaptive'),
+        ({'method': 'adaptive', 'interval': 1000}, 'adaptive-interval=1000'),
+        ({'method': 'adaptive', 'max_scale': math.inf}, 'adaptive-max_scale=inf'),
+        ({'method': 'amax', 'scale_weights': False}, 'amax-scale_weights=false'),
+        ({'method': 'none', 'dtype': 'float16'}, 'none-dtype=float16'),
+    ],
+)
+def test_a_label_tells_the_options_that_are_not_the_defaults(keys, expected):
+    assert label(scaling(**keys)) == expected
+
+
+def test_a_label_of_its_own_names_the_run():
+    assert label(scaling(method='adaptive', max_scale=128.0, label='cifar')) == 'cifar'
+
+
+def test_two_ways_of_scaling_with_one_label_are_refused():
+    two = [{'method': 'none', 'label': 'x'}, {'method': 'fp32', 'label': 'x'}]
+    with pytest.raises(ValueError, match='items 0 and 1 are both x'):
+        config.Sweep(seeds=[0], scaling=two)

@@ -1,0 +1,221 @@
+"""Boxes follow pixels: a blob is painted where its box is, and found where the box has gone."""
+
+from experiments.data.geometric_transforms import (
+    center_crop,
+    constrained_crop,
+    draw_patch,
+    expand,
+    flip,
+    flip_boxes,
+    pad_and_crop,
+    random_sized_crop,
+    resize,
+)
+
+import numpy
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+FILL = (123, 117, 104)
+BLOB = 255
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def painted(draw, smallest=8, largest=60):
+    """An image that is black but for one white rectangle, and that one's box."""
+    height, width = draw(st.integers(smallest, largest)), draw(st.integers(smallest, largest))
+    top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+    bottom, right = draw(st.integers(top + 1, height)), draw(st.integers(left + 1, width))
+    pixels = numpy.zeros((height, width, 3), numpy.uint8)
+    pixels[top:bottom, left:right] = BLOB
+    return Image.fromarray(pixels), numpy.array([[top, left, bottom, right]], numpy.float32)
+
+
+def blob(image):
+    """Returns the box around the white pixels."""
+    rows, columns = numpy.nonzero((numpy.asarray(image) == BLOB).all(axis=2))
+    return [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
+
+
+@given(painted())
+def test_the_box_is_flipped_with_the_image(example):
+    image, boxes = example
+    pixels = numpy.asarray(image).transpose(2, 0, 1)
+    flipped = flip(pixels)
+    assert blob(flipped.transpose(1, 2, 0)) == flip_boxes(boxes, image.width)[0].tolist()
+    assert (flip(flipped) == pixels).all()
+    assert (flip_boxes(flip_boxes(boxes, image.width), image.width) == boxes).all()
+
+
+def test_no_boxes_are_flipped_to_no_boxes():
+    assert flip_boxes(numpy.zeros((0, 4), numpy.float32), 10).shape == (0, 4)
+
+
+@given(painted(), SEEDS)
+def test_the_box_is_moved_with_the_image_on_its_canvas(example, seed):
+    image, boxes = example
+    wide, moved = expand(image, boxes, FILL, numpy.random.default_rng(seed))
+    assert moved.dtype == numpy.float32
+    assert blob(wide) == moved[0].tolist()
+    assert image.width <= wide.width <= 4 * image.width
+    assert image.height <= wide.height <= 4 * image.height
+    outside = (numpy.asarray(wide) == FILL).all(axis=2).sum()
+    assert outside == wide.width * wide.height - image.width * image.height
+
+
+def test_half_of_the_images_are_expanded():
+    image, boxes = Image.new('RGB', (10, 10)), numpy.zeros((0, 4), numpy.float32)
+    rng = numpy.random.default_rng(0)
+    ratios = [expand(image, boxes, FILL, rng)[0].width / 10 for _ in range(1000)]
+    # 500 expected, with a standard deviation of 16; ratios under 1.1 do not show in 10 pixels.
+    assert 430 < sum(ratio > 1 for ratio in ratios) < 560
+    assert max(ratios) > 3.5
+
+
+@given(painted(), SEEDS)
+@settings(max_examples=200)
+def test_the_box_is_cropped_with_the_image(example, seed):
+    image, boxes = example
+    cropped, clipped, kept = constrained_crop(image, boxes, numpy.random.default_rng(seed))
+    # The only box is kept, since a patch without any is not taken.
+    assert kept.tolist() == [0] and clipped.dtype == numpy.float32
+    assert blob(cropped) == clipped[0].tolist()
+
+
+@given(painted(smallest=20), SEEDS)
+def test_a_patch_has_the_sides_and_proportions_of_the_paper(example, seed):
+    image, boxes = example
+    cropped, _, _ = constrained_crop(image, boxes, numpy.random.default_rng(seed))
+    assume(cropped.size != image.size)
+    # Sides are cut to whole pixels.
+    assert (cropped.width + 1) * (cropped.height + 1) >= 0.3**2 * image.width * image.height
+    aspect = (cropped.width / image.width) / (cropped.height / image.height)
+    assert 0.5 * 5 / 6 < aspect < 2 * 6 / 5
+
+
+def test_a_box_whose_centre_is_outside_of_the_patch_is_left_out():
+    image = Image.new('RGB', (100, 100))
+    boxes = numpy.array([[0, 0, 60, 60], [70, 70, 100, 100]], numpy.float32)
+    seen = set()
+    for seed in range(300):
+        cropped, clipped, kept = constrained_crop(image, boxes, numpy.random.default_rng(seed))
+        seen.add(tuple(kept.tolist()))
+        assert len(clipped) == len(kept)
+        assert (clipped[:, :2] >= 0).all() and (clipped[:, :2] < clipped[:, 2:]).all()
+        assert (clipped[:, 2:] <= [cropped.height, cropped.width]).all()
+    assert seen == {(0,), (1,), (0, 1)}
+
+
+def test_no_patch_overlaps_a_tiny_object_enough_and_so_some_images_stay_whole():
+    # A patch of 30x30 at least has an overlap of 16/900 = 0.018 with a box of 4x4, below 0.1.
+    image = Image.new('RGB', (100, 100))
+    boxes = numpy.array([[48, 48, 52, 52]], numpy.float32)
+    rng = numpy.random.default_rng(0)
+    whole = sum(constrained_crop(image, boxes, rng)[0].size == (100, 100) for _ in range(700))
+    # Six of seven options end so: 600, with a standard deviation of 9.
+    assert 560 < whole < 640
+
+
+def test_an_image_without_boxes_stays_whole():
+    image, boxes = Image.new('RGB', (100, 50)), numpy.zeros((0, 4), numpy.float32)
+    for seed in range(20):
+        cropped, clipped, kept = constrained_crop(image, boxes, numpy.random.default_rng(seed))
+        assert cropped.size == (100, 50) and clipped.shape == (0, 4) and not len(kept)
+
+
+@given(painted(smallest=2, largest=12), st.integers(1, 4), st.booleans(), SEEDS)
+def test_the_box_is_resized_with_the_image(example, factor, random, seed):
+    image, boxes = example
+    size = 24 * factor
+    rng = numpy.random.default_rng(seed) if random else None
+    resized, moved = resize(image, boxes, size, rng)
+    assert resized.size == (size, size) and moved.dtype == numpy.float32
+    top, left, bottom, right = moved[0]
+    centre = numpy.asarray(resized)[int((top + bottom) / 2), int((left + right) / 2)]
+    # An image grows twofold at least, so the pixel in the middle of the box is at most a quarter of
+    # an old one off it: there bilinear keeps 0.75 of either axis, and the others keep more.
+    assert centre.min() >= 0.75**2 * BLOB - 1
+    scale = numpy.array([size / image.height, size / image.width] * 2)
+    numpy.testing.assert_allclose(moved[0] / scale, boxes[0], rtol=2**-22)
+
+
+def test_resizing_uses_every_filter():
+    pixels = numpy.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=numpy.uint8)
+    image, boxes = Image.fromarray(pixels), numpy.zeros((0, 4), numpy.float32)
+    rng = numpy.random.default_rng(0)
+    results = {resize(image, boxes, 9, rng)[0].tobytes() for _ in range(60)}
+    assert len(results) == 5
+
+
+@given(st.integers(1, 500), st.integers(1, 500), SEEDS)
+@settings(max_examples=300)
+def test_a_sized_crop_is_a_patch_of_the_image(width, height, seed):
+    left, top, right, bottom = draw_patch(width, height, numpy.random.default_rng(seed))
+    assert 0 <= left < right <= width and 0 <= top < bottom <= height
+    w, h = right - left, bottom - top
+    # To whole pixels, half of one to either side.
+    if max(width / height, height / width) < 3:
+        assert (w + 0.5) * (h + 0.5) >= 0.08 * width * height
+    if min(w, h) > 1:
+        assert (w - 1) / (h + 1) <= 4 / 3 and (w + 1) / (h - 1) >= 3 / 4
+
+
+def test_a_very_long_image_is_cropped_in_the_middle():
+    # The smallest patch of 8 % has a side of at least sqrt(0.08 * 3000 * 3/4) = 13.4 pixels.
+    assert draw_patch(1000, 3, numpy.random.default_rng(0)) == (498, 0, 502, 3)
+    assert draw_patch(3, 1000, numpy.random.default_rng(0)) == (0, 498, 3, 502)
+
+
+def test_a_sized_crop_shows_what_is_in_the_patch():
+    ramp = numpy.arange(200, dtype=numpy.uint8)
+    image = Image.fromarray(numpy.broadcast_to(ramp[None, :, None], (100, 200, 3)).copy())
+    for seed in range(20):
+        left, _, right, _ = draw_patch(200, 100, numpy.random.default_rng(seed))
+        crop = numpy.asarray(random_sized_crop(image, 64, numpy.random.default_rng(seed)))
+        # The ends of the ramp, but for the pixels at the edge that resizing averages over.
+        blur = (right - left) / 64
+        assert abs(int(crop[0, 0, 0]) - left) <= blur + 1
+        assert abs(int(crop[-1, -1, 0]) - (right - 1)) <= blur + 1
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 50))
+def test_a_centre_crop_is_of_the_middle(width, height, size):
+    assert center_crop(Image.new('RGB', (width, height)), size + 5, size).size == (size, size)
+
+
+def test_a_centre_crop_leaves_the_same_at_both_ends():
+    ramp = numpy.arange(200, dtype=numpy.uint8)
+    image = Image.fromarray(numpy.broadcast_to(ramp[None, :, None], (100, 200, 3)).copy())
+    crop = numpy.asarray(center_crop(image, 100, 60))
+    assert crop[0, :, 0].tolist() == list(range(70, 130))
+
+
+@pytest.mark.parametrize('padding', [0, 1, 4])
+def test_a_shift_moves_the_pixels_and_brings_in_zeros(padding):
+    image = numpy.arange(1, 3 * 9 * 7 + 1, dtype=numpy.float16).reshape(3, 9, 7)
+    shifts = set()
+    for seed in range(400):
+        shifted = pad_and_crop(image, padding, numpy.random.default_rng(seed))
+        assert shifted.shape == image.shape and shifted.dtype == image.dtype
+        found = [
+            (y, x)
+            for y in range(-padding, padding + 1)
+            for x in range(-padding, padding + 1)
+            if (shifted == moved(image, y, x)).all()
+        ]
+        assert len(found) == 1
+        shifts.update(found)
+    # 400 draws of 81 shifts miss one with a probability of 81 * (80/81)**400 = 0.6 at most.
+    assert len(shifts) > 0.9 * (2 * padding + 1) ** 2
+
+
+def moved(image, y, x):
+    result = numpy.zeros_like(image)
+    _, height, width = image.shape
+    to = numpy.s_[max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)]
+    of = numpy.s_[max(0, -y) : height + min(0, -y), max(0, -x) : width + min(0, -x)]
+    result[(slice(None), *to)] = image[(slice(None), *of)]
+    return result

@@ -1,0 +1,48 @@
+"""Weight decay."""
+
+from experiments import config
+from experiments.run import optimizers
+
+import chainer
+import numpy
+import pytest
+from chainer import links
+
+SCALINGS = [
+    {'method': 'fp32'},
+    {'method': 'none'},
+    {'method': 'fixed', 'scale': 128},
+    {'method': 'adaptive'},
+    {'method': 'amax'},
+]
+
+
+@pytest.mark.parametrize('scaling', SCALINGS, ids=lambda scaling: scaling['method'])
+@pytest.mark.parametrize('decay', [0.0, 0.25])
+def test_weight_decay_is_the_same_for_all_methods_and_in_float32(scaling, decay):
+    section = config.Sweep(seeds=[0], scaling=[scaling]).scaling[0]
+    with chainer.using_config('dtype', optimizers.DTYPES[section.dtype]):
+        # Batch normalization's parameters are float32 whatever the rest is.
+        model = chainer.Sequential(links.Linear(3, 2), links.BatchNormalization(2))
+    sgd = config.SGD(name='sgd', lr=1.0, weight_decay=decay)
+    optimizer = optimizers.setup(optimizers.build(sgd), model, section)
+    optimizers.add_weight_decay(optimizer, sgd)
+    before = {name: param.array.astype('f') for name, param in model.namedparams()}
+    dtype = model[0].W.dtype
+
+    def loss():  # its gradient at every parameter is 2^-11, half an ulp of a float16 weight of 1
+        model.cleargrads()
+        parts = []
+        for param in model.params():
+            factor = numpy.full(param.shape, 2.0**-11, 'f')
+            parts.append(chainer.functions.sum(chainer.functions.cast(param, 'f') * factor))
+        return sum(parts)
+
+    optimizer.update(loss)
+    for name, param in model.namedparams():
+        expected = before[name] - (numpy.float32(2.0**-11) + numpy.float32(decay) * before[name])
+        master = param.update_rule._fp32_param
+        found = param.array if master is None else master.array
+        assert (master is None) == (param.dtype == numpy.float32), (name, dtype)
+        # Two float32 operations apart at most, on numbers up to 4.
+        numpy.testing.assert_allclose(found, expected, rtol=0, atol=4 * 2.0**-23)

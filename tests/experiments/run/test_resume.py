@@ -1,0 +1,210 @@
+"""What is finished is kept, what is half done goes on, and what differs is told."""
+
+import json
+import os
+import signal
+
+from experiments.config import loading
+
+import pytest
+
+
+def files(folder):
+    found = (path for path in folder.rglob('*') if path.is_file() and path.name != '.lock')
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+def test_a_finished_run_is_told_and_not_trained_again(cli, tiny, tmp_path):
+    code, table, _ = cli('train', tiny)
+    before = files(tmp_path / 'out')
+    code, again, err = cli('train', tiny)
+    assert (code, again) == (0, table)
+    assert err.startswith('[1/1] adaptive-seed=0: finished before: accuracy 0.')
+    assert files(tmp_path / 'out') == before
+
+
+def test_fresh_trains_it_again(cli, tiny, tmp_path):
+    cli('train', tiny)
+    before = files(tmp_path / 'out')
+    code, _, err = cli('train', tiny, '--fresh')
+    assert code == 0 and 'finished before' not in err
+    assert all(before[path] != time for path, time in files(tmp_path / 'out').items())
+    starts = json.loads((tmp_path / 'out/tiny/adaptive-seed=0/run.json').read_text())['starts']
+    assert len(starts) == 1
+
+
+@pytest.mark.parametrize(
+    'override, said',
+    [
+        ('optimizer.lr=0.1', 'optimizer.lr is 0.05 there and 0.1 here'),
+        ('train.iterations=9', 'train.epochs is 1 there and null here'),
+        ('optimizer.weight_decay=1e-4', 'optimizer.weight_decay is 0.0 there and 0.0001 here'),
+    ],
+)
+def test_a_folder_with_another_config_is_one_line_that_names_the_key(
+    cli, tiny, tmp_path, override, said
+):
+    cli('train', tiny)
+    before = files(tmp_path / 'out')
+    path = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'config.yaml'
+    code, out, err = cli('train', tiny, '-o', override)
+    assert (code, out) == (2, '')
+    assert err == f'{path}: {said}: --fresh starts over, another --out leaves it as it is\n'
+    assert cli('sweep', tiny, '-o', override) == (code, out, err)  # before anything is run
+    assert files(tmp_path / 'out') == before
+    assert cli('train', tiny, '-o', override, '--fresh')[0] == 0
+
+
+def test_a_damaged_config_in_the_folder_is_one_line(cli, tiny, tmp_path):
+    cli('train', tiny)
+    path = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'config.yaml'
+    path.write_text('name: [')
+    code, _, err = cli('train', tiny)
+    assert code == 2 and err.startswith(f'{path} is damaged: --fresh') and err.count('\n') == 1
+
+
+def test_a_damaged_result_is_made_again_of_the_last_snapshot(cli, tiny, tmp_path):
+    cli('train', tiny)
+    path = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'result.json'
+    content = json.loads(path.read_text())
+    path.write_text('{"name": "adap')
+    code, _, err = cli('train', tiny)
+    assert code == 0 and err.startswith('adaptive-seed=0: resumes at iteration 4\n')
+    again = json.loads(path.read_text())
+    del content['seconds'], again['seconds']
+    assert again == content
+
+
+def test_a_result_reads_as_it_was_written_nan_included(cli, tiny, tmp_path):
+    cli('train', tiny, '-o', 'optimizer.lr=1e6', '-o', 'scaling={method: none}')
+    path = tmp_path / 'out' / 'tiny' / 'none-seed=0' / 'result.json'
+    content = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert content['loss'] == 'nan' and content['iterations'] == 4
+    code, out, _ = cli('train', tiny, '-o', 'optimizer.lr=1e6', '-o', 'scaling={method: none}')
+    assert code == 0 and 'diverged: none-seed=0' in out
+
+
+def test_a_sweep_runs_what_is_missing(cli, tiny, tmp_path):
+    cli('train', tiny)  # one of the sweep's two runs
+    code, out, err = cli('sweep', tiny, '-o', 'sweep.seeds=[0, 1]')
+    assert code == 0
+    kinds = ['finished before' in line for line in err.splitlines()]
+    assert kinds == [False, True, False, False]
+    again = cli('sweep', tiny, '-o', 'sweep.seeds=[0, 1]')
+    assert again[:2] == (code, out) and again[2].count('finished before') == 4
+
+
+def test_a_run_whose_folder_cannot_be_had_fails_and_the_sweep_goes_on(cli, tiny, tmp_path):
+    (tmp_path / 'out' / 'tiny').mkdir(parents=True)
+    path = tmp_path / 'out' / 'tiny' / 'fp32-seed=0'
+    path.write_text('a file, no folder')
+    code, out, err = cli('sweep', tiny)
+    assert code == 1 and f'failed: fp32-seed=0: {path}: File exists' in out.splitlines()
+    assert (tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'result.json').exists()
+
+
+def test_the_folder_says_where_its_results_come_from(cli, tiny, tmp_path):
+    cli('train', tiny, '-o', 'seed=3')
+    folder = tmp_path / 'out' / 'tiny' / 'adaptive-seed=3'
+    (start,) = json.loads((folder / 'run.json').read_text())['starts']
+    assert start['seed'] == 3 and start['iteration'] == 0 and start['workers'] == 1
+    line = ['train', tiny, '-o', 'seed=3', '--out', str(tmp_path / 'out')]
+    assert start['command'] == 'python -m experiments ' + ' '.join(line)
+    assert set(start['versions']) == {'python', 'numpy', 'chainer', 'chainerlp'}
+    assert start['versions']['chainer'] == '7.8.1'
+    if start['git'] is not None:  # the tests may run from an archive
+        assert len(start['git']['commit']) == 40 and start['git']['dirty'] in (True, False)
+    single = loading.load(str(folder / 'config.yaml'))
+    assert single == loading.load(tiny, ['seed=3']).single()
+
+
+def test_without_git_a_run_is_trained_all_the_same(cli, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', '')
+    assert cli('train', tiny)[0] == 0
+    path = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'run.json'
+    assert json.loads(path.read_text())['starts'][0]['git'] is None
+
+
+def test_a_dry_run_shows_what_would_run_and_writes_nothing(cli, tiny, tmp_path):
+    code, out, err = cli('sweep', tiny, '-o', 'sweep.seeds=[0, 1]', '--dry-run')
+    assert code == 0 and not (tmp_path / 'out').exists()
+    lines = out.splitlines()
+    assert [line.split()[:3] for line in lines[2:6]] == [
+        ['fp32-seed=0', 'new', '4'],
+        ['adaptive-seed=0', 'new', '4'],
+        ['fp32-seed=1', 'new', '4'],
+        ['adaptive-seed=1', 'new', '4'],
+    ]
+    # Each way of scaling is measured once.
+    assert err.splitlines() == ['measuring fp32-seed=0', 'measuring adaptive-seed=0']
+    seconds = [float(line.split()[3]) for line in lines[2:6]]
+    assert seconds[0] == seconds[2] > 0 and seconds[1] == seconds[3] > 0
+    to_go = float(lines[7].split()[2])
+    assert lines[7].startswith('to go ') and to_go == pytest.approx(4 * sum(seconds), abs=0.06)
+
+
+def test_a_dry_run_tells_finished_and_half_done_runs(cli, tiny, tmp_path, signalled):
+    cli('train', tiny)
+    signalled(1, signal.SIGTERM)
+    assert cli('train', tiny, '-o', 'scaling={method: fp32}')[0] == 143
+    before = files(tmp_path / 'out')
+    code, out, err = cli('sweep', tiny, '--dry-run')
+    assert code == 0 and err == 'measuring fp32-seed=0\n'
+    rows = [line.split() for line in out.splitlines()[2:4]]
+    assert rows[0][:5] == ['fp32-seed=0', 'resumes', 'at', '1', '4']
+    assert rows[1] == ['adaptive-seed=0', 'finished', '4']
+    assert files(tmp_path / 'out') == before
+    code, out, _ = cli('sweep', tiny, '--dry-run', '--fresh')
+    assert 'finished' not in out and 'resumes' not in out
+    assert files(tmp_path / 'out') == before
+
+
+def test_a_dry_run_tells_what_would_fail(cli, tiny, tmp_path, monkeypatch):
+    from experiments.run import optimizers
+
+    def fail(*_):
+        raise MemoryError('too large')
+
+    monkeypatch.setattr(optimizers, 'setup', fail)
+    code, out, _ = cli('train', tiny, '--dry-run')
+    assert code == 1 and 'fails: MemoryError: too large' in out
+    assert not os.path.exists(tmp_path / 'out')
+
+
+@pytest.mark.parametrize(
+    'arguments, said',
+    [
+        (['--device', '@numpy,@numpy'], '--device @numpy,@numpy: given 2, allowed: one for each'),
+        (['--jobs', '0'], "--jobs: given '0', allowed: an integer >= 1"),
+    ],
+)
+def test_jobs_that_make_no_sense_are_one_line(cli, tiny, arguments, said):
+    code, out, err = cli('sweep', tiny, *arguments)
+    assert (code, out) == (2, '') and said in err and err.count('\n') == 1
+
+
+@pytest.mark.parametrize('command', ['train', 'sweep', 'report'])
+def test_the_exit_codes_are_in_the_help(cli, command):
+    code, out, _ = cli(command, '--help')
+    text = ' '.join(out.split())
+    assert code == 0
+    for said in ('0 done', '1 a run failed', '2 the command or the config', '130', '143'):
+        assert said in text
+
+
+def test_how_examples_are_loaded_may_change_on_the_way(cli, tiny):
+    assert cli('train', tiny)[0] == 0
+    code, _, err = cli('train', tiny, '-o', 'loading={workers: 1, pool: threads}')
+    assert code == 0 and 'finished before' in err
+
+
+def test_data_that_is_not_there_is_one_line(cli, tiny, tmp_path):
+    missing = f'dataset={{name: mnist, folder: {tmp_path / "nothing"}}}'
+    code, out, _ = cli('train', tiny, '-o', missing)
+    (said,) = [line for line in out.splitlines() if line.startswith('failed: ')]
+    assert code == 1 and said.startswith(f'failed: adaptive-seed=0: {tmp_path / "nothing"}: ')
+
+
+def test_after_fresh_the_way_on_is_without_it(cli, tiny, signalled):
+    signalled(2, signal.SIGINT)
+    assert cli('train', tiny, '--fresh')[2].endswith('; without --fresh it goes on from there\n')
