@@ -4,7 +4,7 @@ import json
 import pathlib
 
 import chainerlp
-from chainerlp import kernels, multi_node
+from chainerlp import multi_node, statistics
 
 import chainer
 import chainer.functions as F
@@ -353,6 +353,6 @@ def test_numbers_on_a_device_are_sent_from_the_host():
         pytest.skip('no GPU')
     gradient = cupy.asarray([1, -3], 'e')
     scale = cupy.asarray(64, 'f')
-    largest = kernels.largest_magnitude(gradient)
+    largest = statistics.largest_magnitude(gradient)
     communicator = Workers([[[5.0], [1024.0]]])
     assert multi_node.agree([largest], [scale], [gradient.dtype], communicator) == [1024]

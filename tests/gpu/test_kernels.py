@@ -2,7 +2,16 @@
 
 import math
 
-from chainerlp import float16, formats, geometry, magnitude_counts, policies, statistics
+from chainerlp import (
+    float16,
+    formats,
+    gated_update,
+    geometry,
+    magnitude_counts,
+    master_weights,
+    policies,
+    statistics,
+)
 from chainerlp.scaled_array import ScaledArray, align, join
 from tests.gpu.agreement import CPU
 
@@ -303,3 +312,47 @@ def test_more_arrays_than_a_launch_takes_are_all_looked_at(device):
     assert bool(statistics.all_arrays_finite(arrays)) is True
     arrays[-1][1] = numpy.nan
     assert bool(statistics.all_arrays_finite(arrays)) is False
+
+
+@pytest.mark.parametrize('is_right', [False, True, None])
+def test_copies_are_put_back_unless_all_is_right(device, is_right):
+    shapes = [(), (5,), (7, 3), (4099,), (0, 2)] * 22  # more than a launch takes
+    dtypes = ['float16', 'float32', 'float64', 'int8']
+    whole = [
+        (numpy.arange(numpy.prod(shape)) % 100).reshape(shape).astype(dtypes[k % 4]) + 1
+        for k, shape in enumerate(shapes)
+    ]
+    whole = [numpy.array(array) for array in whole]
+    originals = [device.send(array) for array in whole] + [device.send(whole[2])[:, 1]]
+    whole.append(whole[2][:, 1])
+    copies = [device.send(array) for array in whole]
+    for array in originals:
+        array[...] = 0
+    flag = is_right
+    if flag is None:  # the device knows that all is right
+        flag = device.send(numpy.array(True))
+    elif not flag:
+        flag = device.send(numpy.array(False))
+    gated_update.copy_unless(flag, originals, copies)
+    for array, original in zip(whole, originals):
+        expected = array if is_right is False else 0 * array
+        numpy.testing.assert_array_equal(CPU.send(original), expected)
+
+
+@pytest.mark.parametrize('size', [1, 5, 4099])
+def test_masters_take_over_what_was_changed(device, size):
+    master = gradients(size, 'float32', special=(1e-9, 3.14159, -0.0))
+    half = master.astype(numpy.float16)
+    changed = half.copy()
+    changed[::3] = numpy.clip(changed[::3], -0.01, 0.01)
+    expected = master.copy()
+    master_weights.take_over_changes([expected], [changed])
+    assert (expected[changed == half] == master[changed == half]).all()
+    assert (expected[changed != half] == changed[changed != half]).all()
+    sent = device.send(master)
+    layout = device.send(numpy.stack([changed, changed], 1))[:, 0]  # every other element
+    for of_device in (device.send(changed), layout):
+        found = device.send(master)
+        master_weights.take_over_changes([found, sent], [of_device, device.send(half)])
+        numpy.testing.assert_array_equal(CPU.send(found), expected)
+        numpy.testing.assert_array_equal(CPU.send(sent), master)

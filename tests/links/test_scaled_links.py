@@ -342,7 +342,7 @@ def test_a_snapshot_of_either_loads_into_the_other(name, converted_saves, tmp_pa
     )
 
 
-class Spy:
+class Spy(policies.Policy):
     """A policy that notes what it is shown."""
 
     interval = 1
@@ -392,7 +392,7 @@ class Hook(chainer.FunctionHook):
 
     def backward_postprocess(self, function, in_data, out_grad):
         if functions.has_data_gradient(function):
-            product = functions.data_gradient(function, in_data, out_grad[0])
+            product = functions.float32_data_gradient(function, in_data, out_grad[0])
             assert product.shape == in_data[0].shape and product.dtype == numpy.float32
             self.products.append(product)
             self.seen += isinstance(function, ScaledFunction)
