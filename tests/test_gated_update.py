@@ -42,11 +42,15 @@ def copy_unless(is_right, targets, copies):
             numpy.copyto(target, copy)
 
 
+def treat_as_gpu(monkeypatch):
+    monkeypatch.setattr(gated_update, 'on_gpu', is_array)
+    monkeypatch.setattr(gated_update, '_copy_unless_on_gpu', copy_unless)
+
+
 @pytest.fixture
 def late(monkeypatch):
     """Lets the CPU be treated as a GPU, whose copies are NumPy's."""
-    monkeypatch.setattr(gated_update, 'on_gpu', is_array)
-    monkeypatch.setattr(gated_update, '_copy_unless_on_gpu', copy_unless)
+    treat_as_gpu(monkeypatch)
 
 
 @pytest.fixture
@@ -132,13 +136,13 @@ def train(wrapped, spoiled=(), iterations=12):
 @pytest.mark.parametrize('policy', [policies.Adaptive(), policies.Amax(), policies.Fixed(1)])
 def test_a_late_verdict_changes_nothing_where_all_is_finite(monkeypatch, policy):
     expected = train(wrap(policy=policy))
-    monkeypatch.setattr(gated_update, 'on_gpu', is_array)
+    treat_as_gpu(monkeypatch)
     assert_same(train(wrap(policy=policy)), expected)
 
 
 def test_an_overflow_is_skipped_as_it_is_on_the_cpu(monkeypatch):
     expected = train(wrap(), spoiled=[3])
-    monkeypatch.setattr(gated_update, 'on_gpu', is_array)
+    treat_as_gpu(monkeypatch)
     wrapped = wrap()
     assert_same(train(wrapped, spoiled=[3]), expected)
     assert wrapped.skipped == 1 and wrapped.t == 12
