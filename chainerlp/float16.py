@@ -33,7 +33,7 @@ def to_float32(array):
     Returns:
         :ref:`ndarray`: A float32 array; ``array`` itself if it is one already.
     """
-    if isinstance(array, numpy.ndarray) and array.dtype == numpy.float16:
+    if array.dtype == numpy.float16 and not on_gpu(array):
         values = _HALF_VALUES.take(array.view(numpy.uint16), mode='clip')
         return numpy.asarray(values)  # of a 0-d array, `take` makes a scalar
     return array.astype(numpy.float32, copy=False)
@@ -49,7 +49,7 @@ def from_float32(array, dtype):
     Returns:
         :ref:`ndarray`: An array of ``dtype``; ``array`` itself if it has that dtype already.
     """
-    if isinstance(array, numpy.ndarray) and array.dtype == numpy.float32 and dtype == numpy.float16:
+    if array.dtype == numpy.float32 and dtype == numpy.float16 and not on_gpu(array):
         return _round_to_half(array)
     with numpy.errstate(over='ignore'):
         return array.astype(dtype, copy=False)

@@ -29,11 +29,10 @@ def multiply(a, b):
     Returns:
         :ref:`ndarray`: The float32 products, of shape (..., m, n).
     """
-    xp = backend.get_array_module(a)
-    if xp is numpy:
+    if not on_gpu(a):
         return numpy.matmul(a, b)
     if not a.dtype == b.dtype == numpy.float16:
-        return xp.matmul(to_float32(a), to_float32(b))
+        return backend.get_array_module(a).matmul(to_float32(a), to_float32(b))
     return multiply_halves(a, b)
 
 

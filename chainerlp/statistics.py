@@ -217,7 +217,7 @@ def log_moments(array):
 
 def all_finite(array):
     """Returns whether an array has neither inf nor NaN, as a bool (NumPy) or a 0-d bool array."""
-    if isinstance(array, numpy.ndarray) and array.dtype == numpy.float16:
+    if array.dtype == numpy.float16 and not on_gpu(array):
         exponent = array.view(numpy.uint16) & numpy.uint16(0x7C00)
         return bool((exponent != 0x7C00).all())
     return backend.get_array_module(array).isfinite(array).all()

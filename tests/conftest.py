@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import sys
 
-import chainerlp  # noqa: F401 -- lets Chainer be imported on today's Python, NumPy and CuPy
+import chainerlp
 
+import chainer
 import pytest
 
 
@@ -18,29 +19,18 @@ def pytest_addoption(parser):
     )
 
 
-# '@numpy' has the tests that compare a device with the CPU take the CPU for the device: so they
-# can be tried, and their bounds be seen to be right, without one.
-GPU_TESTS_ON = os.environ.get('CHAINERLP_GPU_TESTS_ON', '')
-
-
 def pytest_runtest_setup(item):
     if item.get_closest_marker('gpu') is None:
         return
-    if GPU_TESTS_ON and 'device' in item.fixturenames:
-        return
-    from chainerlp import compat
-
-    reason = compat.why_no_cupy()
+    reason = chainerlp.compat.why_no_cupy()
     if reason is not None:
         pytest.skip(reason)
 
 
 @pytest.fixture
 def device():
-    """Returns the GPU, or what CHAINERLP_GPU_TESTS_ON names, as Chainer's current device."""
-    import chainer
-
-    device = chainer.get_device(GPU_TESTS_ON or '@cupy:0')
+    """Returns the GPU, as Chainer's current device."""
+    device = chainer.get_device('@cupy:0')
     with chainer.using_device(device):
         yield device
 

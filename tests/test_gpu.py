@@ -40,7 +40,7 @@ def test_the_arguments_of_every_kernel_fit_into_four_kilobytes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('code', kernels())
+@pytest.mark.parametrize('code', list(kernels()))
 def test_nvcc_compiles_a_kernel_for_every_architecture(code, tmp_path):
     nvcc = shutil.which('nvcc') or shutil.which('/usr/local/cuda/bin/nvcc')
     if nvcc is None:
@@ -56,7 +56,7 @@ def test_nvcc_compiles_a_kernel_for_every_architecture(code, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize('code', kernels())
+@pytest.mark.parametrize('code', list(kernels()))
 @pytest.mark.parametrize('architecture', ARCHITECTURES)
 def test_nvrtc_compiles_a_kernel_as_cupy_would_call_it(code, architecture):
     core = pytest.importorskip('cupy._core.core')

@@ -9,8 +9,6 @@ and every further term adds 2^-24.
 import dataclasses
 from typing import Callable
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-
 import chainer
 import numpy
 

@@ -1,13 +1,11 @@
 """What Chainer computes on a GPU with the patches for CuPy 14, and without them on CuPy 13."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from tests.gpu.agreement import CPU, SUBNORMAL, UNIT, Case, assert_agrees
-
 import chainer
 import chainer.functions as F
 import chainer.links as L
 import numpy
 import pytest
+from tests.device.agreement import CPU, SUBNORMAL, UNIT, Case, assert_agrees
 
 pytestmark = pytest.mark.gpu
 
@@ -101,19 +99,12 @@ class Mixed(chainer.Link):
             param.grad = 2 * param.array
 
 
-@pytest.fixture
-def gpu(device):
-    if device.xp is numpy:
-        pytest.skip('Chainer does it on GPUs only')
-    return device
-
-
-def test_gradients_are_gathered_and_parameters_scattered(gpu):
+def test_gradients_are_gathered_and_parameters_scattered(device):
     from chainer.training.updaters import multiprocess_parallel_updater
 
     model = Mixed('efe')
     expected = numpy.concatenate([p.array for _, p in sorted(model.namedparams())])
-    model.to_device(gpu)
+    model.to_device(device)
     gathered = multiprocess_parallel_updater.gather_grads(model)
     assert gathered.dtype == 'float32'
     numpy.testing.assert_array_equal(CPU.send(gathered), 2 * expected)
@@ -125,12 +116,12 @@ def test_gradients_are_gathered_and_parameters_scattered(gpu):
 
 @pytest.mark.parametrize('batched', [False, True])
 @pytest.mark.parametrize('dtype', ['e', 'f', 'd'])
-def test_parameters_are_packed_and_unpacked_by_chainermn(gpu, dtype, batched):
+def test_parameters_are_packed_and_unpacked_by_chainermn(device, dtype, batched):
     pytest.importorskip('mpi4py')
     from chainermn.communicators import _memory_utility as memory
 
     model = Mixed()
-    model.to_device(gpu)
+    model.to_device(device)
     params = memory.extract_params_set_data(model)
     expected = numpy.concatenate([CPU.send(param.array).astype(dtype) for param in params])
     buffer = memory.DeviceMemory()

@@ -1,6 +1,5 @@
 """Gradients of gradients on a GPU, and an LSTM's: kernels that CuPy fuses."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from tests.gpu.agreement import Case, assert_agrees
 
 import chainer

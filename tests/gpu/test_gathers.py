@@ -1,6 +1,5 @@
 """Gradients that many places add to, on a GPU with atomic additions in fp16."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from tests.gpu.agreement import CPU, UNIT, Case, assert_agrees, outcome
 
 import chainer.functions as F

@@ -1,6 +1,5 @@
 """Every layer and function that the experiments use computes on a GPU what it does on the CPU."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from tests.gpu.agreement import CPU, UNIT, Case, assert_agrees
 
 import chainer

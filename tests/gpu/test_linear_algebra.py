@@ -1,6 +1,5 @@
 """Functions that call cuSOLVER, cuFFT and cuBLAS by themselves, against the CPU."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from tests.gpu.agreement import Case, assert_agrees
 
 import chainer.functions as F

@@ -1,6 +1,5 @@
 """softmax_cross_entropy on a GPU: labels to ignore, many axes, any order of memory."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from tests.gpu.agreement import CPU, Case, assert_agrees
 
 import chainer.functions as F

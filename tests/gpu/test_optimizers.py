@@ -1,6 +1,5 @@
 """Twenty steps of an optimizer on a GPU, from given gradients, against the CPU in float64."""
 
-import chainerlp  # noqa: F401 -- it lets Chainer be imported
 from tests.gpu.agreement import CPU, UNIT
 
 import chainer
