@@ -6,7 +6,7 @@ import io
 import math
 from typing import Optional
 
-from chainerlp.extensions.replacing import replace_text
+from chainerlp.extensions.atomic_write import write_text
 from experiments import tasks
 from experiments.config import Config
 from experiments.underflow import Underflow
@@ -129,7 +129,7 @@ def write(path, results):
     writer = csv.DictWriter(file, rows[0], lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-    replace_text(path, file.getvalue())
+    write_text(path, file.getvalue())
 
 
 def _json_value(value):

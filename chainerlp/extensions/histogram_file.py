@@ -5,8 +5,8 @@ import io
 import os
 import zipfile
 
+from chainerlp.extensions.atomic_write import atomic_write
 from chainerlp.extensions.measurement import HIGHEST_EXPONENT, LOWEST_EXPONENT
-from chainerlp.extensions.replacing import replacing
 
 import numpy
 
@@ -113,7 +113,7 @@ def write(path, histograms):
     # full disk by itself is left half open.
     content = io.BytesIO()
     numpy.savez(content, exponents=EXPONENTS, **arrays)
-    with replacing(path) as unfinished, open(unfinished, 'wb') as file:
+    with atomic_write(path) as unfinished, open(unfinished, 'wb') as file:
         file.write(content.getbuffer())
 
 

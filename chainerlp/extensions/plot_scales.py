@@ -5,7 +5,7 @@ import warnings
 
 from chainerlp import policies
 from chainerlp.extensions import histogram_file, scales_file
-from chainerlp.extensions.replacing import replacing
+from chainerlp.extensions.atomic_write import atomic_write
 
 from chainer.training import extension
 
@@ -77,7 +77,7 @@ class PlotScales(extension.Extension):
     def _save(self, trainer, filename, draw, *values):
         path = os.path.join(trainer.out, filename)
         try:
-            with replacing(path) as unfinished:
+            with atomic_write(path) as unfinished:
                 draw(*values).savefig(unfinished)
         except Exception as error:
             _warn(f'{path} is not up to date: {error}')

@@ -7,8 +7,8 @@ import dataclasses
 import io
 import os
 
+from chainerlp.extensions.atomic_write import atomic_write
 from chainerlp.extensions.measurement import Measurement
-from chainerlp.extensions.replacing import replacing
 
 COLUMNS = ('iteration',) + tuple(field.name for field in dataclasses.fields(Measurement))
 """tuple of str: The header, see :class:`~chainerlp.extensions.Measurement`."""
@@ -65,7 +65,7 @@ def start(path, iteration):
     lines = []
     if os.path.exists(path):
         lines = [line for line in _whole_lines(path) if int(line[0]) < iteration]
-    with replacing(path) as unfinished, open(unfinished, 'w', newline='') as file:
+    with atomic_write(path) as unfinished, open(unfinished, 'w', newline='') as file:
         file.write(_text([COLUMNS, *lines]))
 
 

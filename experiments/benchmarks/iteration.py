@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 
-from chainerlp.extensions.replacing import replace_text
+from chainerlp.extensions.atomic_write import write_text
 from experiments.benchmarks import methods, on_device
 
 import chainer
@@ -113,7 +113,7 @@ def save(path, subject, device, rows, rates):
         'bandwidth': [dataclasses.asdict(rate) for rate in rates],
     }
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-    replace_text(path, json.dumps(content, indent=2))
+    write_text(path, json.dumps(content, indent=2))
 
 
 def device_name(device):

@@ -4,7 +4,7 @@ import datetime
 import os
 
 from chainerlp.extensions import pictures
-from chainerlp.extensions.replacing import replace_text
+from chainerlp.extensions.atomic_write import write_text
 from experiments import differences
 from experiments.rates import percent
 from experiments.reports import by_layer, curves, methods_table, page, published, run_folder
@@ -36,10 +36,10 @@ def write(paths, folder, html=False):
     os.makedirs(os.path.join(folder, 'report'), exist_ok=True)
     text = '\n\n'.join([f'# {_TITLE}', *_sections(runs, folder)]) + '\n'
     target = os.path.join(folder, 'report.md')
-    replace_text(target, text)
+    write_text(target, text)
     if html:
         target = os.path.join(folder, 'report.html')
-        replace_text(target, page.render(text, folder))
+        write_text(target, page.render(text, folder))
     return target
 
 

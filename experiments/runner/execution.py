@@ -8,7 +8,7 @@ import time
 import traceback
 import warnings
 
-from chainerlp.extensions.replacing import replace_text
+from chainerlp.extensions.atomic_write import write_text
 from experiments import methods, tasks, underflow, workers
 from experiments.errors import ConfigError, RunError
 from experiments.runner import assembly, folder, seeding, snapshots
@@ -94,12 +94,12 @@ def _train(config, out, launch, state, extras):
             if not workers.is_first(launch.communicator):
                 return None
             result = _result(config, trainer)
-            replace_text(os.path.join(out, folder.RESULT), json.dumps(result.content(), indent=2))
+            write_text(os.path.join(out, folder.RESULT), json.dumps(result.content(), indent=2))
             snapshots.keep(out, 1)
             return result
         except Exception as error:  # whatever it is, the other runs of a sweep go on
             with contextlib.suppress(OSError):  # the disk may be full
-                replace_text(os.path.join(out, folder.ERROR), traceback.format_exc())
+                write_text(os.path.join(out, folder.ERROR), traceback.format_exc())
             if launch.communicator is not None:
                 _tell(error, launch.communicator)
                 launch.communicator.mpi_comm.Abort(1)

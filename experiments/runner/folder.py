@@ -7,7 +7,7 @@ import json
 import os
 from typing import Optional
 
-from chainerlp.extensions.replacing import replace_text
+from chainerlp.extensions.atomic_write import write_text
 from experiments import differences, summary
 from experiments.complaints import shown
 from experiments.errors import ConfigError, RunError
@@ -81,10 +81,10 @@ def prepare(folder, config, launch, state):
     for iteration in state.damaged:
         with contextlib.suppress(FileNotFoundError):
             os.remove(snapshots.path_of(folder, iteration))
-    replace_text(os.path.join(folder, CONFIG), _content(config))
+    write_text(os.path.join(folder, CONFIG), _content(config))
     start = {'iteration': state.iteration or 0, **provenance.of(config, launch)}
     content = json.dumps({'starts': [*_starts(folder), start]}, indent=2)
-    replace_text(os.path.join(folder, _STARTS), content)
+    write_text(os.path.join(folder, _STARTS), content)
 
 
 @contextlib.contextmanager

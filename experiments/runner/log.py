@@ -4,7 +4,7 @@ import json
 import os
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from chainerlp.extensions.replacing import replace_text
+from chainerlp.extensions.atomic_write import write_text
 
 from chainer.training import extensions
 
@@ -29,4 +29,4 @@ class Log(extensions.LogReport):
         entries = len(self.log)
         super().__call__(trainer)
         if len(self.log) > entries:
-            replace_text(os.path.join(trainer.out, 'log'), json.dumps(self.log, indent=4))
+            write_text(os.path.join(trainer.out, 'log'), json.dumps(self.log, indent=4))

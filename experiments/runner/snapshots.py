@@ -8,7 +8,7 @@ import zipfile
 import zlib
 
 import chainerlp  # noqa: F401 -- it lets Chainer be imported
-from chainerlp.extensions.replacing import replacing
+from chainerlp.extensions.atomic_write import atomic_write
 from experiments.errors import RunError
 
 import numpy
@@ -61,7 +61,7 @@ def save(trainer):
     numpy.savez(content, **npz.serialize(trainer))
     path = path_of(trainer.out, iteration)
     try:
-        with replacing(path) as unfinished, open(unfinished, 'wb') as file:
+        with atomic_write(path) as unfinished, open(unfinished, 'wb') as file:
             file.write(content.getbuffer())
     except OSError as error:
         before = [other for other in found(trainer.out) if other < iteration]
