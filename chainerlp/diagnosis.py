@@ -6,7 +6,7 @@ import math
 from chainerlp import backprop, functions, kernels, links, rounding
 from chainerlp import formats as number_formats
 from chainerlp import policies as available
-from chainerlp.extensions.probe import Probe
+from chainerlp.extensions.layer_probe import LayerProbe
 from chainerlp.initial_scale import find as find_initial_scale
 from chainerlp.untouched import untouched
 
@@ -160,9 +160,9 @@ def _run(model, loss, initial_scale, formats, asked):
     def look(function, in_data, gy, _):
         return _look(function, in_data, gy, scale, formats, asked)
 
-    with Probe({'main': model}, look) as probe:
+    with LayerProbe({'main': model}, look) as probe:
         backprop.backward(loss, scale)
-    return probe.seen()
+    return probe.take()
 
 
 def _unbounded_policies():

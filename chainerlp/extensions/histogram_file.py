@@ -6,7 +6,7 @@ import os
 import zipfile
 
 from chainerlp.extensions.atomic_write import atomic_write
-from chainerlp.extensions.measurement import HIGHEST_EXPONENT, LOWEST_EXPONENT
+from chainerlp.extensions.layer_probe import HIGHEST_EXPONENT, LOWEST_EXPONENT
 
 import numpy
 
