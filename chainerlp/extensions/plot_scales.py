@@ -61,7 +61,7 @@ class PlotScales(extension.Extension):
             self._save(trainer, 'layers.png', draw.layers, rows, threshold)
         if os.path.exists(os.path.join(trainer.out, 'histogram.npz')):
             histograms = self._read(histogram_file.read, trainer, 'histogram.npz')
-            if histograms:
+            if len(histograms):
                 self._save(trainer, 'histogram.png', draw.histogram, histograms)
 
     def _read(self, read, trainer, filename):
@@ -73,6 +73,7 @@ class PlotScales(extension.Extension):
                 f'nothing is drawn from {path}: {error.strerror}; it is written by'
                 ' chainerlp.extensions.ScaleReport'
             )
+            return ()
 
     def _save(self, trainer, filename, draw, *values):
         path = os.path.join(trainer.out, filename)

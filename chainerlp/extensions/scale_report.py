@@ -8,6 +8,7 @@ from chainerlp.extensions import histogram_file, scales_file
 from chainerlp.extensions.layer_probe import LayerProbe, measure_layer, named_links
 
 import chainer
+import numpy
 from chainer import training
 from chainer.training import extension
 
@@ -243,9 +244,9 @@ class ScaleReport(extension.Extension):
         old = self._histograms
         if old is None and os.path.exists(path):
             old = histogram_file.read(path)
-            old = old.where(old.iteration < iteration)
+            old = old[old['iteration'] < iteration]
         if old is not None:
-            histograms = old + histograms
+            histograms = numpy.concatenate([old, histograms])
         histogram_file.write(path, histograms)
         self._histograms = histograms
 
