@@ -6,8 +6,9 @@ Importing this module imports matplotlib. No display is needed. For any run's fo
     pictures.scales(rows).savefig('scales.png')
     pictures.histogram(histogram_file.read(folder + '/histogram.npz')).savefig('histogram.png')
 
-Layers run from input (top) to output (bottom). The colours can be told apart by the colour-blind
-and in grey.
+Each of these functions returns a :class:`~matplotlib.figure.Figure`, and raises ``ValueError`` if
+there is nothing to draw. Layers run from input (top) to output (bottom). The colours can be told
+apart by the colour-blind and in grey.
 """
 
 import itertools
@@ -33,13 +34,7 @@ def scales(rows, title=None):
 
     Args:
         rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
-        title (str): What to write above it, such as the run's name.
-
-    Returns:
-        ~matplotlib.figure.Figure: The picture.
-
-    Raises:
-        ValueError: If there are no rows.
+        title (str): The heading, such as the run's name.
     """
     uses, iterations, grid = _grid(rows, 'total_scale')
     with numpy.errstate(all='ignore'):
@@ -66,12 +61,6 @@ def underflow(rows, threshold=1e-3, title=None):
         rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
         threshold (float): T, the rate that is accepted; it is marked.
         title (str): As for :func:`scales`.
-
-    Returns:
-        ~matplotlib.figure.Figure: The picture.
-
-    Raises:
-        ValueError: If there are no rows.
     """
     uses, iterations, grid = _grid(rows, 'underflow')
     lowest = numpy.log10(_lowest_rate(grid, threshold))
@@ -105,12 +94,6 @@ def layers(rows, threshold=1e-3, title=None):
         rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
         threshold (float): T, the rate that is accepted; it is marked.
         title (str): As for :func:`scales`.
-
-    Returns:
-        ~matplotlib.figure.Figure: The picture.
-
-    Raises:
-        ValueError: If there are no rows.
     """
     newest = max(row.iteration for row in _checked(rows))
     rows = [row for row in rows if row.iteration == newest]
@@ -151,16 +134,12 @@ def layers(rows, threshold=1e-3, title=None):
 def histogram(histograms, title=None):
     """Draws the newest histograms of log2|gx|, a line for each layer: true, and as stored.
 
+    There is one panel only if nothing is scaled.
+
     Args:
         histograms (ndarray): What was reported, of
             :data:`chainerlp.extensions.histogram_file.DTYPE`.
         title (str): As for :func:`scales`.
-
-    Returns:
-        ~matplotlib.figure.Figure: The picture; with one panel if nothing is scaled.
-
-    Raises:
-        ValueError: If there are no histograms.
     """
     newest = _checked(histograms)['iteration'].max()
     shown = histograms[histograms['iteration'] == newest]
@@ -342,25 +321,24 @@ def _widen_to_powers_of_two(axes, values):
 
 
 def _shares(histograms, shift):
-    """Returns the edges and the shares of a picture's columns: zeros, below, bins, above."""
-    counts, below = histograms['counts'].copy(), histograms['below'].copy()
-    above = histograms['above'] + histograms['nan']
+    """Returns the edges and the shares of a picture's columns: zeros, below, bins, above.
+
+    Line i is drawn ``shift[i]`` bins further down. NaNs are counted as above.
+    """
+    bins = histograms['counts'].shape[1]
+    shifted = numpy.zeros((len(histograms), bins + 2))
+    shifted[:, 0] = histograms['below']
+    shifted[:, -1] = histograms['above'] + histograms['nan']
     for line, down in enumerate(shift):
-        moved = numpy.zeros_like(counts[line])
-        targets = numpy.arange(len(moved)) - down
-        inside = (targets >= 0) & (targets < len(moved))
-        moved[targets[inside]] = counts[line, inside]
-        below[line] += counts[line, targets < 0].sum()
-        above[line] += counts[line, targets >= len(moved)].sum()
-        counts[line] = moved
-    gap = numpy.zeros((len(counts), 1))
-    zero = histograms['zero']
-    columns = numpy.column_stack([zero, gap, below, gap, counts, gap, above])
+        targets = numpy.clip(numpy.arange(1, bins + 1) - down, 0, bins + 1)
+        numpy.add.at(shifted[line], targets, histograms['counts'][line])
+    gap = numpy.zeros(len(histograms))
+    below, middle, above = shifted[:, 0], shifted[:, 1:-1], shifted[:, -1]
+    columns = numpy.column_stack([histograms['zero'], gap, below, gap, middle, gap, above])
     first, last = histogram_file.EXPONENTS[[0, -1]]
     ends = [first - 10, first - 6, first - 4, first - 1], [last + 1, last + 5]
     edges = numpy.concatenate([ends[0], histogram_file.EXPONENTS, ends[1]])
-    total = numpy.maximum(columns.sum(axis=1, keepdims=True), 1)
-    return edges, columns / total
+    return edges, columns / numpy.maximum(columns.sum(axis=1, keepdims=True), 1)
 
 
 def _mark_float16(axes, with_nan):

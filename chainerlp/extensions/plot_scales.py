@@ -23,8 +23,8 @@ class PlotScales(extension.Extension):
       and without scaling,
     - ``histogram.png``: the newest histograms of log2|gx|, if there is a ``histogram.npz``.
 
-    It needs matplotlib, and no display. No picture is worth a training: whatever goes wrong with
-    one is a warning, and training goes on.
+    It needs matplotlib, and no display. An error in drawing or writing a picture is a warning, and
+    the training goes on.
 
     Args:
         filename (str): Name of the csv file that ScaleReport writes.

@@ -1,5 +1,6 @@
 """Trainer extension that logs each layer's scale and underflow rate."""
 
+import contextlib
 import fnmatch
 import os
 import warnings
@@ -17,7 +18,7 @@ class ScaleReport(extension.Extension):
     """Trainer extension that logs each layer's scale and underflow rate.
 
     At its trigger it measures, exactly, what rounding each layer's data gradient to float16 loses,
-    appends one line a layer to a csv file in the trainer's output folder, and reports:
+    appends one row a layer to a csv file in the trainer's output folder, and reports:
 
     - ``scaling/underflow``, ``scaling/underflow_unscaled``: mean over the layers,
     - ``scaling/scale_min``, ``scaling/scale_max``: extremes of the layers' own scales,
@@ -26,13 +27,12 @@ class ScaleReport(extension.Extension):
     - ``scaling/backoff``: what gradients are multiplied by at present because of overflows, if the
       optimizer is wrapped (:class:`~chainerlp.recovery.Recovery`).
 
-    Under ChainerMN each worker reports of its own data, and the first one writes the files.
-
     It works on any trainer, whether or not its optimizer is wrapped, and changes nothing in the
     training. Without :class:`~chainerlp.AdaptiveLossScaling` a layer's scale is 1 and its total
     scale Chainer's loss scale; in float32 training the underflow is what float16 would have lost.
     Only the iterations at the trigger are measured; each takes about one more product a layer.
-    Layers whose input wants no gradient (usually the first) have nothing to measure.
+    Layers whose input wants no gradient (usually the first) are left out. Under ChainerMN each
+    worker reports its own data's values, and the first one writes the files.
 
     The file's columns are ``iteration, layer, call, scale, total_scale, underflow,
     underflow_unscaled, overflow, absmax``, as :class:`~chainerlp.extensions.scales_file.Row`
@@ -67,7 +67,7 @@ class ScaleReport(extension.Extension):
         self._with_histogram = histogram
         self._histograms = None  # all that the file has, once it has been read
         self._probe = None
-        self._is_attached = False
+        self._attached = contextlib.ExitStack()  # holds the probe while it is attached
         # A trigger has a state, which snapshots save: it is asked once for each iteration.
         self._asked_for = 0
         self._answer = False
@@ -87,11 +87,11 @@ class ScaleReport(extension.Extension):
             loss_scale = getattr(optimizers.get(name), '_loss_scale', None) or 1.0
             return measure_layer(function, in_data, gy, loss_scale, self._with_histogram)
 
-        counted = _CountedTrainer(trainer)
         self._probe = LayerProbe(
-            models, measure, lambda: self._is_wanted_in_update(trainer, counted), self._matches
+            models, measure, lambda: self._is_wanted_in_update(trainer), self._matches
         )
-        self._attach(True)  # always for the first update: a snapshot may be loaded yet
+        # Always for the first update: a snapshot may still be loaded.
+        self._attached.enter_context(self._probe)
 
     def __call__(self, trainer):
         """Writes and reports what was measured in the update."""
@@ -104,11 +104,13 @@ class ScaleReport(extension.Extension):
         elif is_wanted and not self._has_warned:
             self._has_warned = True
             self._warn_of_nothing(trainer)
-        self._attach(self._may_be_wanted_next(trainer))
+        self._attached.close()
+        if self._may_be_wanted_next(trainer):
+            self._attached.enter_context(self._probe)
 
     def finalize(self):
         """Detaches the probe."""
-        self._attach(False)
+        self._attached.close()
 
     def serialize(self, serializer):
         """Saves or loads the state: the trigger's, its answer, and the count of skipped updates."""
@@ -126,32 +128,25 @@ class ScaleReport(extension.Extension):
             self._answer = bool(self._report_trigger(trainer))
         return self._answer
 
-    def _is_wanted_in_update(self, trainer, counted):
+    def _is_wanted_in_update(self, trainer):
         """Returns whether a backward pass is that of an update which is to be measured."""
+        iteration = trainer.updater.iteration + 1  # the updater counts it after the update
         # The trainer begins each update with a new observation. By its first backward pass the
         # iterator has been asked for the batch, so that epochs are already those of this iteration.
         if trainer.observation is not self._observation:
             self._observation = trainer.observation
-            self._is_wanted(counted)
+            updater = _Overlay(trainer.updater, iteration=iteration)
+            self._is_wanted(_Overlay(trainer, updater=updater))
         # Extensions may run backward passes, too, between the updates: they are not measured.
-        return self._answer and self._asked_for == trainer.updater.iteration + 1
+        return self._answer and self._asked_for == iteration
 
     def _may_be_wanted_next(self, trainer):
-        """Returns whether the next update may have to be measured, so that the hook is needed."""
+        """Returns whether the next update may have to be measured, so that the probe is needed."""
         trigger = self._report_trigger
         if type(trigger) is training.triggers.IntervalTrigger and trigger.unit == 'iteration':
             iteration = trainer.updater.iteration
             return iteration // trigger.period != (iteration + 1) // trigger.period
         return True  # that is known only when the batch has been drawn
-
-    def _attach(self, is_needed):
-        """Attaches the probe to the backward passes of this thread, or detaches it."""
-        if is_needed != self._is_attached:
-            self._is_attached = is_needed
-            if is_needed:
-                self._probe.__enter__()
-            else:
-                self._probe.__exit__(None, None, None)
 
     def _matches(self, path):
         return self._layers is None or any(
@@ -251,27 +246,15 @@ class ScaleReport(extension.Extension):
         self._histograms = histograms
 
 
-class _CountedTrainer:
-    """A trainer during an update, as if the updater had counted the iteration already."""
+class _Overlay:
+    """An object with other values of some attributes."""
 
-    def __init__(self, trainer):
-        self._trainer = trainer
-        self.updater = _CountedUpdater(trainer.updater)
-
-    def __getattr__(self, name):
-        return getattr(self._trainer, name)
-
-
-class _CountedUpdater:
-    def __init__(self, updater):
-        self._updater = updater
-
-    @property
-    def iteration(self):
-        return self._updater.iteration + 1
+    def __init__(self, original, **attributes):
+        self.__dict__.update(attributes)
+        self._original = original
 
     def __getattr__(self, name):
-        return getattr(self._updater, name)
+        return getattr(self._original, name)
 
 
 def _optimizers(trainer):
