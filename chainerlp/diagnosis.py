@@ -1,4 +1,4 @@
-"""What each layer of a model would lose in a number format: one batch, no trainer."""
+"""Diagnosing, from one batch and without a trainer, what each layer would lose in a format."""
 
 import dataclasses
 import math
@@ -6,19 +6,19 @@ import math
 from chainerlp import backprop, functions, links
 from chainerlp import formats as number_formats
 from chainerlp import policies as available
-from chainerlp.extensions.probe import Probe
+from chainerlp.extensions.layer_probe import LayerProbe
 from chainerlp.float16 import to_float32
 from chainerlp.initial_scale import find as find_initial_scale
 from chainerlp.magnitude_counts import count_rounding_losses
+from chainerlp.model_state import preserved
 from chainerlp.statistics import largest_magnitude
-from chainerlp.untouched import untouched
 
 import chainer
 import numpy
 
 _FORMATS = ('float16', 'bfloat16', 'float8_e5m2', 'float8_e4m3')
-# Gradients arrive at the layers as large as float16 allows, so that next to nothing has been lost
-# above. More room than in training, since nobody would run the pass again after an overflow.
+# Keeps gradients near the top of float16's range, so that next to nothing underflows on the way.
+# The margin is wider than in training, since the pass is not run again after an overflow.
 _LOSSLESS = available.Amax(margin=8)
 
 
@@ -49,11 +49,11 @@ class LayerDiagnosis:
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """What :func:`diagnose` found; ``str()`` gives it as aligned tables, one a format.
+    """The result of :func:`diagnose`; ``str()`` gives it as aligned tables, one a format.
 
     Attributes:
         rows (list of LayerDiagnosis): Format by format, the layers from input to output.
-        policies (dict of str to policy): What the scales are by.
+        policies (dict of str to policy): The policies that chose the scales, by name.
     """
 
     rows: list
@@ -93,21 +93,21 @@ others     the total scale that each policy would give gx"""
 
 
 def diagnose(model, lossfun, *batch, policies=None, formats=_FORMATS, initial_scale=1.0, show=True):
-    """Tells what number formats would do to each layer's gradient, and which scales would help.
+    """Counts what number formats would lose of each layer's gradient; says which scales would help.
 
     It runs one forward and one backward pass of ``lossfun(*batch)`` on the model as it is, in any
     dtype, converted or not, and counts what rounding each layer's float32 product gx to each format
-    would lose. In float16 layers, gradients are scaled on their way, and unscaled before they are
+    would lose. In float16 layers gradients are scaled during the pass, and unscaled before they are
     counted, so that what underflows in one layer is not missing from the next. Layers whose input
-    wants no gradient (usually the first) have nothing to tell.
+    wants no gradient (usually the first) are left out.
 
     The scales are those that the policies would choose for gx if its layer's gy arrived unscaled,
-    and so the total scales at which they aim. The default policies are those of
-    :mod:`chainerlp.policies` without the bounds ``max_scale`` and ``max_total_scale``.
+    that is, total scales. The default policies are those of :mod:`chainerlp.policies` without the
+    bounds ``max_scale`` and ``max_total_scale``.
 
-    The model is left as it was: parameters, gradients, classes, the running statistics of batch
-    normalization, random states, as :func:`chainerlp.untouched.untouched` describes. Hooks that are
-    there run as in any other pass.
+    The model is restored afterwards: parameters, gradients, classes, the running statistics of
+    batch normalization, random states, see :func:`chainerlp.model_state.preserved`. Function hooks
+    run as in any other pass.
 
     Example::
 
@@ -117,7 +117,7 @@ def diagnose(model, lossfun, *batch, policies=None, formats=_FORMATS, initial_sc
         model (~chainer.Link): The model.
         lossfun (callable): Loss function, as for an optimizer's ``update``.
         *batch: Its arguments.
-        policies (list): Policies to ask, each for every format (but ``Fixed``, which has none).
+        policies (list): Policies, each of which chooses a scale for every format.
         formats (list of str): Names of formats, see :func:`chainerlp.formats.get`.
         initial_scale (float): What the gradient of the loss is multiplied by, or ``'auto'``, as in
             :class:`~chainerlp.AdaptiveLossScaling`.
@@ -136,81 +136,77 @@ def diagnose(model, lossfun, *batch, policies=None, formats=_FORMATS, initial_sc
         )
     if not isinstance(model, chainer.Link):
         raise TypeError(f'model must be a chainer.Link, not {type(model).__name__}')
-    asked = _named(_unbounded_policies() if policies is None else policies)
+    policies = _named(_unbounded_policies() if policies is None else policies)
     formats = [number_formats.get(name) for name in formats]
 
-    with untouched(model), chainer.using_config('enable_backprop', True):
+    with preserved(model), chainer.using_config('enable_backprop', True):
         links.convert(model, _LOSSLESS)
         model.cleargrads()
         loss = lossfun(*batch)
         if not isinstance(loss, chainer.Variable):
             raise TypeError(f'lossfun must return a chainer.Variable, not {type(loss).__name__}')
-        seen = _run(model, loss, initial_scale, formats, asked)
+        scale = find_initial_scale(loss) if initial_scale == 'auto' else initial_scale
+
+        def measure(function, in_data, gy, _):
+            return _measure(function, in_data, gy, scale, formats, policies)
+
+        with LayerProbe({'main': model}, measure) as probe:
+            backprop.backward(loss, scale)
+    measured = probe.take()
     rows = [
-        LayerDiagnosis(path, call, format.name, *found[index])
+        LayerDiagnosis(path, call, format.name, *by_format[index])
         for index, format in enumerate(formats)
-        for path, call, found in seen
+        for path, call, by_format in measured
     ]
-    diagnosis = Diagnosis(rows, asked)
+    diagnosis = Diagnosis(rows, policies)
     if show:
         print(diagnosis)
     return diagnosis
 
 
-def _run(model, loss, initial_scale, formats, asked):
-    scale = find_initial_scale(loss) if initial_scale == 'auto' else initial_scale
-
-    def look(function, in_data, gy, _):
-        return _look(function, in_data, gy, scale, formats, asked)
-
-    with Probe({'main': model}, look) as probe:
-        backprop.backward(loss, scale)
-    return probe.seen()
-
-
 def _unbounded_policies():
-    bounds = dict(max_scale=math.inf, max_total_scale=math.inf)
-    return [
-        available.Adaptive(**bounds),
-        available.AbsRange(**bounds),
-        available.ElementWiseRange(**bounds),
-        available.LogNormal(**bounds),
-        available.Amax(),
-        available.Measured(),
-    ]
+    classes = (
+        available.Adaptive,
+        available.AbsRange,
+        available.ElementWiseRange,
+        available.LogNormal,
+        available.Amax,
+        available.Measured,
+    )
+    return [policy(max_scale=math.inf, max_total_scale=math.inf) for policy in classes]
 
 
-def _named(asked):
-    names = [type(policy).__name__ for policy in asked]
+def _named(policies):
+    names = [type(policy).__name__ for policy in policies]
     return {
         name if names.count(name) == 1 else f'{name} #{names[:index].count(name)}': policy
-        for index, (name, policy) in enumerate(zip(names, asked))
+        for index, (name, policy) in enumerate(zip(names, policies))
     }
 
 
-def _look(function, in_data, gy, initial_scale, formats, asked):
-    """Returns what a :class:`LayerDiagnosis` has from ``underflow`` on, for each format."""
+def _measure(function, in_data, gy, initial_scale, formats, policies):
+    """Returns the fields of a :class:`LayerDiagnosis` from ``underflow`` on, for each format."""
     arriving = getattr(function, 'total_scale', None) or initial_scale
     arriving /= getattr(function, 'scale', 1.0)
     product, gy, W, terms = _factors(function, in_data, to_float32(gy) / arriving)
     size = max(product.size, 1)
     with numpy.errstate(divide='ignore'):
-        largest = numpy.log2(float(largest_magnitude(product)))
-    found = []
+        largest = float(numpy.log2(float(largest_magnitude(product))))
+    by_format = []
     for format in formats:
         lost, overflowed = count_rounding_losses(product, format)
         scales = {}
-        for name, policy in asked.items():
+        for name, policy in policies.items():
             if hasattr(policy, 'format'):
                 policy = dataclasses.replace(policy, format=format.name)
             scales[name] = float(policy.scale(gy, W, terms=terms, product=product))
-        headroom = math.log2(format.largest) - float(largest)
-        found.append((float(lost) / size, float(overflowed) / size, headroom, scales))
-    return found
+        headroom = math.log2(format.largest) - largest
+        by_format.append((float(lost) / size, float(overflowed) / size, headroom, scales))
+    return by_format
 
 
 def _factors(function, in_data, gy):
-    """Returns gx before it is rounded, and what policies are shown: gy, W, and K."""
+    """Returns the float32 gx, and the policies' other arguments: gy, W, and K."""
     if isinstance(function, functions.ScaledFunction):
         gradient = function.data_gradient(0, in_data[: function.n_retained], gy)
         return gradient.product(), gradient.gy, gradient.W, gradient.terms
@@ -223,8 +219,7 @@ def _cells(row):
     underflow = '0' if row.underflow == 0 else f'{max(row.underflow, 1e-4):.2%}'
     if 0 < row.underflow < 1e-4:
         underflow = '<' + underflow
-    scales = [_power(row.scales[name]) for name in row.scales]
-    return (row.layer + call, underflow, f'{row.headroom:.1f}', *scales)
+    return (row.layer + call, underflow, f'{row.headroom:.1f}', *map(_power, row.scales.values()))
 
 
 def _power(scale):

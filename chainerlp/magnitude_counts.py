@@ -56,7 +56,7 @@ def _exponent_counts_on_gpu(array):
     return partial.sum(axis=0)[1:]
 
 
-def magnitude_counts(array, lowest, highest):
+def magnitude_histogram(array, lowest, highest):
     """Counts the elements of a float32 array by log2 of their magnitude: a histogram.
 
     Args:

@@ -20,6 +20,7 @@ LEVELS = [
     {'chainerlp.initial_scale'},
     {'chainerlp.optimizers'},
     {'chainerlp.extensions'},
+    {'chainerlp.model_state'},
     {'chainerlp.diagnosis'},
     {'experiments.config'},
     {'experiments.data'},

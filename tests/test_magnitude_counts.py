@@ -85,7 +85,7 @@ def test_exponent_counts_of_nothing():
 @quick
 @given(arrays(dtypes=[numpy.float32]), st.integers(-126, 127), st.integers(0, 60))
 @example(numpy.array([0, -0.0, 1e-45, 2.0**-24, 2.0**-25, 1, 65504, INF, NAN], 'f'), -25, 41)
-def test_magnitude_counts(array, lowest, bins):
+def test_magnitude_histogram(array, lowest, bins):
     highest = min(lowest + bins, 127)
     magnitudes = [abs(x) for x in values(array)]
     expected = [
@@ -98,7 +98,7 @@ def test_magnitude_counts(array, lowest, bins):
         sum(x > 2.0**highest for x in magnitudes),
         sum(math.isnan(x) for x in magnitudes),
     ]
-    counts = magnitude_counts.magnitude_counts(array, lowest, highest)
+    counts = magnitude_counts.magnitude_histogram(array, lowest, highest)
     numpy.testing.assert_array_equal(counts, expected)
     assert counts.sum() == array.size
 
@@ -206,7 +206,7 @@ def test_losses_at_the_thresholds_of_float16():
 STATISTICS = {
     'exponent_counts': (magnitude_counts.exponent_counts, exponent_counts_of),
     'magnitude_counts': (
-        lambda array: magnitude_counts.magnitude_counts(array, -126, 127)[1:-1],
+        lambda array: magnitude_counts.magnitude_histogram(array, -126, 127)[1:-1],
         lambda array: exponent_counts_of(array)[:255],
     ),
     'count_rounding_losses': (

@@ -1,19 +1,21 @@
-"""Pictures of a run's scales: pure functions from what ScaleReport wrote to matplotlib figures.
+"""Pictures of a run's scales: matplotlib figures of what ScaleReport wrote.
 
-Importing this module imports matplotlib; nothing of it needs a display. For any run's folder::
+Importing this module imports matplotlib. No display is needed. For any run's folder::
 
     rows = scales_file.read(folder + '/scales.csv')
     pictures.scales(rows).savefig('scales.png')
     pictures.histogram(histogram_file.read(folder + '/histogram.npz')).savefig('histogram.png')
 
-Layers run from input (top) to output (bottom). Colours are told apart by the colour-blind and in
-grey.
+Each of these functions returns a :class:`~matplotlib.figure.Figure`, and raises ``ValueError`` if
+there is nothing to draw. Layers run from input (top) to output (bottom). The colours can be told
+apart by the colour-blind and in grey.
 """
 
 import itertools
+import math
 
 from chainerlp import formats
-from chainerlp.extensions import histogram_file, layer_axis
+from chainerlp.extensions import histogram_file
 
 import matplotlib
 import numpy
@@ -23,6 +25,8 @@ from matplotlib.figure import Figure
 _BLUE, _ORANGE, _GREY = '#0072b2', '#d55e00', '0.75'  # of Okabe and Ito's palette
 _MOST_COLUMNS = 800
 _SMALLEST_SHARE = 1e-8
+_LABEL_INCHES = 0.14
+_MOST_LABEL_CHARACTERS = 34
 
 
 def scales(rows, title=None):
@@ -30,13 +34,7 @@ def scales(rows, title=None):
 
     Args:
         rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
-        title (str): What to write above it, such as the run's name.
-
-    Returns:
-        ~matplotlib.figure.Figure: The picture.
-
-    Raises:
-        ValueError: If there are no rows.
+        title (str): The heading, such as the run's name.
     """
     uses, iterations, grid = _grid(rows, 'total_scale')
     with numpy.errstate(all='ignore'):
@@ -63,12 +61,6 @@ def underflow(rows, threshold=1e-3, title=None):
         rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
         threshold (float): T, the rate that is accepted; it is marked.
         title (str): As for :func:`scales`.
-
-    Returns:
-        ~matplotlib.figure.Figure: The picture.
-
-    Raises:
-        ValueError: If there are no rows.
     """
     uses, iterations, grid = _grid(rows, 'underflow')
     lowest = numpy.log10(_lowest_rate(grid, threshold))
@@ -102,12 +94,6 @@ def layers(rows, threshold=1e-3, title=None):
         rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
         threshold (float): T, the rate that is accepted; it is marked.
         title (str): As for :func:`scales`.
-
-    Returns:
-        ~matplotlib.figure.Figure: The picture.
-
-    Raises:
-        ValueError: If there are no rows.
     """
     newest = max(row.iteration for row in _checked(rows))
     rows = [row for row in rows if row.iteration == newest]
@@ -141,27 +127,24 @@ def layers(rows, threshold=1e-3, title=None):
         axes.grid(color='0.92')
         axes.set_axisbelow(True)
         axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=3, fontsize=8, frameon=False)
-    layer_axis.label(left, uses, figure.get_figheight())
+    _label_layers(left, uses)
     return figure
 
 
 def histogram(histograms, title=None):
     """Draws the newest histograms of log2|gx|, a line for each layer: true, and as stored.
 
+    There is one panel only if nothing is scaled.
+
     Args:
-        histograms (~chainerlp.extensions.histogram_file.Histograms): What was reported.
+        histograms (ndarray): What was reported, of
+            :data:`chainerlp.extensions.histogram_file.DTYPE`.
         title (str): As for :func:`scales`.
-
-    Returns:
-        ~matplotlib.figure.Figure: The picture; with one panel if nothing is scaled.
-
-    Raises:
-        ValueError: If there are no histograms.
     """
-    newest = max(_checked(histograms.iteration))
-    shown = histograms.where(histograms.iteration == newest)
-    uses = list(zip(shown.layer, shown.call.tolist()))
-    shifts = numpy.rint(numpy.log2(shown.total_scale)).astype(int)
+    newest = _checked(histograms)['iteration'].max()
+    shown = histograms[histograms['iteration'] == newest]
+    uses = shown[['layer', 'call']].tolist()
+    shifts = numpy.rint(numpy.log2(shown['total_scale'])).astype(int)
     panels = [('true gradient', shifts)]
     if shifts.any():
         panels.append(('as stored, times the total scale', numpy.zeros_like(shifts)))
@@ -175,10 +158,63 @@ def histogram(histograms, title=None):
         places = numpy.arange(len(uses) + 1) - 0.5
         mesh = axes.pcolormesh(edges, places, shares, cmap='viridis_r', norm=norm)
         axes.set_title(subtitle, fontsize=10)
-        _mark_float16(axes, with_nan=shown.nan.any())
-    layer_axis.label(all_axes[0], uses, figure.get_figheight())
+        _mark_float16(axes, with_nan=shown['nan'].any())
+    _label_layers(all_axes[0], uses)
     _colour_bar(figure, mesh, all_axes, 'share of elements (white: none)')
     return figure
+
+
+def layer_order(reports):
+    """Returns the uses of layers from input to output, over all reports.
+
+    A use that some reports lack comes after the one that it follows where it is there.
+
+    Args:
+        reports (iterable of list): For each report its uses from input to output; a use is a pair
+            of path and call.
+
+    Returns:
+        list of tuple: Each use once.
+    """
+    merged, known = [], set()
+    for report in reports:
+        if known.issuperset(report):
+            continue
+        position = 0
+        for use in report:
+            if use in known:
+                position = merged.index(use)
+            else:
+                merged.insert(position, use)
+                known.add(use)
+            position += 1
+    return merged
+
+
+def layer_names(uses):
+    """Returns short names of uses, and the part of the paths that they share.
+
+    Args:
+        uses (list of tuple): Pairs of path and call.
+
+    Returns:
+        tuple: A list of names, such as ``res/conv1`` or, for the second use of a link,
+        ``res/conv1 #1``; and the path of what holds all of the layers, such as ``/predictor``, or
+        an empty string.
+    """
+    parts = [path.split('/') for path, _ in uses]
+    shared = 0
+    while parts and all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
+        shared += 1
+    short = ['/'.join(p[shared:]) or '/' for p in parts]
+    calls = [f' #{call}' if call else '' for _, call in uses]
+    names = [_shortened(name) + call for name, call in zip(short, calls)]
+    return names, '/'.join(parts[0][:shared]) if parts else ''
+
+
+def figure_height(layers):
+    """Returns how high a picture of so many layers is, in inches."""
+    return min(max(2.2 + 0.2 * layers, 3.2), 11.0)
 
 
 def _checked(rows):
@@ -188,10 +224,29 @@ def _checked(rows):
 
 
 def _canvas(uses, title, panels=1):
-    size = (9 if panels == 1 else 11, layer_axis.height(len(uses)))
+    size = (9 if panels == 1 else 11, figure_height(len(uses)))
     figure = Figure(size, dpi=110, layout='constrained')
     figure.suptitle(title, fontsize=11)
     return figure, figure.subplots(1, panels, sharey=True)
+
+
+def _label_layers(axes, uses):
+    """Puts layer i at y = i, the input at the top, and names as many as there is room for."""
+    names, holder = layer_names(uses)
+    count = len(names)
+    every = math.ceil(count * _LABEL_INCHES / (axes.figure.get_figheight() - 1.4))
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.set_yticks(range(0, count, every), names[::every], fontsize=8)
+    every_so_many = '' if every == 1 else f', 1 in {every} named'
+    where = f' of {holder}' if holder else ''
+    axes.set_ylabel(f'layer{where}, from input to output{every_so_many}', fontsize=9)
+
+
+def _shortened(name):
+    if len(name) <= _MOST_LABEL_CHARACTERS:
+        return name
+    kept = _MOST_LABEL_CHARACTERS // 2
+    return f'{name[: kept - 1]}…{name[-kept:]}'
 
 
 def _grid(rows, column):
@@ -199,7 +254,7 @@ def _grid(rows, column):
     reports = {}
     for iteration, group in itertools.groupby(_checked(rows), lambda row: row.iteration):
         reports.setdefault(iteration, []).extend(group)
-    uses = layer_axis.order([(row.layer, row.call) for row in group] for group in reports.values())
+    uses = layer_order([(row.layer, row.call) for row in group] for group in reports.values())
     iterations = numpy.array(sorted(reports))
     grid = numpy.full((len(uses), len(iterations)), numpy.nan)
     place = {use: index for index, use in enumerate(uses)}
@@ -222,7 +277,7 @@ def _heat_map(axes, iterations, uses, grid, **colouring):
         axes.set_xticks(iterations)
     else:
         axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    layer_axis.label(axes, uses, axes.figure.get_figheight())
+    _label_layers(axes, uses)
     return mesh
 
 
@@ -266,25 +321,24 @@ def _widen_to_powers_of_two(axes, values):
 
 
 def _shares(histograms, shift):
-    """Returns the edges and the shares of a picture's columns: zeros, below, bins, above."""
-    counts = histograms.counts.copy()
-    below, above = histograms.below.copy(), histograms.above + histograms.nan
+    """Returns the edges and the shares of a picture's columns: zeros, below, bins, above.
+
+    Line i is drawn ``shift[i]`` bins further down. NaNs are counted as above.
+    """
+    bins = histograms['counts'].shape[1]
+    shifted = numpy.zeros((len(histograms), bins + 2))
+    shifted[:, 0] = histograms['below']
+    shifted[:, -1] = histograms['above'] + histograms['nan']
     for line, down in enumerate(shift):
-        moved = numpy.zeros_like(counts[line])
-        targets = numpy.arange(len(moved)) - down
-        inside = (targets >= 0) & (targets < len(moved))
-        moved[targets[inside]] = counts[line, inside]
-        below[line] += counts[line, targets < 0].sum()
-        above[line] += counts[line, targets >= len(moved)].sum()
-        counts[line] = moved
-    gap = numpy.zeros((len(counts), 1))
-    columns = [histograms.zero[:, None], gap, below[:, None], gap, counts, gap, above[:, None]]
-    columns = numpy.concatenate(columns, axis=1)
+        targets = numpy.clip(numpy.arange(1, bins + 1) - down, 0, bins + 1)
+        numpy.add.at(shifted[line], targets, histograms['counts'][line])
+    gap = numpy.zeros(len(histograms))
+    below, middle, above = shifted[:, 0], shifted[:, 1:-1], shifted[:, -1]
+    columns = numpy.column_stack([histograms['zero'], gap, below, gap, middle, gap, above])
     first, last = histogram_file.EXPONENTS[[0, -1]]
     ends = [first - 10, first - 6, first - 4, first - 1], [last + 1, last + 5]
     edges = numpy.concatenate([ends[0], histogram_file.EXPONENTS, ends[1]])
-    total = numpy.maximum(columns.sum(axis=1, keepdims=True), 1)
-    return edges, columns / total
+    return edges, columns / numpy.maximum(columns.sum(axis=1, keepdims=True), 1)
 
 
 def _mark_float16(axes, with_nan):

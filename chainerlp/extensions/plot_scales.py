@@ -5,7 +5,7 @@ import warnings
 
 from chainerlp import policies
 from chainerlp.extensions import histogram_file, scales_file
-from chainerlp.extensions.replacing import replacing
+from chainerlp.extensions.atomic_write import atomic_write
 
 from chainer.training import extension
 
@@ -23,8 +23,8 @@ class PlotScales(extension.Extension):
       and without scaling,
     - ``histogram.png``: the newest histograms of log2|gx|, if there is a ``histogram.npz``.
 
-    It needs matplotlib, and no display. No picture is worth a training: whatever goes wrong with
-    one is a warning, and training goes on.
+    It needs matplotlib, and no display. An error in drawing or writing a picture is a warning, and
+    the training goes on.
 
     Args:
         filename (str): Name of the csv file that ScaleReport writes.
@@ -61,7 +61,7 @@ class PlotScales(extension.Extension):
             self._save(trainer, 'layers.png', draw.layers, rows, threshold)
         if os.path.exists(os.path.join(trainer.out, 'histogram.npz')):
             histograms = self._read(histogram_file.read, trainer, 'histogram.npz')
-            if histograms:
+            if len(histograms):
                 self._save(trainer, 'histogram.png', draw.histogram, histograms)
 
     def _read(self, read, trainer, filename):
@@ -73,11 +73,12 @@ class PlotScales(extension.Extension):
                 f'nothing is drawn from {path}: {error.strerror}; it is written by'
                 ' chainerlp.extensions.ScaleReport'
             )
+            return ()
 
     def _save(self, trainer, filename, draw, *values):
         path = os.path.join(trainer.out, filename)
         try:
-            with replacing(path) as unfinished:
+            with atomic_write(path) as unfinished:
                 draw(*values).savefig(unfinished)
         except Exception as error:
             _warn(f'{path} is not up to date: {error}')

@@ -1,16 +1,15 @@
 """Trainer extension that logs each layer's scale and underflow rate."""
 
-import dataclasses
+import contextlib
 import fnmatch
 import os
 import warnings
 
 from chainerlp.extensions import histogram_file, scales_file
-from chainerlp.extensions.ahead import TrainerAhead
-from chainerlp.extensions.measurement import Measurement, measure
-from chainerlp.extensions.probe import Probe
+from chainerlp.extensions.layer_probe import LayerProbe, measure_layer, named_links
 
 import chainer
+import numpy
 from chainer import training
 from chainer.training import extension
 
@@ -19,7 +18,7 @@ class ScaleReport(extension.Extension):
     """Trainer extension that logs each layer's scale and underflow rate.
 
     At its trigger it measures, exactly, what rounding each layer's data gradient to float16 loses,
-    appends one line a layer to a csv file in the trainer's output folder, and reports:
+    appends one row a layer to a csv file in the trainer's output folder, and reports:
 
     - ``scaling/underflow``, ``scaling/underflow_unscaled``: mean over the layers,
     - ``scaling/scale_min``, ``scaling/scale_max``: extremes of the layers' own scales,
@@ -28,29 +27,28 @@ class ScaleReport(extension.Extension):
     - ``scaling/backoff``: what gradients are multiplied by at present because of overflows, if the
       optimizer is wrapped (:class:`~chainerlp.overflow.Recovery`).
 
-    Under ChainerMN each worker reports of its own data, and the first one writes the files.
-
     It works on any trainer, whether or not its optimizer is wrapped, and changes nothing in the
     training. Without :class:`~chainerlp.AdaptiveLossScaling` a layer's scale is 1 and its total
     scale Chainer's loss scale; in float32 training the underflow is what float16 would have lost.
     Only the iterations at the trigger are measured; each takes about one more product a layer.
-    Layers whose input wants no gradient (usually the first) have nothing to measure.
+    Layers whose input wants no gradient (usually the first) are left out. Under ChainerMN each
+    worker reports its own data's values, and the first one writes the files.
 
     The file's columns are ``iteration, layer, call, scale, total_scale, underflow,
-    underflow_unscaled, overflow, absmax``, as :class:`~chainerlp.extensions.Measurement` describes
-    them. A resumed training continues the file, without its lines from beyond the snapshot.
+    underflow_unscaled, overflow, absmax``, as :class:`~chainerlp.extensions.scales_file.Row`
+    describes them. A resumed training continues the file, without its rows from after the snapshot.
 
-    With ``histogram=True`` there is a second file, ``histogram.npz``: for each of these lines the
+    With ``histogram=True`` there is a second file, ``histogram.npz``: for each of these rows the
     counts of log2|gx| from 2^-40 to 2^16, with zeros, what lies below and above, and NaNs apart.
-    gx is what is about to be rounded and stored, that is, ``total_scale`` times the true gradient,
-    in float32: divide by ``total_scale``, which is in the file too, for the true one. Its arrays
-    are described in :func:`chainerlp.extensions.histogram_file.write`.
+    Here gx is what is about to be rounded and stored, in float32: ``total_scale``, which is in the
+    file too, times the true gradient. :func:`chainerlp.extensions.histogram_file.write` describes
+    the file's arrays.
 
     Args:
         filename (str): Name of the csv file.
         trigger: When to measure and report: a trigger, or a pair such as ``(100, 'iteration')``.
-            Give it here, not to ``trainer.extend``: the extension has to be called at every
-            iteration, since it has to know before an update whether to measure it.
+            Give it here, not to ``trainer.extend``: it is asked in each update, at the beginning
+            of the backward pass, and the extension is called after each update.
         layers (list of str): Paths of the layers to measure, or patterns such as ``'/res*/conv1'``;
             all by default.
         histogram (bool): Whether to write ``histogram.npz``.
@@ -65,40 +63,54 @@ class ScaleReport(extension.Extension):
     ):
         self._filename = filename
         self._report_trigger = training.get_trigger(trigger)
-        self._layers = None if layers is None else [layers] if isinstance(layers, str) else layers
+        self._layers = [layers] if isinstance(layers, str) else layers
         self._with_histogram = histogram
         self._histograms = None  # all that the file has, once it has been read
         self._probe = None
-        # A trigger is asked once for each iteration, mostly ahead of it, and its answer kept: its
-        # state, which snapshots save, is that of having been asked.
+        self._attached = contextlib.ExitStack()  # holds the probe while it is attached
+        # A trigger has a state, which snapshots save: it is asked once for each iteration.
         self._asked_for = 0
         self._answer = False
+        self._observation = None  # that of the iteration for which it was asked
         self._skipped_by_chainer = 0
         self._has_started = False
         self._has_warned = False
 
     def initialize(self, trainer):
         """Attaches the probe before the first update."""
+        optimizers = trainer.updater.get_all_optimizers()
+        models = {name: optimizer.target for name, optimizer in optimizers.items()}
         if self._layers is not None:
-            self._check_layers(trainer)
-        # Whether the first update is wanted is asked during it: a snapshot may be loaded yet.
-        self._attach(trainer, lambda: self._is_wanted(TrainerAhead(trainer, in_update=True)))
+            self._check_layers(models)
+
+        def measure(function, in_data, gy, name):
+            loss_scale = getattr(optimizers.get(name), '_loss_scale', None) or 1.0
+            return measure_layer(function, in_data, gy, loss_scale, self._with_histogram)
+
+        self._probe = LayerProbe(
+            models, measure, lambda: self._is_wanted_in_update(trainer), self._matches
+        )
+        # Always for the first update: a snapshot may still be loaded.
+        self._attached.enter_context(self._probe)
 
     def __call__(self, trainer):
-        """Writes what was measured, and attaches the probe if the next update is wanted."""
+        """Writes and reports what was measured in the update."""
         self._count_skipped(trainer)
-        seen = self._detach()
-        if seen:
-            self._report(trainer, seen)
-        elif not self._has_warned and self._is_wanted(trainer):
+        self._observation = trainer.observation
+        is_wanted = self._is_wanted(trainer)
+        measured = self._probe.take()
+        if measured:
+            self._report(trainer, measured)
+        elif is_wanted and not self._has_warned:
             self._has_warned = True
             self._warn_of_nothing(trainer)
-        if self._is_wanted(TrainerAhead(trainer)):
-            self._attach(trainer)
+        self._attached.close()
+        if self._may_be_wanted_next(trainer):
+            self._attached.enter_context(self._probe)
 
     def finalize(self):
         """Detaches the probe."""
-        self._detach()
+        self._attached.close()
 
     def serialize(self, serializer):
         """Saves or loads the state: the trigger's, its answer, and the count of skipped updates."""
@@ -109,43 +121,40 @@ class ScaleReport(extension.Extension):
         self._skipped_by_chainer = serializer('_skipped_by_chainer', self._skipped_by_chainer)
 
     def _is_wanted(self, trainer):
+        """Returns the trigger's answer for an iteration; asks it if that was not done before."""
         iteration = trainer.updater.iteration
         if self._asked_for != iteration:
             self._asked_for = iteration
             self._answer = bool(self._report_trigger(trainer))
         return self._answer
 
-    def _attach(self, trainer, is_wanted=lambda: True):
-        optimizers = trainer.updater.get_all_optimizers()
-        models = {name: optimizer.target for name, optimizer in optimizers.items()}
+    def _is_wanted_in_update(self, trainer):
+        """Returns whether a backward pass is that of an update which is to be measured."""
+        iteration = trainer.updater.iteration + 1  # the updater counts it after the update
+        # The trainer begins each update with a new observation. By its first backward pass the
+        # iterator has been asked for the batch, so that epochs are already those of this iteration.
+        if trainer.observation is not self._observation:
+            self._observation = trainer.observation
+            updater = _Overlay(trainer.updater, iteration=iteration)
+            self._is_wanted(_Overlay(trainer, updater=updater))
+        # Extensions may run backward passes, too, between the updates: they are not measured.
+        return self._answer and self._asked_for == iteration
 
-        def look(function, in_data, gy, name):
-            loss_scale = getattr(optimizers.get(name), '_loss_scale', None) or 1.0
-            return measure(function, in_data, gy, loss_scale, self._with_histogram)
-
-        self._probe = Probe(models, look, is_wanted, self._matches)
-        self._probe.__enter__()
-
-    def _detach(self):
-        if self._probe is None:
-            return []
-        probe, self._probe = self._probe, None
-        probe.__exit__(None, None, None)
-        return probe.seen()
+    def _may_be_wanted_next(self, trainer):
+        """Returns whether the next update may have to be measured, so that the probe is needed."""
+        trigger = self._report_trigger
+        if type(trigger) is training.triggers.IntervalTrigger and trigger.unit == 'iteration':
+            iteration = trainer.updater.iteration
+            return iteration // trigger.period != (iteration + 1) // trigger.period
+        return True  # that is known only when the batch has been drawn
 
     def _matches(self, path):
         return self._layers is None or any(
             fnmatch.fnmatchcase(path, pattern) for pattern in self._layers
         )
 
-    def _check_layers(self, trainer):
-        optimizers = trainer.updater.get_all_optimizers()
-        prefixes = {name: '' if len(optimizers) == 1 else f'/{name}' for name in optimizers}
-        paths = [
-            prefixes[name] + path
-            for name, optimizer in optimizers.items()
-            for path, _ in optimizer.target.namedlinks()
-        ]
+    def _check_layers(self, models):
+        paths = [path for path, _, _ in named_links(models)]
         for pattern in self._layers:
             if not fnmatch.filter(paths, pattern):
                 raise ValueError(
@@ -170,36 +179,34 @@ class ScaleReport(extension.Extension):
             if optimizer._loss_scaling_is_dynamic and has_overflowed:
                 self._skipped_by_chainer += 1
 
-    def _summary(self, trainer, measurements):
-        skipped = self._skipped_by_chainer + sum(
-            getattr(optimizer, 'skipped', 0) for optimizer in _optimizers(trainer)
-        )
-        count = len(measurements)
+    def _report(self, trainer, measured):
+        iteration = trainer.updater.iteration
+        # The only place that waits for the device.
+        rows = [
+            scales_file.Row(iteration, path, call, *map(float, values))
+            for path, call, (values, _) in measured
+        ]
+        self._try_to_write(self._write_scales, trainer, self._filename, rows)
+        if self._with_histogram:
+            counts = [chainer.backends.cuda.to_cpu(counts) for _, _, (_, counts) in measured]
+            self._try_to_write(self._write_histogram, trainer, 'histogram.npz', rows, counts)
+        chainer.report(self._summary(trainer, rows))
+
+    def _summary(self, trainer, rows):
+        optimizers = _optimizers(trainer)
+        skipped = sum(getattr(optimizer, 'skipped', 0) for optimizer in optimizers)
         summary = {
-            'scaling/underflow': sum(m.underflow for m in measurements) / count,
-            'scaling/underflow_unscaled': sum(m.underflow_unscaled for m in measurements) / count,
-            'scaling/scale_min': min(m.scale for m in measurements),
-            'scaling/scale_max': max(m.scale for m in measurements),
-            'scaling/total_scale_max': max(m.total_scale for m in measurements),
-            'scaling/skipped': skipped,
+            'scaling/underflow': sum(row.underflow for row in rows) / len(rows),
+            'scaling/underflow_unscaled': sum(row.underflow_unscaled for row in rows) / len(rows),
+            'scaling/scale_min': min(row.scale for row in rows),
+            'scaling/scale_max': max(row.scale for row in rows),
+            'scaling/total_scale_max': max(row.total_scale for row in rows),
+            'scaling/skipped': self._skipped_by_chainer + skipped,
         }
-        recoveries = [getattr(optimizer, 'recovery', None) for optimizer in _optimizers(trainer)]
+        recoveries = [getattr(optimizer, 'recovery', None) for optimizer in optimizers]
         if any(recoveries):
             summary['scaling/backoff'] = min(r.backoff for r in recoveries if r is not None)
         return summary
-
-    def _report(self, trainer, seen):
-        # The only place that waits for the device.
-        measurements = [
-            Measurement(path, call, *map(float, values)) for path, call, (values, _) in seen
-        ]
-        self._try_to_write(self._write_scales, trainer, self._filename, measurements)
-        if self._with_histogram:
-            counts = [chainer.backends.cuda.to_cpu(counts) for _, _, (_, counts) in seen]
-            self._try_to_write(
-                self._write_histogram, trainer, 'histogram.npz', measurements, counts
-            )
-        chainer.report(self._summary(trainer, measurements))
 
     def _try_to_write(self, write, trainer, filename, *values):
         if not _is_first_worker(trainer):
@@ -215,28 +222,39 @@ class ScaleReport(extension.Extension):
                 stacklevel=4,
             )
 
-    def _write_scales(self, path, iteration, measurements):
+    def _write_scales(self, path, iteration, rows):
         if not self._has_started or not os.path.exists(path):
             scales_file.start(path, iteration)
             self._has_started = True
-        rows = [scales_file.Row(iteration, *dataclasses.astuple(m)) for m in measurements]
         scales_file.append(path, rows)
 
-    def _write_histogram(self, path, iteration, measurements, counts):
-        new = histogram_file.of_counts(
+    def _write_histogram(self, path, iteration, rows, counts):
+        histograms = histogram_file.of_counts(
             iteration,
-            [m.layer for m in measurements],
-            [m.call for m in measurements],
-            [m.total_scale for m in measurements],
+            [row.layer for row in rows],
+            [row.call for row in rows],
+            [row.total_scale for row in rows],
             counts,
         )
         old = self._histograms
         if old is None and os.path.exists(path):
             old = histogram_file.read(path)
-            old = old.where(old.iteration < iteration)
-        new = new if old is None else old + new
-        histogram_file.write(path, new)
-        self._histograms = new
+            old = old[old['iteration'] < iteration]
+        if old is not None:
+            histograms = numpy.concatenate([old, histograms])
+        histogram_file.write(path, histograms)
+        self._histograms = histograms
+
+
+class _Overlay:
+    """An object with other values of some attributes."""
+
+    def __init__(self, original, **attributes):
+        self.__dict__.update(attributes)
+        self._original = original
+
+    def __getattr__(self, name):
+        return getattr(self._original, name)
 
 
 def _optimizers(trainer):

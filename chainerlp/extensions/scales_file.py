@@ -1,20 +1,43 @@
-"""The csv file of :class:`~chainerlp.extensions.ScaleReport`: one line a layer and report."""
+"""The csv file of :class:`~chainerlp.extensions.ScaleReport`: one row a layer and report."""
 
-import collections
 import contextlib
 import csv
-import dataclasses
 import io
 import os
+import typing
 
-from chainerlp.extensions.measurement import Measurement
-from chainerlp.extensions.replacing import replacing
+from chainerlp.extensions.atomic_write import atomic_write
 
-COLUMNS = ('iteration',) + tuple(field.name for field in dataclasses.fields(Measurement))
-"""tuple of str: The header, see :class:`~chainerlp.extensions.Measurement`."""
 
-Row = collections.namedtuple('Row', COLUMNS)
-"""A line: iteration and call are ints, layer a str, the others floats."""
+class Row(typing.NamedTuple):
+    """What one use of one layer did to its data gradient gx in the backward pass of one iteration.
+
+    Attributes:
+        iteration (int): The iteration, from 1.
+        layer (str): Path of the link in the model.
+        call (int): Which use of the link in the pass, from 0.
+        scale (float): α, by which the layer multiplied; 1 where nothing is scaled.
+        total_scale (float): The scale that the stored gradient carried.
+        underflow (float): Fraction of all elements of gx that are not zero in float32 and are zero
+            in the format.
+        underflow_unscaled (float): What the same product would have lost with a total scale of 1.
+        overflow (float): Fraction of all elements that are finite in float32 and inf in the format.
+        absmax (float): Largest magnitude of the stored gradient, in float32.
+    """
+
+    iteration: int
+    layer: str
+    call: int
+    scale: float
+    total_scale: float
+    underflow: float
+    underflow_unscaled: float
+    overflow: float
+    absmax: float
+
+
+COLUMNS = Row._fields
+"""tuple of str: The header."""
 
 
 def read(path):
@@ -24,20 +47,23 @@ def read(path):
         path (str): The csv file.
 
     Returns:
-        list of Row: Its lines, without those that are not whole.
+        list of Row: Its rows, without incomplete ones.
 
     Raises:
         OSError: If there is no such file.
     """
-    return [_row(line) for line in _whole_lines(path)]
+    return [
+        Row(int(iteration), layer, int(call), *map(float, values))
+        for iteration, layer, call, *values in _whole_lines(path)
+    ]
 
 
 def append(path, rows):
-    """Adds lines to a file that :func:`start` has made, all or none of them.
+    """Adds rows to a file that :func:`start` has made, all or none of them.
 
     Args:
         path (str): The csv file.
-        rows (list of Row): The lines.
+        rows (list of Row): The rows.
 
     Raises:
         OSError: If they cannot be written. The file is then as it was.
@@ -53,11 +79,12 @@ def append(path, rows):
 
 
 def start(path, iteration):
-    """Leaves a header and the lines before an iteration: a new training's, or a resumed one's.
+    """Makes a file with a header, or keeps of an existing one the rows before an iteration.
 
     Args:
-        path (str): The csv file; it is made if it is not there.
-        iteration (int): The first that is to be written next.
+        path (str): The csv file.
+        iteration (int): The first iteration that is to be written next: what a training that was
+            resumed from an earlier snapshot repeats is dropped.
 
     Raises:
         OSError: If it cannot be written. The file is then as it was.
@@ -65,7 +92,7 @@ def start(path, iteration):
     lines = []
     if os.path.exists(path):
         lines = [line for line in _whole_lines(path) if int(line[0]) < iteration]
-    with replacing(path) as unfinished, open(unfinished, 'w', newline='') as file:
+    with atomic_write(path) as unfinished, open(unfinished, 'w', newline='') as file:
         file.write(_text([COLUMNS, *lines]))
 
 
@@ -81,11 +108,6 @@ def _is_number(text):
     except ValueError:
         return False
     return True
-
-
-def _row(line):
-    iteration, layer, call, *values = line
-    return Row(int(iteration), layer, int(call), *map(float, values))
 
 
 def _text(rows):

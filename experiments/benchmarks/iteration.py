@@ -8,7 +8,7 @@ import statistics
 
 import chainerlp
 from chainerlp import policies
-from chainerlp.extensions.replacing import replace_text
+from chainerlp.extensions.atomic_write import write_text
 from experiments.benchmarks import measurement
 from experiments.run import optimizers
 
@@ -147,7 +147,7 @@ def save(path, workload, device, rows, rates):
         'bandwidth': [dataclasses.asdict(rate) for rate in rates],
     }
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-    replace_text(path, json.dumps(content, indent=2))
+    write_text(path, json.dumps(content, indent=2))
 
 
 def device_name(device):

@@ -6,7 +6,7 @@ import os
 import re
 
 from chainerlp.extensions import pictures
-from chainerlp.extensions.replacing import replace_text
+from chainerlp.extensions.atomic_write import write_text
 from experiments.config import loading
 from experiments.reports import figures, published, run_folder
 from experiments.reports.table import percent
@@ -62,10 +62,10 @@ def write(paths, folder, html=False):
     os.makedirs(os.path.join(folder, 'report'), exist_ok=True)
     text = '\n\n'.join([f'# {_TITLE}', *_sections(runs, folder)]) + '\n'
     target = os.path.join(folder, 'report.md')
-    replace_text(target, text)
+    write_text(target, text)
     if html:
         target = os.path.join(folder, 'report.html')
-        replace_text(target, _page(text, folder))
+        write_text(target, _page(text, folder))
     return target
 
 

@@ -8,7 +8,7 @@ import math
 import os
 from typing import Optional
 
-from chainerlp.extensions.replacing import replace_text
+from chainerlp.extensions.atomic_write import write_text
 from experiments import tasks
 from experiments.config import Config
 
@@ -169,7 +169,7 @@ def write(path, results):
     writer = csv.DictWriter(file, rows[0], lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-    replace_text(path, file.getvalue())
+    write_text(path, file.getvalue())
 
 
 def _mean(values):

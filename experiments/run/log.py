@@ -5,7 +5,7 @@ import os
 import time
 
 import chainerlp
-from chainerlp.extensions.replacing import replace_text
+from chainerlp.extensions.atomic_write import write_text
 from experiments.reports.run_folder import LOG
 
 from chainer import reporter, training
@@ -36,7 +36,7 @@ class Log(extensions.LogReport):
         entries = len(self.log)
         super().__call__(trainer)
         if len(self.log) > entries:
-            replace_text(os.path.join(trainer.out, LOG), json.dumps(self.log, indent=4))
+            write_text(os.path.join(trainer.out, LOG), json.dumps(self.log, indent=4))
 
 
 class SkippedUpdates(training.Extension):

@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 
-from chainerlp.extensions.replacing import replace_text
+from chainerlp.extensions.atomic_write import write_text
 
 import chainer
 import numpy
@@ -38,7 +38,7 @@ def record(folder, config, launch, iteration):
         'platform': platform.platform(),
     }
     content = json.dumps({'starts': [*starts(folder), start]}, indent=2)
-    replace_text(os.path.join(folder, FILE), content)
+    write_text(os.path.join(folder, FILE), content)
 
 
 def starts(folder):

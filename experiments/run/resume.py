@@ -7,7 +7,7 @@ import json
 import os
 from typing import Optional
 
-from chainerlp.extensions.replacing import replace_text
+from chainerlp.extensions.atomic_write import write_text
 from experiments.config import loading
 from experiments.config.errors import ConfigError, RunError, shown
 from experiments.reports import summary
@@ -81,7 +81,7 @@ def prepare(folder, config, launch, state):
     for iteration in state.damaged:
         with contextlib.suppress(FileNotFoundError):
             os.remove(snapshots.path_of(folder, iteration))
-    replace_text(os.path.join(folder, CONFIG), loading.dump(config))
+    write_text(os.path.join(folder, CONFIG), loading.dump(config))
     provenance.record(folder, config, launch, state.iteration or 0)
 
 

@@ -9,7 +9,7 @@ import zlib
 
 import chainerlp
 from chainerlp import master_weights
-from chainerlp.extensions.replacing import replacing
+from chainerlp.extensions.atomic_write import atomic_write
 from experiments.config.errors import RunError
 from experiments.run import multi_node
 
@@ -63,7 +63,7 @@ def save(trainer):
     numpy.savez(content, **npz.serialize(trainer))
     path = path_of(trainer.out, iteration)
     try:
-        with replacing(path) as unfinished, open(unfinished, 'wb') as file:
+        with atomic_write(path) as unfinished, open(unfinished, 'wb') as file:
             file.write(content.getbuffer())
     except OSError as error:
         before = [other for other in found(trainer.out) if other < iteration]

@@ -10,7 +10,7 @@ import traceback
 import warnings
 from typing import Optional
 
-from chainerlp.extensions.replacing import replace_text
+from chainerlp.extensions.atomic_write import write_text
 from experiments import tasks
 from experiments.config.errors import ConfigError, RunError
 from experiments.reports.run_folder import ERROR, RESULT, SCALES
@@ -117,12 +117,12 @@ def _train(config, out, launch, state, extras):
             if not multi_node.is_first(launch.communicator):
                 return None
             result = _result(config, trainer)
-            replace_text(os.path.join(out, RESULT), json.dumps(result.content(), indent=2))
+            write_text(os.path.join(out, RESULT), json.dumps(result.content(), indent=2))
             snapshots.keep(out, 1)
             return result
         except Exception as error:  # whatever it is, the other runs of a sweep go on
             with contextlib.suppress(OSError):  # the disk may be full
-                replace_text(os.path.join(out, ERROR), traceback.format_exc())
+                write_text(os.path.join(out, ERROR), traceback.format_exc())
             if launch.communicator is not None:
                 _tell(error, launch.communicator)
                 launch.communicator.mpi_comm.Abort(1)

@@ -231,6 +231,98 @@ def test_epochs_that_are_no_whole_number_of_batches_are_met(tmp_path):
     assert {row['iteration'] for row in rows_of(tmp_path)} == {'7', '13', '20'}
 
 
+class Uneven(chainer.dataset.Iterator):
+    """Its batches differ in size, so that nobody can tell the next epoch before it is asked."""
+
+    def __init__(self, dataset):
+        self._dataset = dataset
+        self._given = 0
+        self.epoch_detail = 0.0
+        self.previous_epoch_detail = -1.0
+        self.is_new_epoch = False
+
+    @property
+    def epoch(self):
+        return int(self.epoch_detail)
+
+    def __next__(self):
+        size = (3, 11, 6)[self._given % 3]
+        self._given += 1
+        self.previous_epoch_detail = self.epoch_detail
+        self.epoch_detail += size / len(self._dataset)
+        self.is_new_epoch = self.epoch > int(self.previous_epoch_detail)
+        return self._dataset[:size]
+
+    next = __next__
+
+
+@pytest.mark.parametrize(
+    'make_trigger',
+    [
+        lambda: (1, 'epoch'),
+        lambda: (0.3, 'epoch'),
+        lambda: training.triggers.ManualScheduleTrigger([0.5, 1, 1.7], 'epoch'),
+        lambda: lambda trainer: trainer.updater.is_new_epoch,
+    ],
+    ids=['epoch', 'third of an epoch', 'schedule', 'new epoch'],
+)
+@pytest.mark.parametrize(
+    'make_iterator',
+    [
+        lambda dataset: chainer.iterators.SerialIterator(dataset, 5),
+        lambda dataset: chainer.iterators.SerialIterator(dataset, 3, shuffle=False),
+        lambda dataset: chainer.iterators.MultithreadIterator(dataset, 7, n_threads=1),
+        Uneven,
+    ],
+    ids=['five', 'three', 'threads', 'uneven'],
+)
+def test_it_measures_when_other_extensions_of_the_same_trigger_are_called(
+    tmp_path, make_iterator, make_trigger
+):
+    trainer = make_trainer(tmp_path, 'float32', 3, ScaleReport(trigger=make_trigger()), net=MLP)
+    iterators = trainer.updater._iterators
+    iterators['main'] = make_iterator(iterators['main'].dataset)
+    called = []
+    trainer.extend(
+        lambda trainer: called.append(str(trainer.updater.iteration)), 'other', make_trigger()
+    )
+    trainer.run()
+    assert list(dict.fromkeys(row['iteration'] for row in rows_of(tmp_path))) == called
+    assert len(called) >= 3
+
+
+@pytest.mark.parametrize('priority', [1, 1000], ids=['after it', 'before it'])
+@pytest.mark.parametrize('trigger', [(1, 'iteration'), (2, 'iteration'), (1, 'epoch')], ids=str)
+def test_backward_passes_of_other_extensions_are_not_measured(tmp_path, trigger, priority):
+    for is_run in (False, True):
+        out = tmp_path / str(is_run)
+        trainer = make_trainer(out, extension=ScaleReport(trigger=trigger))
+
+        @training.make_extension(trigger=(1, 'iteration'), priority=priority)
+        def run_backward(trainer):
+            updater = trainer.updater
+            batch = updater.converter(updater.get_iterator('main').dataset[:4])
+            updater.get_optimizer('main').target(*batch).backward()
+
+        if is_run:
+            trainer.extend(run_backward)
+        trainer.run()
+    assert rows_of(tmp_path / 'True') == rows_of(tmp_path / 'False') != []
+
+
+@pytest.mark.parametrize('trigger', [(3, 'iteration'), (1, 'epoch')], ids=str)
+def test_its_trigger_is_asked_once_for_each_iteration(tmp_path, trigger):
+    asked = []
+
+    class Trigger(training.triggers.IntervalTrigger):
+        def __call__(self, trainer):
+            asked.append((trainer.updater.iteration, trainer.updater.epoch_detail))
+            return super().__call__(trainer)
+
+    make_trainer(tmp_path, extension=ScaleReport(trigger=Trigger(*trigger))).run()
+    assert asked == [(iteration, iteration / 4) for iteration in range(1, 9)]
+
+
 def test_values_are_reported_for_log_report(tmp_path):
     trainer = make_trainer(
         tmp_path, 'wrapped', epochs=1, extension=ScaleReport(trigger=(1, 'iteration'))
@@ -467,6 +559,14 @@ def test_a_model_with_something_to_measure_is_no_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error', RuntimeWarning)
         make_trainer(tmp_path, extension=extension).run()
+
+
+def test_an_interval_in_iterations_leaves_the_other_iterations_without_a_hook(tmp_path):
+    trainer = make_trainer(tmp_path, extension=ScaleReport(trigger=(3, 'iteration')))
+    counts = []
+    trainer.extend(lambda trainer: counts.append(len(chainer.get_function_hooks())), 'count')
+    trainer.run()
+    assert counts == [0, 1, 0, 0, 1, 0, 0, 1]  # after an iteration, and so in the next one
 
 
 def test_nothing_stays_attached_after_training(tmp_path):

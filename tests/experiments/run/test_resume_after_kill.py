@@ -127,17 +127,17 @@ class Killer(training.Extension):
         Evaluator.get_iterator = batches
 
     def _in_snapshot(self):
-        replacing = snapshots.replacing
+        atomic_write = snapshots.atomic_write
 
         @contextlib.contextmanager
         def half(path):
-            with replacing(path) as unfinished:
+            with atomic_write(path) as unfinished:
                 yield unfinished
                 if self._is_now():
                     os.truncate(unfinished, os.path.getsize(unfinished) // 2)
                     die()
 
-        snapshots.replacing = half
+        snapshots.atomic_write = half
 
     def _in_renaming(self):
         def keep(*arguments):
@@ -147,22 +147,22 @@ class Killer(training.Extension):
         snapshots.keep = keep
 
     def _in_log(self):
-        replace_text = log.replace_text
+        write_text = log.write_text
 
         def half(path, text):
             if self._is_now():
                 with open(f'{path}.unfinished', 'w') as file:
                     file.write(text[: len(text) // 2])
                 die()
-            replace_text(path, text)
+            write_text(path, text)
 
-        log.replace_text = half
+        log.write_text = half
 
     def _in_result(self):
-        def replace_text(*arguments):
+        def write_text(*arguments):
             die()
 
-        train.replace_text = replace_text
+        train.write_text = write_text
 
 
 def final(folder):
@@ -350,8 +350,8 @@ def test_a_disk_so_full_that_the_error_cannot_be_written_either_is_told_all_the_
     def full(*arguments):
         raise OSError(28, 'No space left on device', str(arguments[0]))
 
-    monkeypatch.setattr(log, 'replace_text', full)
-    monkeypatch.setattr(train, 'replace_text', full)
+    monkeypatch.setattr(log, 'write_text', full)
+    monkeypatch.setattr(train, 'write_text', full)
     result = run(tiny, tmp_path / 'full')
     assert result.error == f'{tmp_path}/full/log: No space left on device'
 

@@ -1,4 +1,4 @@
-"""Putting a model's state aside, and bringing it back exactly as it was."""
+"""Saving all state of a model and restoring it exactly."""
 
 import contextlib
 import random
@@ -8,16 +8,16 @@ import numpy
 
 
 @contextlib.contextmanager
-def untouched(model):
-    """Lets code run a model, convert it and fill its gradients, and undoes all of it.
+def preserved(model):
+    """Restores a model at the end, whatever was done to it: run, converted, its gradients filled.
 
-    What comes back: the classes and attributes of all links; their parameters with gradients and
-    loss scales, uninitialized ones uninitialized; persistent values such as the running statistics
-    of batch normalization; what their arrays, lists, dicts and sets contain, one level down; the
-    states of Python's and NumPy's random generators; and what was reported to Chainer's reporter.
-    Arrays stay the same objects. It takes as much memory as the model.
+    Restored are the classes and attributes of all links; their parameters with gradients and loss
+    scales, uninitialized ones uninitialized; persistent values such as the running statistics of
+    batch normalization; the contents of their arrays, lists, dicts and sets, one level down; and
+    the states of Python's and NumPy's random generators. Arrays stay the same objects. What is
+    reported to Chainer's reporter meanwhile is dropped. It takes as much memory as the model.
 
-    What does not: whatever is not in the model, such as another model that a loss function uses,
+    Not restored are other objects than the model, such as a second model that a loss function uses,
     and CuPy's random generators, whose state cannot be read.
 
     Args:
@@ -26,19 +26,21 @@ def untouched(model):
     holders = list(model.links())
     for param in model.params():
         holders += [param, param.node]
-    kept = [_Kept(holder) for holder in holders]
-    states = random.getstate(), numpy.random.get_state()
+    saved = [_Saved(holder) for holder in holders]
+    random_states = random.getstate(), numpy.random.get_state()
     try:
-        with _unheard():
+        with _reports_dropped():
             yield
     finally:
-        for holder in kept:
-            holder.bring_back()
-        random.setstate(states[0])
-        numpy.random.set_state(states[1])
+        for each in saved:
+            each.restore()
+        random.setstate(random_states[0])
+        numpy.random.set_state(random_states[1])
 
 
-class _Kept:
+class _Saved:
+    """The class, the attributes and the contents of the attributes of an object."""
+
     def __init__(self, holder):
         self._holder = holder
         self._class = holder.__class__
@@ -48,7 +50,7 @@ class _Kept:
             values.append(holder.array)
         self._contents = [(value, value.copy()) for value in values if _has_contents(value)]
 
-    def bring_back(self):
+    def restore(self):
         self._holder.__class__ = self._class
         self._holder.__dict__.clear()
         self._holder.__dict__.update(self._attributes)
@@ -69,7 +71,7 @@ def _has_contents(value):
 
 
 @contextlib.contextmanager
-def _unheard():
+def _reports_dropped():
     """Keeps reported values from the observation of a trainer that may be running."""
     try:
         reporter = chainer.get_current_reporter()

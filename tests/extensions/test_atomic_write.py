@@ -2,15 +2,15 @@
 
 import os
 
-from chainerlp.extensions.replacing import replace_text, replacing
+from chainerlp.extensions.atomic_write import atomic_write, write_text
 
 import pytest
 
 
 def test_a_text_is_replaced(tmp_path):
     path = tmp_path / 'a.txt'
-    replace_text(str(path), 'older, and longer')
-    replace_text(str(path), 'ä\n')
+    write_text(str(path), 'older, and longer')
+    write_text(str(path), 'ä\n')
     assert path.read_bytes() == 'ä\n'.encode()
     assert os.listdir(tmp_path) == ['a.txt']
 
@@ -20,7 +20,7 @@ def test_what_is_there_stays_if_it_fails(tmp_path, error):
     path = tmp_path / 'a.txt'
     path.write_text('old')
     with pytest.raises(error):
-        with replacing(str(path)) as unfinished:
+        with atomic_write(str(path)) as unfinished:
             with open(unfinished, 'w') as file:
                 file.write('ne')
             raise error
@@ -32,5 +32,5 @@ def test_it_is_on_the_disk_before_it_takes_the_place(tmp_path, monkeypatch):
     path.write_text('old')
     seen = []
     monkeypatch.setattr(os, 'fsync', lambda descriptor: seen.append(path.read_text()))
-    replace_text(str(path), 'new')
+    write_text(str(path), 'new')
     assert seen == ['old'] and path.read_text() == 'new'

@@ -1,15 +1,15 @@
-"""Replacing a file in one step: whoever reads it gets the old one or the new one, as a whole."""
+"""Writing a file atomically: a reader sees the old file or the new one, never a part of either."""
 
 import contextlib
 import os
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """Gives a path to write to; what is there in the end takes the place of a file.
+def atomic_write(path):
+    """Gives a temporary path to write to, and renames it to ``path`` at the end.
 
-    It is on the disk before it does, so that a machine that crashes leaves the one or the other,
-    too. If it ends in an error, the file stays as it is and nothing is left behind.
+    The content is flushed to disk before the renaming, so that either file is whole after a crash
+    of the machine, too. After an error, ``path`` is as it was and the temporary file is removed.
 
     Args:
         path (str): The file to replace or to make.
@@ -30,16 +30,16 @@ def replacing(path):
         raise
 
 
-def replace_text(path, text):
-    """Replaces a text file in one step.
+def write_text(path, text):
+    """Writes a text file atomically.
 
     Args:
         path (str): The file to replace or to make.
-        text (str): What it is to hold, written as UTF-8.
+        text (str): Its new content, written as UTF-8.
 
     Raises:
         OSError: If it cannot be written. The file is then as it was.
     """
-    with replacing(path) as unfinished:
+    with atomic_write(path) as unfinished:
         with open(unfinished, 'w', encoding='utf-8', newline='') as file:
             file.write(text)

@@ -5,7 +5,7 @@ import random
 
 import chainerlp
 from chainerlp import policies
-from chainerlp.untouched import untouched
+from chainerlp.model_state import preserved
 
 import chainer
 import chainer.functions as F
@@ -74,7 +74,7 @@ def model(request):
 def test_everything_in_the_model_comes_back(model):
     x = numpy.random.standard_normal((2, 3, 8, 8)).astype('f')
     before = everything(model)
-    with untouched(model):
+    with preserved(model):
         run(model, x)
         assert everything(model) != before
     assert everything(model) == before
@@ -83,7 +83,7 @@ def test_everything_in_the_model_comes_back(model):
 def test_it_comes_back_after_an_error_too(model):
     x = numpy.random.standard_normal((2, 3, 8, 8)).astype('f')
     before = everything(model)
-    with contextlib.suppress(ZeroDivisionError), untouched(model):
+    with contextlib.suppress(ZeroDivisionError), preserved(model):
         run(model, x)
         raise ZeroDivisionError
     assert everything(model) == before
@@ -96,7 +96,7 @@ def test_the_random_generators_go_on_as_if_nothing_had_been():
     expected = numpy.random.rand(), random.random()
     numpy.random.seed(3)
     random.seed(3)
-    with untouched(model):
+    with preserved(model):
         run(model, numpy.zeros((2, 3, 8, 8), 'f'))
     assert (numpy.random.rand(), random.random()) == expected
 
@@ -106,7 +106,7 @@ def test_what_is_reported_stays_unheard():
     reporter = chainer.Reporter()
     reporter.add_observer('main', model)
     with reporter.scope({}):
-        with untouched(model):
+        with preserved(model):
             model(numpy.zeros((2, 3, 8, 8), 'f'), numpy.zeros(2, 'i'))
         assert reporter.observation == {}
         model(numpy.zeros((2, 3, 8, 8), 'f'), numpy.zeros(2, 'i'))
@@ -115,7 +115,7 @@ def test_what_is_reported_stays_unheard():
 
 def test_an_uninitialized_model_can_be_initialized_differently_afterwards():
     model = Net()
-    with untouched(model):
+    with preserved(model):
         model(numpy.zeros((2, 3, 8, 8), 'f'))
         assert model.conv.W.shape == (4, 3, 3, 3)
     assert not model.conv.W.is_initialized
@@ -126,6 +126,6 @@ def test_an_uninitialized_model_can_be_initialized_differently_afterwards():
 def test_read_only_arrays_are_no_matter():
     model = Net()
     model.table = numpy.broadcast_to(numpy.float32(1), (3,))
-    with untouched(model):
+    with preserved(model):
         pass
     assert model.table.tolist() == [1, 1, 1]

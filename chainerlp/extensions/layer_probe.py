@@ -1,0 +1,153 @@
+"""The function hook that measures each layer's data gradient gx in the backward pass."""
+
+import collections
+
+from chainerlp import formats, functions, links
+from chainerlp.magnitude_counts import count_rounding_losses, magnitude_histogram
+from chainerlp.statistics import largest_magnitude
+
+import chainer
+
+LOWEST_EXPONENT, HIGHEST_EXPONENT = -40, 16
+"""int: Where the bins of the histograms begin and end, as powers of two."""
+
+
+class LayerProbe(chainer.FunctionHook):
+    """Function hook that measures the data gradient of each layer of some models.
+
+    It sees converted and unconverted links alike, and changes nothing in the backward pass.
+
+    Args:
+        models (dict of str to ~chainer.Link): The models by name, see :func:`named_links`.
+        measure (callable): Called with a layer's function, its inputs, the gradient of its output
+            as it is stored, and the name of its model (``None`` if unknown). What it returns is
+            kept for :meth:`take`.
+        is_wanted (callable): Called without arguments before each function is looked at; returns
+            whether to measure.
+        matches (callable): Takes the path of a layer and returns whether to measure it.
+    """
+
+    def __init__(self, models, measure, is_wanted=lambda: True, matches=lambda path: True):
+        self.name = f'LayerProbe-{id(self)}'
+        self._models = models
+        self._measure = measure
+        self._is_wanted = is_wanted
+        self._matches = matches
+        self._layers = None
+        self._measured = []
+
+    def backward_postprocess(self, function, in_data, out_grad):
+        """Measures a layer; called by the backward pass."""
+        if not self._is_wanted() or out_grad[0] is None:
+            return
+        if not functions.has_data_gradient(function):
+            return
+        if self._layers is None:  # not earlier: parameters may be initialized in the forward pass
+            self._layers = _layers(self._models)
+        path, name = self._layer_of(function, in_data)
+        if self._matches(path):
+            measured = self._measure(function, in_data, out_grad[0], name)
+            self._measured.append((function, path, measured))
+
+    def take(self):
+        """Returns what was measured since the last call, the layers from input to output.
+
+        Returns:
+            list of tuple: Path of the link, number of its use in the pass, from 0, and what
+            ``measure`` returned.
+        """
+        if self._layers is None:
+            return []
+        # The use of a layer that comes last in the backward pass was the first in the forward pass.
+        in_order = sorted(reversed(self._measured), key=lambda entry: entry[0].rank)
+        self._layers, self._measured = None, []
+        calls = _calls(in_order)
+        return [(path, call, measured) for (_, path, measured), call in zip(in_order, calls)]
+
+    def _layer_of(self, function, in_data):
+        """Returns a layer's path and the name of its model, found by its scale or parameters."""
+        for held in (getattr(function, 'layer_scale', None), *in_data[1:]):
+            if id(held) in self._layers:
+                return self._layers[id(held)]
+        # A function that belongs to no link goes by its label.
+        return function.label, next(iter(self._models)) if len(self._models) == 1 else None
+
+
+def named_links(models):
+    """Yields the links of models with their paths.
+
+    Args:
+        models (dict of str to ~chainer.Link): The models by name. If there are several, a path
+            begins with the name of its model.
+
+    Yields:
+        tuple: Path, link, and name of the model.
+    """
+    for name, model in models.items():
+        for path, link in model.namedlinks():
+            yield _prefix(models, name) + path, link, name
+
+
+def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
+    """Measures what rounding a layer's data gradient to float16 loses.
+
+    It forms the float32 product anew from what the function was given. It does not wait for the
+    device.
+
+    Args:
+        function (~chainer.FunctionNode): A function that has a data gradient, after its backward.
+        in_data (tuple of :ref:`ndarray`): Its inputs.
+        gy (:ref:`ndarray`): The gradient of its output as it is stored.
+        loss_scale (float): The total scale of gx, unless the function has one of its own.
+        with_histogram (bool): Whether to count magnitudes.
+
+    Returns:
+        tuple: The columns of a :class:`~chainerlp.extensions.scales_file.Row` from ``scale`` on,
+        floats or 0-d arrays; and the
+        :func:`~chainerlp.magnitude_counts.magnitude_histogram` of gx as it is to be stored, or
+        ``None``.
+    """
+    format = formats.FLOAT16
+    product = functions.float32_data_gradient(function, in_data, gy)
+    scale = getattr(function, 'scale', 1.0)
+    total_scale = getattr(function, 'total_scale', None)
+    if total_scale is None:  # plain backward, where only the loss is scaled
+        total_scale = loss_scale
+    size = max(product.size, 1)
+    unscaled, _ = count_rounding_losses(product / (total_scale / scale), format)
+    product *= scale
+    lost, overflowed = count_rounding_losses(product, format)
+    absmax = largest_magnitude(product)
+    counts = None
+    if with_histogram:
+        counts = magnitude_histogram(product, LOWEST_EXPONENT, HIGHEST_EXPONENT)
+    return (scale, total_scale, lost / size, unscaled / size, overflowed / size, absmax), counts
+
+
+def _prefix(models, name):
+    return '' if len(models) == 1 else f'/{name}'
+
+
+def _layers(models):
+    """Maps ids of layer scales and parameters' arrays to the link's path and its model's name."""
+    layers = {}
+    for path, link, name in named_links(models):
+        if isinstance(link, links.ScaledLink):
+            layers.setdefault(id(link.layer_scale), (path, name))
+    for name, model in models.items():
+        for path, param in model.namedparams(include_uninit=False):
+            link_path = path.rpartition('/')[0] or '/'
+            layers.setdefault(id(param.array), (_prefix(models, name) + link_path, name))
+    return layers
+
+
+def _calls(in_order):
+    """Numbers the uses of each layer, in the order of the forward pass where functions know it."""
+    turns = [getattr(entry[0], 'serial', position) for position, entry in enumerate(in_order)]
+    calls = [0] * len(in_order)
+    uses = collections.Counter()
+    for position in sorted(range(len(in_order)), key=turns.__getitem__):
+        path = in_order[position][1]
+        calls[position] = uses[path]
+        uses[path] += 1
+    return calls
