@@ -5,7 +5,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 import pytest
-from tests.device.agreement import CPU, SUBNORMAL, UNIT, Case, assert_agrees
+from tests.gpu.agreement import CPU, SUBNORMAL, UNIT, Case, assert_agrees
 
 pytestmark = pytest.mark.gpu
 
