@@ -6,13 +6,27 @@ it. Where several gradients of one array meet, they are joined. Design, section 
 """
 
 import collections
-import contextlib
 import heapq
-import traceback
 
-from chainerlp import multi_node
-from chainerlp.functions import ScaledFunction, has_data_gradient
-from chainerlp.scaled_array import ScaledArray, align, gradient_of, join, set_gradient
+from chainerlp import functions, multi_node
+from chainerlp.function_backward import (
+    check_values,
+    hooks_of,
+    needs_true_gradient,
+    non_finite_gradient,
+    plain_backward,
+    stack_shown,
+)
+from chainerlp.functions import ScaledFunction
+from chainerlp.scaled_array import (
+    MARGIN,
+    ScaledArray,
+    align,
+    gradient_of,
+    join,
+    set_true_gradient,
+    true_sum,
+)
 
 import chainer
 import numpy
@@ -23,16 +37,15 @@ from chainer.functions.util.forget import Forget
 def backward(loss, initial_scale=1.0, retain_grad=False, backoff=1.0, enable_double_backprop=False):
     """Runs backpropagation with a scale of its own for every gradient.
 
-    Like ``loss.backward()``, but scaled layers scale the gradients that they pass down. A gradient
-    that arrives at a parameter stays scaled, and its total scale goes to ``param._loss_scale``,
-    where Chainer's update rules divide by it; :func:`unscaled_grad` gives the true one. A gradient
+    Like ``loss.backward()``, but scaled layers scale the gradients that they pass down. The true
+    gradient of a parameter is in ``param.grad``: in float32 also where the parameter is float16, so
+    that nothing of it is lost; update it by an optimizer with ``use_fp32_update()``. A gradient
     that a parameter has already is added to.
 
     Args:
         loss (~chainer.Variable): The loss. If it is not a scalar, ``loss.grad`` has to be set.
-        initial_scale (float): The scale that the pass begins with.
-        retain_grad (bool): Keep the gradients of intermediate variables, with their scales in
-            ``_loss_scale``.
+        initial_scale (float or 0-d array): The scale that the pass begins with.
+        retain_grad (bool): Keep the true gradients of intermediate variables.
         backoff (float): A power of two, at most 1, by which all gradients are kept smaller.
         enable_double_backprop (bool): Must be ``False``.
 
@@ -41,61 +54,232 @@ def backward(loss, initial_scale=1.0, retain_grad=False, backoff=1.0, enable_dou
         NotImplementedError: If ``enable_double_backprop`` is set: the choice of a scale has no
             derivative.
     """
-    if enable_double_backprop:
-        raise NotImplementedError(
-            'a scaled backward pass cannot be differentiated: use chainer.grad with'
-            ' enable_double_backprop=True for the inner gradient, and this for the loss made of it'
-        )
-    scale = initial_scale * backoff
-    gradient = _initial_gradient(loss, scale)
-    loss.grad_var = None
-    uses = collections.Counter()
-    _number_calls([loss], uses)
-
-    def step(function, indexes, outputs, arrived):
-        if retain_grad:
-            for y, output_gradient in zip(outputs, arrived):
-                _store(y, output_gradient)
-        return _step(function, indexes, arrived, backoff, run_inside)
-
-    def run_inside(outputs, roots, inputs):
-        _number_calls(outputs, uses)
-        _run(roots, step, _accumulate)
-
-    _run([(loss.node, gradient)], step, _accumulate)
+    scaled = ScaledBackprop(retain_grad, enable_double_backprop, backoff)
+    scaled.run(loss, initial_scale)
 
 
-def gradients_at_first_layers(loss, initial_scale):
-    """Returns what arrives at the scaled layers that a backward pass comes to first.
-
-    Nothing is stored, no layer chooses a scale, and nothing is sent to other workers.
+class ScaledBackprop:
+    """One scaled backward pass, with what its caller wants to know of it.
 
     Args:
-        loss (~chainer.Variable): As for :func:`backward`.
-        initial_scale (float): As for :func:`backward`.
+        retain_grad (bool): As for :func:`backward`.
+        enable_double_backprop (bool): Likewise.
+        backoff (float): Likewise.
+        margin (float): Powers of two that sums leave below the largest number.
+        layer_scales (callable): Takes one of Chainer's own layer functions, such as ``F.linear``'s,
+            and returns the :class:`~chainerlp.layer_scale.LayerScale` to scale it by, or ``None``.
+        on_parameter (callable): Called with each parameter that got a gradient, and whether it had
+            none before.
+        find_culprit (bool): Whether to look for the first gradient that is not finite;
+            waits for the device after each.
 
-    Returns:
-        list of :ref:`ndarray`: A gradient for each of these layers, times ``initial_scale``.
+    Attributes:
+        first_gradients (list of ScaledArray): Float16 gradients that no layer could scale: those
+            that arrived at the layers nearest to the loss, and at parameters before and of these.
+        scaled (set of int): The ids of the layers' scales that were asked.
+        culprit (str): What :attr:`find_culprit` found, ``None`` if all was finite.
     """
-    arrays = []
 
-    def step(function, indexes, outputs, arrived):
-        # Not further than where workers exchange gradients: each searches at a time of its own.
-        if isinstance(function, ScaledFunction) or multi_node.communicates(function):
-            arrays.extend(g.array for g in arrived if g is not None)
-            return []
-        return _step(function, indexes, arrived, 1.0, run_inside)
+    def __init__(
+        self,
+        retain_grad=False,
+        enable_double_backprop=False,
+        backoff=1.0,
+        margin=MARGIN,
+        layer_scales=None,
+        on_parameter=lambda param, is_first: None,
+        find_culprit=False,
+    ):
+        if enable_double_backprop:
+            raise NotImplementedError(
+                'a scaled backward pass cannot be differentiated: use chainer.grad with'
+                ' enable_double_backprop=True for the inner gradient, and this for the loss made of'
+                ' it'
+            )
+        self._retain_grad = retain_grad
+        self._backoff = backoff
+        self._margin = margin
+        self._layer_scales = layer_scales
+        self._on_parameter = on_parameter
+        self._find_culprit = find_culprit
+        self._uses = collections.Counter()
+        self._stored = set()
+        self.first_gradients = []
+        self.scaled = set()
+        self.culprit = None
 
-    def run_inside(outputs, roots, inputs):
-        def accumulate(leaf, gradients):
-            if leaf in inputs:
-                _accumulate(leaf, gradients)
+    def run(self, loss, initial_scale=1.0):
+        """Runs the pass; see :func:`backward`."""
+        scale = initial_scale if self._backoff == 1 else initial_scale * self._backoff
+        gradient = _initial_gradient(loss, scale)
+        loss.grad_var = None
+        _number_calls([loss], self._uses)
+        self._walk([(loss.node, gradient)], {loss.node}, self._accumulate)
 
-        _run(roots, step, accumulate)
+    def _walk(self, roots, unscaled, accumulate):
+        """Walks the graph, from outputs back to their leaves.
 
-    root = (loss.node, _initial_gradient(loss, initial_scale))
-    _run([root], step, lambda leaf, gradients: None)
-    return arrays
+        Args:
+            roots (list of tuple): The nodes of the outputs, each with its gradient.
+            unscaled (set): Nodes whose gradients have come through no scaled layer; it grows.
+            accumulate (callable): Takes a leaf, the list of its gradients, and whether it is among
+                ``unscaled``.
+        """
+        gradients = collections.defaultdict(list)  # by node; joined when all have arrived
+        leaves = {}  # in order of arrival
+        agenda = _Agenda()
+
+        def hand_on(node, gradient):
+            gradients[node].append(gradient)
+            if node.creator_node is None:
+                leaves[node] = None
+            else:
+                agenda.add(node.creator_node)
+
+        for node, gradient in roots:
+            hand_on(node, gradient)
+        # A gradient that overflows is no accident here: the optimizer finds it and skips the
+        # update.
+        quiet = numpy.errstate(over='ignore', invalid='ignore')
+        with chainer.using_config('enable_backprop', False), quiet:
+            for function in agenda:
+                # Weak references. An output that was unchained since is a leaf.
+                outputs = [y() for y in function.outputs]
+                outputs = [
+                    y if y is not None and y.creator_node is function else None for y in outputs
+                ]
+                arrived = [
+                    None if y is None else _join(gradients.pop(y, []), self._margin)
+                    for y in outputs
+                ]
+                if self._retain_grad:
+                    for y, gradient in zip(outputs, arrived):
+                        self._store(y, gradient)
+                indexes = tuple(i for i, x in enumerate(function.inputs) if x.requires_grad)
+                if not indexes:
+                    continue
+                is_unscaled = not unscaled.isdisjoint(y for y in outputs if y is not None)
+                for index, gradient in self._step(function, indexes, arrived, is_unscaled):
+                    node = function.inputs[index]
+                    if not functions.is_half_embedding(function):
+                        variable._check_grad_type(function, node, True, gradient.array)
+                    if is_unscaled and not self._scales(function, index):
+                        unscaled.add(node)
+                    hand_on(node, gradient)
+            for leaf in leaves:
+                accumulate(leaf, gradients.pop(leaf), leaf in unscaled)
+
+    def _accumulate(self, leaf, gradients, is_unscaled):
+        holder = leaf.get_variable_or_none()
+        if holder is None:
+            return
+        if is_unscaled:
+            self.first_gradients += [g for g in gradients if g.array.dtype == numpy.float16]
+        present = gradient_of(holder)
+        if present is not None:
+            gradients = [present, *gradients]
+        with chainer.using_device(backend.get_device_from_array(gradients[0].array)):
+            array = true_sum(gradients)
+            # Hooks write to it, but it may be another parameter's gradient too (p + q), or a
+            # read-only view (of a sum).
+            if id(array) in self._stored or not array.flags.owndata:
+                array = array.copy()
+            self._stored.add(id(array))
+        set_true_gradient(holder, array)
+        self._on_parameter(holder, present is None)
+
+    def _store(self, node, gradient):
+        holder = None if node is None else node.get_variable_or_none()
+        if holder is not None and gradient is not None:
+            with chainer.using_device(backend.get_device_from_array(gradient.array)):
+                array = true_sum([gradient])
+                self._stored.add(id(array))
+                set_true_gradient(holder, array)
+
+    def _step(self, function, indexes, arrived, is_unscaled):
+        """Runs one function backward; returns pairs of input index and gradient."""
+        in_data = tuple(x.data for x in function.inputs)
+        arrays = [None if g is None else g.array for g in arrived]
+        with chainer.using_device(backend.get_device_from_array(*in_data, *arrays)):
+            aligned, scale = _at_one_scale(function, arrived, self._margin)
+            out_grad = tuple(None if g is None else g.array for g in aligned)
+            hooks = hooks_of(function)
+            for hook in hooks:
+                hook.backward_preprocess(function, in_data, out_grad)
+            with stack_shown(function):
+                layer_scale = self._layer_scale_of(function)
+                if layer_scale is not None or isinstance(function, ScaledFunction):
+                    gradients = self._backward_layer(
+                        function, indexes, aligned[0], layer_scale, is_unscaled
+                    )
+                elif isinstance(function, Forget):
+                    gradients = self._recompute(function, indexes, aligned, is_unscaled)
+                elif functions.is_half_embedding(function):
+                    gradients = [functions.backward_embedding(function, aligned[0])]
+                else:
+                    if needs_true_gradient(function):
+                        aligned, scale = [None if g is None else g.to(1.0) for g in aligned], 1.0
+                        out_grad = tuple(None if g is None else g.array for g in aligned)
+                    if functions.has_data_gradient(function):  # for who looks at unscaled layers
+                        function.total_scale = scale
+                    gradients = plain_backward(function, indexes, out_grad, scale)
+            pairs = [(index, g) for index, g in zip(indexes, gradients) if g is not None]
+            if chainer.is_debug():
+                check_values(function, pairs)
+            if self._find_culprit and self.culprit is None:
+                self.culprit = non_finite_gradient(function, pairs)
+            for hook in hooks:
+                hook.backward_postprocess(function, in_data, out_grad)
+        return pairs
+
+    def _layer_scale_of(self, function):
+        """Returns what scales one of Chainer's own layers; ``None`` if nothing does."""
+        if self._layer_scales is None or not functions.is_plain_layer(function):
+            return None
+        return self._layer_scales(function)
+
+    def _scales(self, function, index):
+        """Returns whether the gradient of an input has a scale of the function's own choice."""
+        layer_scale = getattr(function, 'layer_scale', None) or self._layer_scale_of(function)
+        if layer_scale is None:
+            return False
+        return index in getattr(function, 'data_inputs', (0,)) or layer_scale.scale_weights
+
+    def _backward_layer(self, function, indexes, gy, layer_scale, is_unscaled):
+        if is_unscaled and gy.array.dtype == numpy.float16:
+            self.first_gradients.append(gy)
+        if layer_scale is not None:
+            self.scaled.add(id(layer_scale))
+            function.call = self._uses[id(layer_scale)]
+            self._uses[id(layer_scale)] += 1
+            return functions.backward_plain_layer(function, indexes, gy, layer_scale, self._backoff)
+        if numpy.float16 in (x.dtype for x in function.inputs):
+            self.scaled.add(id(function.layer_scale))
+        return function.backward_scaled(indexes, gy, self._backoff)
+
+    def _recompute(self, function, indexes, arrived, is_unscaled):
+        """Runs ``F.forget`` backward: what Chainer's does, with scales inside as well.
+
+        Chainer's runs a plain backward pass inside.
+        """
+        inputs = [chainer.Variable(x.array) for x in function.get_retained_inputs()]
+        with chainer.force_backprop_mode(), chainer.using_config('in_recomputing', True):
+            outputs = function.func(*inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        _number_calls(outputs, self._uses)
+        roots = [(y.node, g) for y, g in zip(outputs, arrived) if g is not None]
+        of_inputs = {}
+
+        def accumulate(leaf, gradients, is_unscaled):
+            if leaf in nodes:
+                of_inputs[leaf] = _join(gradients, self._margin)
+            else:
+                self._accumulate(leaf, gradients, is_unscaled)
+
+        nodes = {x.node for x in inputs}
+        unscaled = {node for node, _ in roots} if is_unscaled else set()
+        self._walk(roots, unscaled, accumulate)
+        return [of_inputs.get(inputs[i].node) for i in indexes]
 
 
 def unscaled_grad(param):
@@ -175,171 +359,22 @@ class _Agenda:
             yield heapq.heappop(self._heap)[-1]
 
 
-def _run(roots, step, accumulate):
-    """Walks the graph, from outputs back to their leaves.
-
-    Args:
-        roots (list of tuple): The nodes of the outputs, each with its gradient.
-        step (callable): Runs one function backward; takes it, the indexes of the inputs that want a
-            gradient, the output nodes and their gradients; returns pairs of index and gradient.
-        accumulate (callable): Takes a leaf and the list of its gradients.
-    """
-    gradients = collections.defaultdict(list)  # by node; joined when all have arrived
-    leaves = {}  # in order of arrival
-    agenda = _Agenda()
-
-    def hand_on(node, gradient):
-        gradients[node].append(gradient)
-        if node.creator_node is None:
-            leaves[node] = None
-        else:
-            agenda.add(node.creator_node)
-
-    for node, gradient in roots:
-        hand_on(node, gradient)
-    # A gradient that overflows is no accident here: the optimizer finds it and skips the update.
-    quiet = numpy.errstate(over='ignore', invalid='ignore')
-    with chainer.using_config('enable_backprop', False), quiet:
-        for function in agenda:
-            outputs = [y() for y in function.outputs]  # weak references
-            arrived = [None if y is None else _join(gradients.pop(y, [])) for y in outputs]
-            indexes = tuple(i for i, x in enumerate(function.inputs) if x.requires_grad)
-            if not indexes:
-                continue
-            for index, gradient in step(function, indexes, outputs, arrived):
-                node = function.inputs[index]
-                variable._check_grad_type(function, node, True, gradient.array)
-                hand_on(node, gradient)
-        for leaf in leaves:
-            accumulate(leaf, gradients.pop(leaf))
-
-
-def _accumulate(leaf, gradients):
-    holder = leaf.get_variable_or_none()
-    present = None if holder is None else gradient_of(holder)
-    _store(leaf, _join(gradients if present is None else [present, *gradients]))
-
-
-def _join(gradients):
+def _join(gradients, margin):
     if len(gradients) < 2:
         return gradients[0] if gradients else None
     arrays = [gradient.array for gradient in gradients]
     with chainer.using_device(backend.get_device_from_array(*arrays)):
-        return join(gradients)
+        return join(gradients, margin)
 
 
-def _store(node, gradient):
-    holder = None if node is None else node.get_variable_or_none()
-    if holder is not None and gradient is not None:
-        set_gradient(holder, gradient)
-
-
-def _step(function, indexes, arrived, backoff, run_inside):
-    """Runs one function backward; returns pairs of input index and gradient.
-
-    ``run_inside`` goes on inside ``F.forget``: takes the outputs that were computed anew, the roots
-    as :func:`_run` does, and the set of nodes whose gradients are wanted.
-    """
-    in_data = tuple(x.data for x in function.inputs)
-    arrays = [None if g is None else g.array for g in arrived]
-    with chainer.using_device(backend.get_device_from_array(*in_data, *arrays)):
-        aligned, scale = _at_one_scale(function, arrived)
-        out_grad = tuple(None if g is None else g.array for g in aligned)
-        hooks = _hooks(function)
-        for hook in hooks:
-            hook.backward_preprocess(function, in_data, out_grad)
-        with _stack_shown(function):
-            if isinstance(function, ScaledFunction):
-                gradients = function.backward_scaled(indexes, aligned[0], backoff)
-            elif isinstance(function, Forget):
-                gradients = _recompute_backward(function, indexes, aligned, run_inside)
-            else:
-                if has_data_gradient(function):  # for who looks at layers that are not scaled
-                    function.total_scale = scale
-                gradients = _plain_backward(function, indexes, out_grad, scale)
-        pairs = [(index, g) for index, g in zip(indexes, gradients) if g is not None]
-        if chainer.is_debug():
-            _check_values(function, pairs)
-        for hook in hooks:
-            hook.backward_postprocess(function, in_data, out_grad)
-    return pairs
-
-
-def _at_one_scale(function, arrived):
+def _at_one_scale(function, arrived, margin):
     """Returns the gradients of a function's outputs at one scale, and what its inputs' carry."""
     present = [g for g in arrived if g is not None]
     if not present:
         return arrived, 1.0
-    aligned, scale = align(present), None
+    aligned, scale = align(present, margin), None
     if multi_node.communicates(function):
         aligned, scale = multi_node.exchange_scales(function, aligned)
     scale = aligned[0].scale if scale is None else scale
     aligned = iter(aligned)
     return [None if g is None else next(aligned) for g in arrived], scale
-
-
-def _plain_backward(function, indexes, out_grad, scale):
-    """Calls a function's own backward and returns one gradient (or ``None``) for each index."""
-    grad_outputs = tuple(
-        None if array is None else chainer.as_variable(array) for array in out_grad
-    )
-    own = type(function).backward_accumulate
-    if own is not chainer.FunctionNode.backward_accumulate:
-        gradients = function.backward_accumulate(indexes, grad_outputs, (None,) * len(indexes))
-    else:
-        gradients = function.backward(indexes, grad_outputs)
-        if len(gradients) == len(function.inputs):
-            gradients = [gradients[i] for i in indexes]
-        elif len(gradients) != len(indexes):
-            raise ValueError(
-                f'backward of {function.label} returned {len(gradients)} gradients, not'
-                f' {len(function.inputs)}, one an input, or {len(indexes)}, one an input that needs'
-                ' it'
-            )
-    return [
-        None if g is None or g.raw_array is None else ScaledArray(g.raw_array, scale)
-        for g in gradients
-    ]
-
-
-def _recompute_backward(function, indexes, arrived, run_inside):
-    """Runs ``F.forget`` backward: what Chainer's does, with scales inside as well.
-
-    Chainer's runs a plain backward pass inside, which would also leave the parameters that it
-    reaches without the scale of their gradients.
-    """
-    inputs = [chainer.Variable(x.array) for x in function.get_retained_inputs()]
-    with chainer.force_backprop_mode(), chainer.using_config('in_recomputing', True):
-        outputs = function.func(*inputs)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    roots = [(y.node, g) for y, g in zip(outputs, arrived) if g is not None]
-    run_inside(outputs, roots, {x.node for x in inputs})
-    return [gradient_of(inputs[i]) for i in indexes]
-
-
-def _hooks(function):
-    hooks = chainer.get_function_hooks()
-    if function._n_local_function_hooks:
-        hooks = {**hooks, **function.local_function_hooks}
-    return list(hooks.values())
-
-
-@contextlib.contextmanager
-def _stack_shown(function):
-    """Adds to an error where the function was called, if Chainer noted it (debug mode)."""
-    try:
-        yield
-    except Exception as error:
-        if function.stack is not None:
-            stack = ''.join(traceback.format_list(function.stack[:-1]))
-            first = (
-                f'{error.args[0] if error.args else ""}\n{function.label} was called here:\n{stack}'
-            )
-            error.args = (first,) + error.args[1:]
-        raise
-
-
-def _check_values(function, pairs):
-    for _, gradient in pairs:
-        if bool(backend.get_array_module(gradient.array).isnan(gradient.array).any()):
-            raise RuntimeError(f'NaN is detected on backward computation of {function.label}')

@@ -8,7 +8,7 @@ from chainerlp import formats as number_formats
 from chainerlp import policies as available
 from chainerlp.extensions.layer_probe import LayerProbe
 from chainerlp.float16 import to_float32
-from chainerlp.initial_scale import find as find_initial_scale
+from chainerlp.initial_scale import DelayedScale
 from chainerlp.magnitude_counts import count_rounding_losses
 from chainerlp.model_state import preserved
 from chainerlp.statistics import largest_magnitude
@@ -141,15 +141,14 @@ def diagnose(model, lossfun, *batch, policies=None, formats=_FORMATS, initial_sc
 
     with preserved(model), chainer.using_config('enable_backprop', True):
         links.convert(model, _LOSSLESS)
-        model.cleargrads()
-        loss = lossfun(*batch)
-        if not isinstance(loss, chainer.Variable):
-            raise TypeError(f'lossfun must return a chainer.Variable, not {type(loss).__name__}')
-        scale = find_initial_scale(loss) if initial_scale == 'auto' else initial_scale
+        scale = initial_scale
+        if initial_scale == 'auto':
+            scale = _delayed_scale(model, _loss_of(model, lossfun, batch))
 
         def measure(function, in_data, gy, _):
             return _measure(function, in_data, gy, scale, formats, policies)
 
+        loss = _loss_of(model, lossfun, batch)
         with LayerProbe({'main': model}, measure) as probe:
             backprop.backward(loss, scale)
     measured = probe.take()
@@ -162,6 +161,23 @@ def diagnose(model, lossfun, *batch, policies=None, formats=_FORMATS, initial_sc
     if show:
         print(diagnosis)
     return diagnosis
+
+
+def _loss_of(model, lossfun, batch):
+    model.cleargrads()
+    loss = lossfun(*batch)
+    if not isinstance(loss, chainer.Variable):
+        raise TypeError(f'lossfun must return a chainer.Variable, not {type(loss).__name__}')
+    return loss
+
+
+def _delayed_scale(model, loss):
+    """Returns the scale that a second pass would begin with."""
+    first = backprop.ScaledBackprop()
+    first.run(loss)
+    delayed = DelayedScale()
+    delayed.observe(first.first_gradients, loss.dtype)
+    return float(delayed.scale)
 
 
 def _unbounded_policies():
@@ -188,7 +204,8 @@ def _measure(function, in_data, gy, initial_scale, formats, policies):
     """Returns the fields of a :class:`LayerDiagnosis` from ``underflow`` on, for each format."""
     arriving = getattr(function, 'total_scale', None) or initial_scale
     arriving /= getattr(function, 'scale', 1.0)
-    product, gy, W, terms = _factors(function, in_data, to_float32(gy) / arriving)
+    gradient = functions.data_gradient_of(function, in_data, to_float32(gy) / arriving)
+    product = gradient.product()
     size = max(product.size, 1)
     with numpy.errstate(divide='ignore'):
         largest = float(numpy.log2(float(largest_magnitude(product))))
@@ -199,19 +216,12 @@ def _measure(function, in_data, gy, initial_scale, formats, policies):
         for name, policy in policies.items():
             if hasattr(policy, 'format'):
                 policy = dataclasses.replace(policy, format=format.name)
-            scales[name] = float(policy.scale(gy, W, terms=terms, product=product))
+            scales[name] = float(
+                policy.scale(gradient.gy, gradient.W, terms=gradient.terms, product=product)
+            )
         headroom = math.log2(format.largest) - largest
         by_format.append((float(lost) / size, float(overflowed) / size, headroom, scales))
     return by_format
-
-
-def _factors(function, in_data, gy):
-    """Returns the float32 gx, and the policies' other arguments: gy, W, and K."""
-    if isinstance(function, functions.ScaledFunction):
-        gradient = function.data_gradient(0, in_data[: function.n_retained], gy)
-        return gradient.product(), gradient.gy, gradient.W, gradient.terms
-    product = functions.float32_data_gradient(function, in_data, gy)
-    return product, gy, to_float32(in_data[1]), None
 
 
 def _cells(row):

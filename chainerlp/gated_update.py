@@ -6,8 +6,6 @@ writes to is copied before, and a kernel that knows whether all gradients were f
 copies back afterwards if they were not. The host learns of it when it comes to the next update.
 """
 
-import dataclasses
-
 from chainerlp import gpu
 from chainerlp.gpu import on_gpu
 
@@ -25,52 +23,51 @@ def is_possible(params):
     """
     if not params or any(param.device != params[0].device for param in params):
         return False
-    return on_gpu(params[0].array) and all(map(_has_been_updated, params))
+    return on_gpu(params[0].array) and all(p.update_rule.state is not None for p in params)
 
 
-def _has_been_updated(param):
-    rule = param.update_rule
-    has_master = rule._fp32_param is not None or param.dtype != numpy.float16
-    return rule.state is not None and (has_master or not rule._use_fp32_update)
-
-
-def run(params, update, is_finite, loss_is_finite=True, is_stale=False):
+def run(params, update, is_finite):
     """Updates parameters, and takes it back on the device where gradients were not finite.
 
     Args:
-        params (list of ~chainer.Parameter): Parameters for which it :func:`is_possible`.
+        params (list of ~chainer.Parameter): Parameters for which it :func:`is_possible`; float16
+            ones hold their master weights (:func:`chainerlp.master_weights.substituted`).
         update (callable): Updates them.
         is_finite (0-d bool array): Whether their gradients are finite.
-        loss_is_finite (bool or 0-d bool array): Whether the loss is.
-        is_stale (bool): Whether the pass was begun before the host knew of an overflow.
 
     Returns:
-        PendingUpdate: What became of it.
+        list of tuple: What update rules hold besides arrays, to be restored if it was taken back.
     """
     places = [place for param in params for place in _places(param)]
-    before = [place.array for place in places]
-    is_kept = [place.is_replaced for place in places]
-    copies = iter(copies_of([a for a, kept in zip(before, is_kept) if not kept]))
-    copies = [array if kept else next(copies) for array, kept in zip(before, is_kept)]
+    copies = copies_of([place() for place in places])
+    attributes = [(param.update_rule, _numbers(param.update_rule)) for param in params]
     update()
-    copy_unless(is_finite, [place.array for place in places], copies)
-    return PendingUpdate(params, is_finite, loss_is_finite, is_stale)
+    copy_unless(is_finite, [place() for place in places], copies)
+    return attributes
 
 
 class PendingUpdate:
     """An update of which only the device knows whether it was taken back.
 
-    Attributes:
+    Args:
+        is_finite (0-d bool array): Whether all gradients were finite.
+        is_saturated (0-d bool array): Whether a parameter left float16's range.
+        attributes (list of tuple): What :func:`run` returned.
+        passes (list of ~chainerlp.overflow.BackwardPass): Those that the gradients are of.
         is_stale (bool): Whether the pass was begun before the host knew of an overflow.
+
+    Attributes:
+        passes: See above.
+        is_stale: See above.
     """
 
-    def __init__(self, params, is_finite, loss_is_finite, is_stale):
+    def __init__(self, is_finite, is_saturated, attributes, passes, is_stale):
+        self.passes = passes
         self.is_stale = is_stale
-        self._params = params
-        self._loss_is_finite = loss_is_finite
-        self._is_finite, self._has_arrived = is_finite, None
+        self._attributes = attributes
+        self._flags, self._has_arrived = (is_finite, is_saturated), None
         if on_gpu(is_finite):
-            self._is_finite, self._has_arrived = _sent_to_host(is_finite)
+            self._flags, self._has_arrived = _sent_to_host(self._flags)
 
     def wait(self):
         """Finds out what became of it, and takes back what the host had counted.
@@ -78,50 +75,41 @@ class PendingUpdate:
         It waits only if the host is more than an update ahead of the device.
 
         Returns:
-            tuple of bool: Whether a gradient was not finite, and whether the loss was finite.
+            tuple of bool: Whether a gradient was not finite, and whether a parameter was saturated.
         """
         if self._has_arrived is not None and not self._has_arrived.done:
             self._has_arrived.synchronize()
-        if self._is_finite:
-            return False, True
-        for param in self._params:
-            param.update_rule.t -= 1
-        return True, bool(self._loss_is_finite)
+        is_finite, is_saturated = map(bool, self._flags)
+        if not is_finite:
+            for rule, numbers_before in self._attributes:
+                vars(rule).update(numbers_before)
+        return not is_finite, is_saturated and is_finite
 
 
-def _sent_to_host(flag):
+def _sent_to_host(flags):
     import cupy
     import cupyx
 
-    on_host = cupyx.empty_pinned(flag.shape, flag.dtype)
-    flag.get(stream=cupy.cuda.get_current_stream(), out=on_host, blocking=False)
+    on_host = [cupyx.empty_pinned(flag.shape, flag.dtype) for flag in flags]
+    for flag, target in zip(flags, on_host):
+        flag.get(stream=cupy.cuda.get_current_stream(), out=target, blocking=False)
     has_arrived = cupy.cuda.Event(disable_timing=True)
     has_arrived.record()
     return on_host, has_arrived
 
 
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where an update writes to; an update may put another array there."""
-
-    holder: object
-    key: str
-    is_replaced: bool = False  # whether it always does, so that the old one needs no copy
-
-    @property
-    def array(self):
-        return self.holder[self.key] if self.key is not None else self.holder.array
-
-
 def _places(param):
-    rule = param.update_rule
-    has_master = rule._use_fp32_update and param.dtype == numpy.float16
-    yield _Place(param, None, is_replaced=has_master)
-    if has_master:
-        yield _Place(rule._fp32_param, None)
-    for key, value in rule.state.items():
+    """Yields functions that return the arrays that an update of a parameter writes to."""
+    yield lambda: param.array
+    state = param.update_rule.state
+    for key, value in state.items():
         if isinstance(value, param.device.supported_array_types):
-            yield _Place(rule.state, key)
+            yield lambda key=key: state[key]
+
+
+def _numbers(rule):
+    """Returns the numbers that an update rule counts on the host, such as ``t``."""
+    return {name: value for name, value in vars(rule).items() if type(value) in (int, float)}
 
 
 def copies_of(arrays):

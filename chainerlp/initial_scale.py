@@ -1,49 +1,90 @@
-"""The scale that a backward pass begins with, found from the first gradient.
+"""The scale that a backward pass begins with, by delayed scaling.
 
 The gradient of the loss can underflow before any layer is there to scale it: divided by the batch
-size, cast to float16. No layer brings back what is lost there.
+size, cast to float16. No layer brings back what is lost there. So each pass begins with the scale
+that the one before should have had. Design, section 1.
 """
 
-from chainerlp import backprop, formats, statistics
+import functools
+
+from chainerlp import formats
+from chainerlp.gpu import on_gpu
+from chainerlp.statistics import largest_magnitude
 
 import numpy
+from chainer import backend
+from chainer.backends import cuda
 
 _HALF = formats.FLOAT16
 # As Amax's margin: powers of two that are left for what comes before the next layer chooses.
-_MARGIN = 4
+_LIMIT = _HALF.largest * 2.0**-4
 _LARGEST = 2.0**24
 # A gradient of 1 times this is still finite in float16.
 _LARGEST_FOR_HALF = 2.0**15
 
 
-def find(loss, largest=numpy.inf):
-    """Finds the largest scale at which no gradient overflows on its way to the last layers.
+class DelayedScale:
+    """Chooses the initial scale of a pass from the gradients of the pass before.
+
+    It is the largest power of two at which the largest float16 gradient that no layer could scale
+    would have stayed under 65504 / 2^4. Passes in which these gradients are all zero, or not all
+    finite, say nothing. On a GPU the scale stays there, and nothing waits for it.
 
     Args:
-        loss (~chainer.Variable): The loss; it is run backward as far as the scaled layers that come
-            first, once or a few times, and is left as it was.
         largest (float): What the scale must not exceed.
 
-    Returns:
-        float: The largest power of two at which the largest float16 gradient that arrives at a
-        scaled layer stays under 65504 / 2^4; 1 if none arrives, or only zeros do; ``None`` if what
-        arrives is not finite at any scale.
+    Attributes:
+        scale (float or 0-d float32 array): The scale of the next pass; 1 at first.
+        is_known (bool): Whether a pass has been looked at, or a snapshot loaded.
     """
-    bound = _LARGEST_FOR_HALF if loss.dtype == numpy.float16 else _LARGEST
-    scale = float(formats.floor_power_of_two(numpy.float64(min(bound, largest))))
-    magnitude = _largest_arriving(loss, scale)
-    while not numpy.isfinite(magnitude) and scale > _HALF.smallest_subnormal:
-        scale /= 2.0**_MARGIN
-        magnitude = _largest_arriving(loss, scale)
-    if not numpy.isfinite(magnitude):
-        return None
-    if magnitude == 0:
-        return 1.0
-    fits = formats.floor_power_of_two(numpy.float64(_HALF.largest / 2.0**_MARGIN / magnitude))
-    return min(scale, scale * float(fits))
+
+    def __init__(self, largest=numpy.inf):
+        self.scale = 1.0
+        self.is_known = False
+        self._largest = min(largest, _LARGEST)
+
+    def observe(self, gradients, loss_dtype):
+        """Takes note of a pass.
+
+        Args:
+            gradients (list of ~chainerlp.scaled_array.ScaledArray): Its
+                :attr:`~chainerlp.backprop.ScaledBackprop.first_gradients`.
+            loss_dtype (numpy.dtype): The dtype of its loss, whose gradient is 1 times the scale.
+        """
+        if not gradients:
+            return
+        bound = self._largest
+        if loss_dtype == numpy.float16:
+            bound = min(bound, _LARGEST_FOR_HALF)
+        largest = [largest_magnitude(g.array) / g.scale for g in gradients]
+        if any(map(on_gpu, largest)):
+            device = backend.GpuDevice.from_array(next(filter(on_gpu, largest)))
+            largest = [device.send(each) if on_gpu(each) else each for each in largest]
+            self.is_known = True
+            self.scale = _choose_on_gpu(functools.reduce(_larger, largest), bound, self.scale)
+        elif 0 < numpy.max(largest) < numpy.inf:
+            self.is_known = True
+            self.scale = float(formats.floor_power_of_two(min(_LIMIT / max(largest), bound)))
+
+    def serialize(self, serializer):
+        """Saves or loads the scale."""
+        saved = float(serializer('initial_scale', float(self.scale) if self.is_known else 0.0))
+        if saved > 0:
+            self.scale, self.is_known = saved, True
 
 
-def _largest_arriving(loss, scale):
-    arrays = backprop.gradients_at_first_layers(loss, scale)
-    halves = [array for array in arrays if array.dtype == numpy.float16]
-    return max((float(statistics.largest_magnitude(array)) for array in halves), default=0.0)
+def _larger(a, b):
+    return cuda.cupy.maximum(a, b)
+
+
+def _choose_on_gpu(largest, bound, before):
+    return cuda.elementwise(
+        'float64 largest, float64 limit, float64 bound, float32 before',
+        'float32 scale',
+        """
+        const bool says_something = largest > 0 && isfinite(largest);
+        scale = says_something ? floor_power_of_two(min(limit / largest, bound)) : before;
+        """,
+        'chainerlp_delayed_scale',
+        preamble=formats.CUDA_FLOOR_POWER_OF_TWO,
+    )(largest, _LIMIT, bound, before, cuda.cupy.empty((), numpy.float32))

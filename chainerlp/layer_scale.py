@@ -8,12 +8,14 @@ from chainer import serializer as serializer_module
 
 @dataclasses.dataclass
 class _Held:
-    scale: object  # a float, or a 0-d array on the device
+    total_scale: object  # of gx: a float, or a 0-d array on the device
     age: int  # how many passes have used it
 
 
 class LayerScale:
     """Chooses the scale of each use of a layer, and keeps it for the policy's interval.
+
+    What is kept is the total scale of gx. As long as gy carries the same total scale, so is α.
 
     Args:
         policy: One of :mod:`chainerlp.policies`.
@@ -48,9 +50,10 @@ class LayerScale:
             scale = self.policy.scale(
                 gy, W, total_scale, terms=terms, product=product, backoff=backoff
             )
-            held = self._held[call, data_input] = _Held(scale, age=0)
-        elif self.policy.interval > 1:  # what gy carries may have grown
-            scale = self.policy.within_bounds(held.scale, total_scale, backoff)
+            held = self._held[call, data_input] = _Held(total_scale * scale, age=0)
+        else:
+            scale = held.total_scale / total_scale
+            scale = self.policy.within_bounds(scale, total_scale, backoff)
         held.age += 1
         return scale
 
@@ -65,9 +68,9 @@ class LayerScale:
             if rows is None:  # from a deserializer that is not strict
                 rows = ()
             self._held = {
-                (int(call), int(data_input)): _Held(float(scale), int(age))
-                for call, data_input, scale, age in rows
+                (int(call), int(data_input)): _Held(float(total_scale), int(age))
+                for call, data_input, total_scale, age in rows
             }
         else:
-            rows = [(*key, float(h.scale), h.age) for key, h in sorted(self._held.items())]
+            rows = [(*key, float(h.total_scale), h.age) for key, h in sorted(self._held.items())]
             serializer('held', numpy.array(rows, numpy.float64).reshape(-1, 4))

@@ -1,25 +1,97 @@
-"""Master weights: float32 copies of float16 parameters, which updates are made in.
+"""Master weights: float32 copies of float16 parameters, in which updates are made.
 
-Chainer's ``use_fp32_update`` keeps one in each update rule, makes it at the first update, and
-leaves it out of snapshots.
+An update is made in float32 throughout: while it runs, float16 parameters hold their masters and
+true gradients (:func:`substituted`), so that update rules and hooks, Chainer's and a user's own,
+see nothing else. Masters are kept where Chainer's ``use_fp32_update`` keeps its own, in the update
+rules, which leave them out of snapshots; :func:`serialize` does not.
 """
 
-from chainerlp import gpu
+import contextlib
+
+from chainerlp import formats, gpu
 from chainerlp.float16 import from_float32
 from chainerlp.gpu import on_gpu
+from chainerlp.scaled_array import gradient_of, true_sum
+from chainerlp.statistics import largest_magnitude
 
 import chainer
 import numpy
-from chainer import backend
+from chainer.backends import cuda
+
+_HALF = formats.FLOAT16
 
 
-def synchronize(params):
-    """Makes the master weights hold what their parameters do, before an update.
+class Substitution:
+    """What :func:`substituted` did.
+
+    Attributes:
+        is_saturated (bool or 0-d bool array): Whether a master left float16's range, so that its
+            parameter holds the largest number.
+    """
+
+    is_saturated = False
+
+
+@contextlib.contextmanager
+def substituted(params):
+    """Context manager in which float16 parameters hold their master weights and true gradients.
+
+    Afterwards they hold their masters, rounded; magnitudes beyond float16 become 65504. Gradients
+    stay in float32.
+
+    Args:
+        params (iterable of ~chainer.Parameter): Parameters; those that are not trained stay as they
+            are.
+
+    Yields:
+        Substitution: To be read afterwards.
+    """
+    params = list(params)
+    refresh(params)
+    halves = []
+    substitution = Substitution()
+    try:
+        for param in params:
+            if param.array is None or param.update_rule is None or not param.update_rule.enabled:
+                continue
+            with chainer.using_device(param.device):
+                gradient = gradient_of(param)
+                if param.dtype == numpy.float16:
+                    halves.append((param, param.array))
+                    param.array = master_of(param).array
+                if gradient is not None:
+                    param.grad, param._loss_scale = true_sum([gradient]), None
+        yield substitution
+    finally:
+        pairs_by_device = {}
+        for param, half in halves:
+            master = master_of(param)
+            master.array = param.array.astype(numpy.float32, copy=False)  # a hook may replace it
+            param.array = half
+            pairs_by_device.setdefault(param.device, []).append((master.array, half))
+        for device, pairs in pairs_by_device.items():
+            with chainer.using_device(device):
+                found = store_rounded(*zip(*pairs))
+            several = substitution.is_saturated is not False
+            substitution.is_saturated = (
+                bool(found) | substitution.is_saturated if several else found
+            )
+
+
+def master_of(param):
+    """Returns the master weights of a float16 parameter; makes them if there are none."""
+    rule = param.update_rule
+    if rule._fp32_param is None or rule._fp32_param.array is None:
+        rule._fp32_param = chainer.Parameter(param.array.astype(numpy.float32), name=param.name)
+    return rule._fp32_param
+
+
+def refresh(params):
+    """Makes the master weights take over what was written to their parameters since.
 
     Where a parameter was changed since the last update (clipped, loaded, averaged), its master
-    takes the new values over; Chainer would undo the change. Parameters that share an array
-    (``copy(mode='share')``) share a master; with Chainer's, one each, the last one's update would
-    win.
+    takes the new values over. Parameters that share an array (``copy(mode='share')``) share a
+    master.
 
     Args:
         params (iterable of ~chainer.Parameter): The parameters.
@@ -31,7 +103,7 @@ def synchronize(params):
             continue
         first = first_of_array.setdefault(id(param.array), param)
         if first is not param:
-            rule._fp32_param = _shared_master(first)
+            rule._fp32_param = master_of(first)
         elif rule._fp32_param is not None and rule._fp32_param.array is not None:
             pair = (rule._fp32_param.array, param.array)
             pairs_by_device.setdefault(param.device, []).append(pair)
@@ -40,56 +112,91 @@ def synchronize(params):
             take_over_changes(*zip(*pairs))
 
 
-def _shared_master(param):
-    rule = param.update_rule
-    if rule._fp32_param is None:
-        rule._fp32_param = chainer.Parameter(param.array.astype(numpy.float32), name=param.name)
-    return rule._fp32_param
-
-
 def take_over_changes(masters, halves):
-    """Makes float32 copies take over what was written to the float16 arrays since.
-
-    A master that still rounds to its half has more digits than the half, and stays; where it does
-    not, somebody changed the half.
+    """Changes masters where their halves are not what they are rounded to; elsewhere they stay.
 
     Args:
-        masters (list of :ref:`ndarray`): Float32 arrays; they are changed in place.
+        masters (list of :ref:`ndarray`): Float32 arrays, which are changed in place.
         halves (list of :ref:`ndarray`): As many float16 arrays of the same shapes.
     """
-    if not masters:
-        return
     if on_gpu(masters[0]):
-        _take_over_changes_on_gpu(masters, halves)
+        _launch_for_pairs('take_over_changes', masters, halves)
         return
     for master, half in zip(masters, halves):
-        bits = from_float32(master, numpy.float16).view(numpy.uint16)
+        bits = _rounded(master)[0].view(numpy.uint16)
         is_changed = bits != half.view(numpy.uint16)
         if is_changed.any():
             master[is_changed] = half[is_changed]
 
 
+def store_rounded(masters, halves):
+    """Rounds masters to their halves; finite magnitudes beyond float16 become 65504.
+
+    Args:
+        masters (list of :ref:`ndarray`): Float32 arrays.
+        halves (list of :ref:`ndarray`): As many float16 arrays of the same shapes, which are
+            written to.
+
+    Returns:
+        bool or 0-d bool array: Whether a magnitude was beyond float16.
+    """
+    if on_gpu(masters[0]):
+        is_saturated = cuda.cupy.zeros((), numpy.bool_)
+        _launch_for_pairs('store_rounded', masters, halves, is_saturated)
+        return is_saturated
+    is_saturated = False
+    for master, half in zip(masters, halves):
+        half[...], is_over = _rounded(master)
+        is_saturated |= is_over
+    return is_saturated
+
+
+def _rounded(master):
+    """Returns a master in float16, and whether it left its range."""
+    is_over = largest_magnitude(master) >= _HALF.overflow_threshold
+    if not is_over:
+        return from_float32(master, numpy.float16), False
+    clipped = numpy.clip(master, -_HALF.largest, _HALF.largest)
+    is_over = (numpy.isfinite(master) & (clipped != master)).any()
+    return from_float32(numpy.where(numpy.isinf(master), master, clipped), numpy.float16), is_over
+
+
 _ARRAYS_A_LAUNCH = 100
 
 _MASTERS = r"""
-struct Copies {
+struct Pairs {
     float* master[100];
-    const half_bits* half[100];
+    half_bits* half[100];
     index_t size[100];
 };
 
-// Each row of the grid looks at one array.
-extern "C" __global__ void take_over_changes(Copies copies) {
-    float* master = copies.master[blockIdx.y];
-    const half_bits* half = copies.half[blockIdx.y];
-    for (index_t i = first_index(); i < copies.size[blockIdx.y]; i += all_threads()) {
-        half_bits rounded;
-        store(master[i], &rounded);
-        if (rounded != half[i]) master[i] = value_of(half[i]);
+__device__ half_bits rounded(float master, bool* is_saturated) {
+    const unsigned magnitude = bits_of(master) & 0x7fffffffu;
+    if (magnitude >= 0x477ff000u && magnitude < 0x7f800000u) {  // from 65520 on, and no inf
+        if (is_saturated) *is_saturated = true;
+        master = master > 0 ? 65504.0f : -65504.0f;
     }
+    half_bits half;
+    store(master, &half);
+    return half;
+}
+
+// Each row of the grid looks at one pair.
+extern "C" __global__ void take_over_changes(Pairs pairs) {
+    const int k = blockIdx.y;
+    float* master = pairs.master[k];
+    const half_bits* half = pairs.half[k];
+    for (index_t i = first_index(); i < pairs.size[k]; i += all_threads())
+        if (rounded(master[i], 0) != half[i]) master[i] = value_of(half[i]);
+}
+
+extern "C" __global__ void store_rounded(Pairs pairs, bool* is_saturated) {
+    const int k = blockIdx.y;
+    for (index_t i = first_index(); i < pairs.size[k]; i += all_threads())
+        pairs.half[k][i] = rounded(pairs.master[k][i], is_saturated);
 }
 """
-_COPIES = numpy.dtype(
+_PAIRS = numpy.dtype(
     [
         ('master', numpy.uint64, _ARRAYS_A_LAUNCH),
         ('half', numpy.uint64, _ARRAYS_A_LAUNCH),
@@ -98,15 +205,17 @@ _COPIES = numpy.dtype(
 )
 
 
-def _take_over_changes_on_gpu(masters, halves):
-    rows = []
+def _launch_for_pairs(kernel, masters, halves, *arguments):
+    """Launches a kernel for contiguous pairs; others are copied, and what was written put back."""
+    rows, copies = [], []
     for master, half in zip(masters, halves):
-        if master.flags.c_contiguous and half.flags.c_contiguous:
-            rows.append((master, half, master.size))
-        else:
-            xp = backend.get_array_module(master)
-            master[...] = xp.where(master.astype(half.dtype) == half, master, half)
-    gpu.launch_for_each(_MASTERS, 'take_over_changes', _COPIES, rows)
+        if not (master.flags.c_contiguous and half.flags.c_contiguous):
+            copies.append((master, master.copy(order='C'), half, half.copy(order='C')))
+            master, half = copies[-1][1::2]
+        rows.append((master, half, master.size))
+    gpu.launch_for_each(_MASTERS, kernel, _PAIRS, rows, *arguments)
+    for master, master_copy, half, half_copy in copies:
+        master[...], half[...] = master_copy, half_copy
 
 
 def discard(params):

@@ -1,9 +1,9 @@
 """Multi-node training with ChainerMN: total scales that all workers agree on.
 
-Each worker's layers choose scales of their own, so that one parameter's gradient carries another
-total scale on each worker. Before gradients are averaged (:func:`mean_gradients`), and where layers
-exchange gradients with other workers in the backward pass (:func:`exchange_scales`), the workers
-agree on a common scale (:func:`agree`) and bring their gradients to it.
+Each worker's layers choose scales of their own. Where layers exchange gradients with other workers
+in the backward pass (:func:`exchange_scales`), the workers agree on a common scale (:func:`agree`)
+and bring their gradients to it; likewise before true gradients are averaged in less than float32
+(:func:`mean_gradients`).
 
 Chainer's own updaters for several devices are refused (:func:`refuse_parallel_updaters`).
 
@@ -16,6 +16,7 @@ What is left to the user:
 - Each worker resumes from its own snapshot: what only one worker knows is not in another's.
 """
 
+import dataclasses
 import functools
 import hashlib
 import inspect
@@ -23,7 +24,7 @@ import inspect
 from chainerlp import formats, master_weights
 from chainerlp.compat.patching import patch
 from chainerlp.gpu import on_gpu
-from chainerlp.scaled_array import ScaledArray, gradient_of, set_gradient
+from chainerlp.scaled_array import ScaledArray, gradient_of, set_true_gradient, true_sum
 from chainerlp.statistics import largest_magnitude
 
 import chainer
@@ -37,9 +38,10 @@ _COLLECTIVE = frozenset(
 )
 _POINT_TO_POINT = frozenset(['Send', 'Recv'])
 _NO_GRADIENT = 0.0
+_TOO_LARGE = 2.0**60
 
 
-def mean_gradients(optimizer, is_resumed=False):
+def mean_gradients(optimizer, passes=(), is_resumed=False):
     """Replaces the gradients of a multi-node optimizer's model by their mean over the workers.
 
     A gradient that is not finite on one worker makes the mean so on all. One that only some workers
@@ -47,23 +49,33 @@ def mean_gradients(optimizer, is_resumed=False):
 
     Args:
         optimizer: What ``chainermn.create_multi_node_optimizer`` returned.
+        passes (list of ~chainerlp.overflow.BackwardPass): Those that the gradients are of.
         is_resumed (bool): Whether this worker has loaded a snapshot.
 
     Returns:
-        bool: ``False`` if nothing was averaged: in the first call, and when parameters were added,
+        tuple: ``False`` if nothing was averaged: in the first call, and when parameters were added,
         the first worker's parameters go to all others instead, as ChainerMN does. If all workers
         are resumed, with the same parameters, the first call averages too: its gradients were made
-        with these.
+        with these. And the passes, whose losses are finite if they are on all workers.
     """
     target, communicator = optimizer.target, optimizer.communicator
     if optimizer.is_changed(target) and not _go_on_as_one(target, communicator, is_resumed):
         communicator.bcast_data(target)
         master_weights.discard(target.params())
-        return False
+        return False, passes
     model = _DistinctParameters(target)
-    _bring_to_common_scales(model.params(), communicator)
+    finite = all(bool(each.loss_is_finite) for each in passes)
+    own = (finite, [param.grad is not None for param in model.params()])
+    everyones = communicator.mpi_comm.allgather(own)
+    finite = all(is_finite for is_finite, _ in everyones)
+    wanted = [any(has) for has in zip(*(has_gradient for _, has_gradient in everyones))]
+    scales = _prepare_for_mean(model.params(), wanted, communicator)
     communicator.multi_node_mean_grad(model, optimizer.zero_fill)
-    return True
+    for param, scale in zip(model.params(), scales):
+        if scale is not None:
+            with chainer.using_device(param.device):
+                set_true_gradient(param, ScaledArray(param.grad, scale).true())
+    return True, [dataclasses.replace(each, loss_is_finite=finite) for each in passes]
 
 
 class _DistinctParameters:
@@ -108,36 +120,57 @@ def _fingerprint(param):
     return found.digest()
 
 
-def _bring_to_common_scales(params, communicator):
-    """Brings the gradients of each parameter to one scale on all workers."""
-    gradients = [gradient_of(param) for param in params]
-    magnitudes = []
-    for param, gradient in zip(params, gradients):
-        with chainer.using_device(param.device):
-            magnitudes.append(0.0 if gradient is None else largest_magnitude(gradient.array))
-    scales = [None if gradient is None else gradient.scale for gradient in gradients]
-    dtypes = [_dtype_of_sum(param, communicator) for param in params]
-    agreed = agree(magnitudes, scales, dtypes, communicator)
+def _prepare_for_mean(params, wanted, communicator):
+    """Gives each parameter that a worker has a gradient of a true one that can be averaged.
+
+    Where gradients are averaged in a narrower dtype than they have, they are brought to a scale at
+    which they can be, the same on all workers.
+
+    Args:
+        params (list of ~chainer.Parameter): The parameters.
+        wanted (list of bool): Whether some worker has a gradient of each.
+        communicator (~chainermn.CommunicatorBase): The workers.
+
+    Returns:
+        list: The scale of each parameter's gradient; ``None`` where it is the true one.
+    """
     seen = set()
-    for param, gradient, common in zip(params, gradients, agreed):
+    for param, is_wanted in zip(params, wanted):
         with chainer.using_device(param.device):
-            if gradient is not None:
-                array = _writable(gradient.to(common).array, seen)
-                set_gradient(param, ScaledArray(array, common))
-            elif common is not None:
-                set_gradient(param, ScaledArray(param.xp.zeros_like(param.array), common))
-            else:
-                param._loss_scale = None
+            if param.grad is not None:
+                set_true_gradient(param, _writable(true_sum([gradient_of(param)]), seen))
+            elif is_wanted:
+                dtype = numpy.promote_types(param.dtype, numpy.float32)
+                set_true_gradient(param, param.xp.zeros(param.shape, dtype))
+    scales = [None] * len(params)
+    dtypes = [_dtype_of_sum(param, communicator) for param in params]
+    narrow = [k for k, param in enumerate(params) if wanted[k] and dtypes[k].itemsize < 4]
+    if narrow:
+        magnitudes = []
+        for k in narrow:
+            with chainer.using_device(params[k].device):
+                magnitudes.append(largest_magnitude(params[k].grad))
+        # As if they carried a scale that is too large, so that it is made to fit.
+        magnitudes = [magnitude * _TOO_LARGE for magnitude in _on_host(magnitudes)]
+        common = agree(
+            magnitudes, [_TOO_LARGE] * len(narrow), [dtypes[k] for k in narrow], communicator
+        )
+        for k, scale in zip(narrow, common):
+            with chainer.using_device(params[k].device):
+                params[k].grad *= scale
+            scales[k] = scale
+    return scales
 
 
 def _dtype_of_sum(param, communicator):
     """Returns the narrowest dtype that a parameter's gradients have on their way to the mean."""
+    own = numpy.promote_types(param.dtype, numpy.float32)
     if not hasattr(communicator, 'allreduce_grad_dtype'):
-        return param.dtype
+        return own
     # pure_nccl converts all gradients to one dtype.
     dtype = communicator.allreduce_grad_dtype
     dtype = chainer.get_dtype() if dtype is None else numpy.dtype(dtype)
-    return min(param.dtype, dtype, key=lambda each: each.itemsize)
+    return min(own, dtype, key=lambda each: each.itemsize)
 
 
 def _writable(array, seen):

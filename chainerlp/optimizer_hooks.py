@@ -1,16 +1,15 @@
-"""Optimizer hooks that know that gradients are scaled, named as Chainer's own.
+"""Optimizer hooks that know of loss scales, named as Chainer's own.
 
-Chainer's hooks, but for ``WeightDecay``, take a gradient for the true one. These do what Chainer's
-do to the true gradient: under :class:`~chainerlp.AdaptiveLossScaling` in float32, on the master
-copies, where nothing is rounded; under an optimizer of Chainer's own with a loss scale, on a
-float32 copy of gradient and parameter.
+Under :class:`~chainerlp.AdaptiveLossScaling` every hook sees float32 master weights and true
+gradients, so that Chainer's own are right there, too. Under an optimizer of Chainer's with a loss
+scale they are not, but for ``WeightDecay``: they take a scaled gradient for the true one. These do
+to the true gradient what Chainer's do, and may be used under both.
 """
-
-import functools
 
 from chainerlp.float16 import from_float32
 from chainerlp.gpu import on_gpu
 from chainerlp.scaled_array import gradient_of
+from chainerlp.statistics import second_moment
 
 import chainer
 import numpy
@@ -50,8 +49,10 @@ class Lasso(_OnTrueGradient, optimizer_hooks.Lasso):
 class GradientClipping(optimizer_hooks.GradientClipping):
     """:class:`chainer.optimizer_hooks.GradientClipping` of the true gradients.
 
-    The norm is that of all true gradients, in float32, but for those of frozen parameters. A scaled
-    gradient is not multiplied but carries a larger scale, so that clipping rounds nothing.
+    The norm is that of all true gradients, but for those of frozen parameters, and is summed in
+    float64, where no square of a float32 number overflows. A gradient with a loss scale is not
+    multiplied but gets a larger scale, so that clipping rounds nothing. It does not wait for the
+    device.
 
     Args:
         threshold (float): L2 norm threshold.
@@ -62,74 +63,25 @@ class GradientClipping(optimizer_hooks.GradientClipping):
         params = [p for p in opt.target.params(include_uninit=False) if _is_clipped(p)]
         if not params:
             return
-        with chainer.using_device(params[0].device):
-            xp = params[0].xp
-            norm = xp.sqrt(sum(_square_norm(gradient_of(param).true()) for param in params))
-            rate = self.threshold / xp.maximum(norm, self.threshold)
-            rate = rate if on_gpu(rate) else float(rate)
-            for param in params:
+        home = params[0].device
+        with chainer.using_device(home):
+            squares = [_sum_of_squares(param) for param in params]
+            norm = sum(home.send(s) if on_gpu(s) else s for s in squares) ** 0.5
+            rate = self.threshold / home.xp.maximum(norm, self.threshold)
+        for param in params:
+            with chainer.using_device(param.device):
+                factor = param.device.send(rate.astype('f')) if on_gpu(rate) else float(rate)
                 if param._loss_scale is None:
-                    param.grad *= rate
+                    param.grad *= factor
                 else:
-                    param._loss_scale = param._loss_scale / rate
+                    param._loss_scale = param._loss_scale / factor
 
 
 def _is_clipped(param):
     return param.grad is not None and param.update_rule is not None and param.update_rule.enabled
 
 
-def _square_norm(gradient):
-    flat = gradient.ravel()
-    return flat.dot(flat)
-
-
-# Chainer's own that take a scaled gradient for the true one, and what does their work here.
-SCALE_AWARE = {
-    getattr(optimizer_hooks, hook.__name__): hook
-    for hook in (GradientClipping, GradientHardClipping, GradientNoise, GradientLARS, Lasso)
-}
-
-
-def check_awareness(hook):
-    """Makes sure that a hook is none of Chainer's that take a scaled gradient for the true one.
-
-    Args:
-        hook (callable): An optimizer hook.
-
-    Raises:
-        TypeError: If it is; names the one to add instead.
-    """
-    for unaware, aware in SCALE_AWARE.items():
-        if isinstance(hook, unaware) and not isinstance(hook, aware):
-            raise TypeError(
-                f'chainer.optimizer_hooks.{unaware.__name__} takes scaled gradients for true'
-                f' ones: add chainerlp.optimizer_hooks.{aware.__name__} instead'
-            )
-
-
-def add_to_update_rules(params, hook, name=None, timing='auto'):
-    """Adds a hook for each parameter to the update rules, as Chainer adds one to an optimizer.
-
-    Args:
-        params (iterable of ~chainer.Parameter): Parameters with update rules.
-        hook (callable): The hook.
-        name (str): Its name; ``hook.name`` by default.
-        timing (str): ``'pre'``, ``'post'`` or ``'auto'``, as in Chainer.
-    """
-    if name is None:
-        name = getattr(hook, 'name', getattr(hook, '__name__', None))
-    timing = getattr(hook, 'timing', 'pre') if timing == 'auto' else timing
-    if timing == 'pre':
-        # A rule counts the update before it calls its hooks, an optimizer after it: without this,
-        # the decay of GradientNoise would be one update ahead.
-        hook = functools.partial(_call_before_count, hook)
-    for param in params:
-        param.update_rule.add_hook(hook, name, timing)
-
-
-def _call_before_count(hook, rule, param):
-    rule.t -= 1
-    try:
-        hook(rule, param)
-    finally:
-        rule.t += 1
+def _sum_of_squares(param):
+    gradient = gradient_of(param)
+    with chainer.using_device(param.device):
+        return second_moment(gradient.array) * gradient.array.size / gradient.scale**2

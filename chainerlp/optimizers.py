@@ -1,23 +1,29 @@
 """The optimizer wrapper: attach it, and a model trains with adaptive loss scaling."""
 
 import numbers
-import warnings
 
 from chainerlp import (
     backprop,
+    formats,
     gated_update,
-    initial_scale,
     links,
     master_weights,
     multi_node,
-    optimizer_hooks,
+    overflow,
     policies,
+    scaled_array,
     statistics,
+    training_warnings,
 )
+from chainerlp.initial_scale import DelayedScale
 from chainerlp.overflow import Recovery
+from chainerlp.user_warning import user_warning
 
 import chainer
 import numpy
+
+# So many updates skipped one after another are no accident.
+_MANY_SKIPS = 30
 
 
 class AdaptiveLossScaling:
@@ -38,9 +44,9 @@ class AdaptiveLossScaling:
             ``chainermn.create_multi_node_optimizer`` makes of one.
         policy: How a layer's scale is chosen, one of :mod:`chainerlp.policies`; the paper's
             :class:`~chainerlp.policies.Adaptive` by default.
-        initial_scale (float or str): What the gradient of the loss is multiplied by. ``'auto'``
-            finds it in the first backward pass whose gradients are finite: the largest at which
-            nothing overflows before the first layer is there to choose a scale.
+        initial_scale (float or str): What the gradient of the loss is multiplied by. By default
+            (``'auto'``) a pass begins with the scale that the pass before should have had
+            (:class:`~chainerlp.initial_scale.DelayedScale`).
         scale_weights (bool): Whether weight gradients get scales of their own; ``None`` leaves it
             to the policy.
 
@@ -51,28 +57,31 @@ class AdaptiveLossScaling:
         scale_weights (bool): See above.
     """
 
-    def __init__(self, optimizer, policy=None, initial_scale=1.0, scale_weights=None):
+    def __init__(self, optimizer, policy=None, initial_scale='auto', scale_weights=None):
         innermost = _checked_gradient_method(optimizer)
         policy = policies.Adaptive() if policy is None else policy
         policies.check(policy)
-        initial_scale = _checked_scale(initial_scale)
         if scale_weights not in (None, True, False):
             raise TypeError(f'scale_weights must be True, False or None, not {scale_weights!r}')
         # The wrapper's own attributes; all others are the wrapped optimizer's (__setattr__).
         vars(self).update(
             actual_optimizer=optimizer,
             policy=policy,
-            initial_scale=initial_scale,
             scale_weights=scale_weights,
             _innermost=innermost,
+            _fixed_scale=None,
+            _delayed_scale=None,
             _recovery=Recovery(),
+            _verdicts=[],
             _pending=None,
-            _loss_is_finite=True,
+            _warned=set(),
+            _has_run=False,
+            _functional_layers=None,
             _is_resumed=False,
         )
+        self.initial_scale = initial_scale
         if optimizer.target is not None:
             self._prepare(optimizer.target)
-            self._take_over_hooks()
 
     @property
     def __class__(self):
@@ -99,9 +108,27 @@ class AdaptiveLossScaling:
         return vars(self).copy()
 
     @property
+    def initial_scale(self):
+        """float: What the gradient of the loss is multiplied by; 'auto' as long as it is unknown.
+
+        On a GPU, ``'auto'`` waits for the last backward pass to be done.
+        """
+        if self._delayed_scale is None:
+            return self._fixed_scale
+        return float(self._delayed_scale.scale) if self._delayed_scale.is_known else 'auto'
+
+    @initial_scale.setter
+    def initial_scale(self, scale):
+        self._fixed_scale, self._delayed_scale = _checked_scale(scale), None
+        if scale == 'auto':
+            largest = getattr(self.policy, 'max_total_scale', numpy.inf)
+            self._delayed_scale = DelayedScale(largest)
+
+    @property
     def recovery(self):
         """Recovery: What became of overflows; on a GPU, waits for the last update to be done."""
         self._settle()
+        self._conclude()
         return self._recovery
 
     @property
@@ -124,15 +151,8 @@ class AdaptiveLossScaling:
 
     def _prepare(self, link):
         links.convert(link, self.policy, self.scale_weights)
+        self._functional_layers = links.FunctionalLayers(link, self.policy, self.scale_weights)
         self.actual_optimizer.use_fp32_update()
-
-    def _take_over_hooks(self):
-        """Adds the hooks again that the optimizer had, as :meth:`add_hook` does."""
-        hookable = self._innermost._hookable
-        for timing in ('pre', 'post'):
-            for name, hook in list(getattr(hookable, f'_{timing}_update_hooks').items()):
-                hookable.remove_hook(name)
-                self.add_hook(hook, name, timing)
 
     def loss_scaling(self, interval=1000, scale=None):
         """Sets ``initial_scale``; Chainer's dynamic loss scaling is refused.
@@ -145,43 +165,17 @@ class AdaptiveLossScaling:
                 'dynamic loss scaling and AdaptiveLossScaling exclude each other: leave out'
                 ' loss_scaling(), or wrap no optimizer'
             )
-        self.initial_scale = _checked_scale(scale)
+        self.initial_scale = scale
 
     def set_loss_scale(self, loss_scale):
         """Sets ``initial_scale``, as does an updater that is given a ``loss_scale``."""
         self.loss_scaling(scale=loss_scale)
 
-    def add_hook(self, hook, name=None, timing='auto'):
-        """Adds an optimizer hook, such as ``chainer.optimizer_hooks.WeightDecay``.
-
-        A hook for each parameter is called by the update rules, on the float32 master copy and its
-        true gradient. One for the whole optimizer sees scaled gradients.
-
-        Args:
-            hook (callable): The hook.
-            name (str): Its name; ``hook.name`` by default.
-            timing (str): ``'pre'``, ``'post'`` or ``'auto'``, as in Chainer.
-
-        Raises:
-            TypeError: If it is one of Chainer's that take a scaled gradient for the true one.
-        """
-        optimizer_hooks.check_awareness(hook)
-        if not getattr(hook, 'call_for_each_param', False):
-            self.actual_optimizer.add_hook(hook, name, timing)
-            return
-        self.actual_optimizer._check_set_up()
-        optimizer_hooks.add_to_update_rules(self.target.params(), hook, name, timing)
-
-    def remove_hook(self, name):
-        """Removes a hook by its name."""
-        try:
-            self.actual_optimizer.remove_hook(name)
-        except KeyError:
-            for param in self.target.params():
-                param.update_rule.remove_hook(name)
-
     def update(self, lossfun=None, *args, **kwds):
-        """Updates the parameters, as the wrapped optimizer does.
+        """Updates the parameters, as the wrapped optimizer does, in float32.
+
+        While they are updated, float16 parameters hold their float32 master weights and true
+        gradients: that is what hooks see, Chainer's and one's own.
 
         Args:
             lossfun (callable): Loss function. Without it, gradients are taken as they are: after
@@ -199,79 +193,125 @@ class AdaptiveLossScaling:
             self.backward(loss)
             del loss
         else:
-            self._warn_if_unscaled()
-        if self._innermost is not self.actual_optimizer:
-            if not multi_node.mean_gradients(self.actual_optimizer, self._is_resumed):
-                return
-        has_overflowed = self._settle()
-        master_weights.synchronize(self.target.params())
+            training_warnings.warn_of_plain_gradients(self.target)
         # Those without a gradient, too: Chainer fills it with zeros, and momentum goes on.
         updated = [p for p in self.target.params(include_uninit=False) if _is_trained(p)]
         trained = [param for param in updated if param.grad is not None]
+        passes = overflow.passes_of(trained)
+        if self._innermost is not self.actual_optimizer:
+            is_averaged, passes = multi_node.mean_gradients(
+                self.actual_optimizer, passes, self._is_resumed
+            )
+            if not is_averaged:
+                return
+            trained = [param for param in updated if param.grad is not None]
+        was_skipped = self._settle()
         if trained and gated_update.is_possible(updated):
             with chainer.using_device(trained[0].device):
                 is_finite = statistics.all_arrays_finite([param.grad for param in trained])
-                self._pending = gated_update.run(
-                    updated, self._update_unscaled, is_finite, self._loss_is_finite, has_overflowed
+                with master_weights.substituted(self.target.params()) as substitution:
+                    numbers = gated_update.run(updated, self._innermost.update, is_finite)
+                self._pending = gated_update.PendingUpdate(
+                    is_finite, substitution.is_saturated, numbers, passes, was_skipped
                 )
-        elif _found_inf(trained):
-            self._note_update(found_inf=True, loss_is_finite=bool(self._loss_is_finite))
+        elif overflow.found_inf(trained):
+            self._judge(True, passes)
             self.actual_optimizer.t += 1
         else:
-            self._note_update(found_inf=False)
-            self._update_unscaled()
-
-    def _update_unscaled(self):
-        _unscale_float32(self.target.params())
-        self._innermost.update()
+            with master_weights.substituted(self.target.params()) as substitution:
+                self._innermost.update()
+            self._judge(False, passes, bool(substitution.is_saturated))
 
     def _settle(self):
         """Takes note of an update that the device decided on; returns whether it was skipped."""
         pending, self._pending = self._pending, None
         if pending is None:
             return False
-        found_inf, loss_is_finite = pending.wait()
+        found_inf, is_saturated = pending.wait()
         if found_inf and pending.is_stale:  # it says nothing of the scales chosen anew since
-            self._recovery.skipped += 1
+            self._recovery.count(True)
             return False
-        self._note_update(found_inf, loss_is_finite)
+        self._judge(found_inf, pending.passes, is_saturated)
         return found_inf
 
-    def _note_update(self, found_inf, loss_is_finite=True):
-        self._recovery.update(found_inf, loss_is_finite)
+    def _judge(self, found_inf, passes, is_saturated=False):
+        """Takes note of an update: for itself, and for who ran the backward passes."""
+        self._recovery.count(found_inf)
         if found_inf:
             self._forget_scales()
+        if is_saturated:
+            self._warn_once(
+                'saturated',
+                f'{training_warnings.largest_parameter(self.target)} left float16: it is kept at'
+                ' 65504; the learning rate may be too large',
+            )
+        loss_is_finite = found_inf and all(bool(each.loss_is_finite) for each in passes)
+        for run_by in {id(each.run_by): each.run_by for each in passes}.values() or [self]:
+            run_by._verdicts.append((found_inf, loss_is_finite))
+            if found_inf and run_by is not self:
+                run_by._forget_scales()
+
+    def _conclude(self):
+        """Adapts the back-off to the updates since the last backward pass of this optimizer."""
+        if self._verdicts:
+            overflowed = [
+                loss_is_finite for found_inf, loss_is_finite in self._verdicts if found_inf
+            ]
+            self._verdicts.clear()
+            self._recovery.update(bool(overflowed), all(overflowed))
 
     def _forget_scales(self):
         for _, layer_scale in self._layer_scales():
             layer_scale.forget()
+        self._functional_layers.forget()
 
     def backward(self, loss, **kwargs):
-        """Runs the scaled backward pass, :func:`chainerlp.backprop.backward`, from a loss.
+        """Runs the scaled backward pass, :func:`chainerlp.backward`, from a loss.
 
         Args:
             loss (~chainer.Variable): The loss.
             **kwargs: ``retain_grad``, as there.
         """
         with chainer.using_device(loss.device):
-            self._loss_is_finite = statistics.all_finite(loss.array)
-            if self.initial_scale == 'auto' and bool(self._loss_is_finite):
-                largest = getattr(self.policy, 'max_total_scale', numpy.inf)
-                self.initial_scale = initial_scale.find(loss, largest) or 'auto'
-            scale = 1.0 if self.initial_scale == 'auto' else self.initial_scale
-            backprop.backward(loss, scale, backoff=self._recovery.backoff, **kwargs)
+            self._conclude()
+            this_pass = overflow.BackwardPass(self, statistics.all_finite(loss.array))
 
-    def _warn_if_unscaled(self):
-        for path, param in self.target.namedparams():
-            if param.grad is not None and param.dtype == 'float16' and param._loss_scale is None:
-                warnings.warn(
-                    f'update() was called with gradients of loss.backward() (that of {path}, for'
-                    ' one), in which no layer is scaled: call optimizer.backward(loss) instead, for'
-                    ' each loss',
-                    RuntimeWarning,
-                    stacklevel=3,
+            def remember(param, is_first):
+                overflow.remember(param, this_pass, is_first)
+
+            layers = self._functional_layers
+            layers.start_pass()
+            look_closer = self._recovery.skipped_in_a_row == _MANY_SKIPS - 1
+            scaled_pass = backprop.ScaledBackprop(
+                backoff=self._recovery.backoff,
+                margin=getattr(self.policy, 'margin', scaled_array.MARGIN),
+                layer_scales=layers.layer_scale,
+                on_parameter=remember,
+                find_culprit=look_closer,
+                **kwargs,
+            )
+            delayed = self._delayed_scale
+            scaled_pass.run(loss, self._fixed_scale if delayed is None else delayed.scale)
+            if delayed is not None:
+                was_known = delayed.is_known
+                delayed.observe(scaled_pass.first_gradients, loss.dtype)
+                if delayed.is_known and not was_known:
+                    self._forget_scales()  # they were chosen for a pass that began with 1
+            if not self._has_run:
+                self._has_run = True
+                training_warnings.warn_after_first_pass(self.target, scaled_pass.scaled)
+            if look_closer and scaled_pass.culprit is not None:
+                culprit = training_warnings.non_finite_parameter(self.target)
+                if culprit is None:
+                    culprit = f'{scaled_pass.culprit} is the first that is not finite'
+                self._warn_once(
+                    'skipped', f'{_MANY_SKIPS} updates in a row were skipped: {culprit}'
                 )
-                return
+
+    def _warn_once(self, key, message):
+        if key not in self._warned:
+            self._warned.add(key)
+            user_warning(message)
 
     def serialize(self, serializer):
         """Saves or loads the state: the wrapped optimizer's, and what a wrapper adds to it.
@@ -281,27 +321,24 @@ class AdaptiveLossScaling:
         an unwrapped one, which takes no notice of what was added.
         """
         self.actual_optimizer.serialize(serializer)
-        self._is_resumed |= isinstance(serializer, chainer.Deserializer)
-        try:
-            self._serialize_own(serializer['adaptive_loss_scaling'])
-        except (KeyError, ValueError):  # of npz, of HDF5
-            warnings.warn(
-                'the snapshot was made without AdaptiveLossScaling: scales are chosen anew',
-                RuntimeWarning,
-                stacklevel=2,
+        is_loading = isinstance(serializer, chainer.Deserializer)
+        self._is_resumed |= is_loading
+        own = serializer['adaptive_loss_scaling']
+        if is_loading and not _has_state(own):
+            user_warning(
+                'the snapshot was made without AdaptiveLossScaling: scales are chosen anew'
             )
             self._forget_scales()
             master_weights.discard(self.target.params())
-
-    def _serialize_own(self, serializer):
-        self.recovery.serialize(serializer)
-        is_auto = self.initial_scale == 'auto'
-        found = serializer('initial_scale', 0.0 if is_auto else self.initial_scale)
-        if is_auto and found > 0:
-            self.initial_scale = float(found)
+            return
+        self.recovery.serialize(own)
+        if self._delayed_scale is not None:
+            self._delayed_scale.serialize(own)
+        else:
+            own('initial_scale', self._fixed_scale)
         for path, layer_scale in self._layer_scales():
-            layer_scale.serialize(serializer['layers'][path.lstrip('/')])
-        master_weights.serialize(serializer['masters'], self.target)
+            layer_scale.serialize(own['layers'][path.lstrip('/')])
+        master_weights.serialize(own['masters'], self.target)
 
     def _layer_scales(self):
         for path, link in self.target.namedlinks():
@@ -309,37 +346,12 @@ class AdaptiveLossScaling:
                 yield path, link.layer_scale
 
 
-def _found_inf(params):
-    gradients_by_device = {}
-    for param in params:
-        gradients_by_device.setdefault(param.device, []).append(param.grad)
-    for device, gradients in gradients_by_device.items():
-        with chainer.using_device(device):
-            if not statistics.all_arrays_finite(gradients):
-                return True
-    return False
-
-
-def _unscale_float32(params):
-    """Divides the total scales out of gradients that are not float16.
-
-    Chainer divides a float16 parameter's gradient in float32, in its master copy. It would divide a
-    float32 one in place and leave its scale standing, for hooks to multiply by.
-    """
-    seen = set()
-    for param in params:
-        gradient, scale = param.grad, param._loss_scale
-        if gradient is None:  # Chainer fills it with zeros
-            param._loss_scale = None
-        elif gradient.dtype != numpy.float16 and scale is not None:
-            # Hooks write to it, but it may be another parameter's gradient too (p + q), or a
-            # read-only view (of a sum).
-            has_own = gradient.flags.owndata and id(gradient) not in seen
-            seen.add(id(gradient))
-            if not (has_own and isinstance(scale, float) and scale == 1.0):
-                param.grad = gradient.copy()
-                param.grad /= scale
-            param._loss_scale = None
+def _has_state(serializer):
+    """Returns whether a snapshot has what a wrapper adds."""
+    try:
+        return serializer('backoff', None) is not None
+    except (KeyError, ValueError):  # of npz, of HDF5
+        return False
 
 
 def _is_trained(param):
@@ -370,9 +382,10 @@ def _checked_scale(scale):
     if isinstance(scale, str) and scale == 'auto':
         return scale
     is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
-    if not is_number or not 0 < scale < numpy.inf:
+    smallest = formats.FLOAT32.smallest_normal
+    if not is_number or not smallest <= scale <= 1 / smallest:
         raise ValueError(
-            f"initial_scale must be a positive, finite number or 'auto', not {scale!r}"
+            f"initial_scale must be 'auto' or a positive number from 2^-126 to 2^126, not {scale!r}"
         )
     return float(scale)
 

@@ -1,5 +1,11 @@
 """What follows when a gradient is inf or NaN (found_inf): skip the update, back off, regrow."""
 
+import dataclasses
+
+from chainerlp import statistics
+
+import chainer
+
 # Clean updates after which gradients that were made smaller grow again.
 _GROWTH_INTERVAL = 200
 # Backing off further would take even the largest gradient out of float16.
@@ -9,8 +15,60 @@ _SMALLEST_BACKOFF = 2.0**-30
 _SMALLEST_FOR_RECURRING = 2.0**-10
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class BackwardPass:
+    """A backward pass, which is judged by the updates that are made with its gradients.
+
+    Parameters whose gradients it has added to remember it, since other optimizers than the one
+    that ran it may update them.
+
+    Attributes:
+        run_by (~chainerlp.AdaptiveLossScaling): Whose scales and back-off it was run with.
+        loss_is_finite (bool or 0-d bool array): Whether its loss was finite.
+    """
+
+    run_by: object
+    loss_is_finite: object
+
+
+def remember(param, backward_pass, is_first):
+    """Notes that a backward pass has added to a parameter's gradient.
+
+    Args:
+        param (~chainer.Variable): The parameter.
+        backward_pass (BackwardPass): The pass; ``None`` if nobody judges it.
+        is_first (bool): Whether the parameter had no gradient before.
+    """
+    passes = () if is_first else getattr(param, '_backward_passes', ())
+    param._backward_passes = passes if backward_pass is None else (*passes, backward_pass)
+
+
+def passes_of(params):
+    """Returns the backward passes that the gradients of parameters are of, each once."""
+    found = {}
+    for param in params:
+        found.update((id(each), each) for each in getattr(param, '_backward_passes', ()))
+    return list(found.values())
+
+
+def found_inf(params):
+    """Returns whether a gradient is inf or NaN; on a GPU it waits for the answer.
+
+    Args:
+        params (list of ~chainer.Parameter): Parameters with gradients, on any devices.
+    """
+    gradients_by_device = {}
+    for param in params:
+        gradients_by_device.setdefault(param.device, []).append(param.grad)
+    for device, gradients in gradients_by_device.items():
+        with chainer.using_device(device):
+            if not statistics.all_arrays_finite(gradients):
+                return True
+    return False
+
+
 class Recovery:
-    """Counts skipped updates, and decides by how much gradients are kept smaller.
+    """Decides, after updates, by how much gradients are kept smaller; counts skipped updates.
 
     - A first overflow leads to fresh scales only. If the next update overflows too, ``backoff`` is
       halved, and again for every further one.
@@ -26,23 +84,30 @@ class Recovery:
 
     Attributes:
         skipped (int): Number of updates that were skipped.
+        skipped_in_a_row (int): How many of the last updates were skipped.
         backoff (float): What all gradients are multiplied by at present, a power of two up to 1.
     """
 
     def __init__(self):
         self.skipped = 0
+        self.skipped_in_a_row = 0
         self.backoff = 1.0
         self._clean = 0
         self._just_overflowed = False
         self._overflowed_lately = False
-        self._refuge = 1.0  # where a try at full size goes back to; 1 when there is none to make
+        self._fallback = 1.0  # where a try at full size goes back to; 1 when there is none to make
+
+    def count(self, found_inf):
+        """Counts an update of the own parameters, which is skipped if ``found_inf``."""
+        self.skipped += found_inf
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if found_inf else 0
 
     def update(self, found_inf, loss_is_finite=True):
-        """Takes note of an update.
+        """Adapts ``backoff`` after the updates that were made with the own backward passes.
 
         Args:
-            found_inf (bool): Whether a gradient was not finite, so that the update was skipped.
-            loss_is_finite (bool): Whether the loss was finite.
+            found_inf (bool): Whether a gradient was not finite.
+            loss_is_finite (bool): Whether all losses were finite.
         """
         if found_inf:
             self._back_off(loss_is_finite)
@@ -50,16 +115,15 @@ class Recovery:
             self._regrow()
 
     def _back_off(self, loss_is_finite):
-        self.skipped += 1
         self._clean = 0
         if loss_is_finite:
             if self._is_trying():
-                self.backoff = self._refuge
+                self.backoff = self._fallback
             elif self._just_overflowed:
                 self.backoff = max(self.backoff / 2, _SMALLEST_BACKOFF)
             elif self._overflowed_lately:
                 smallest = min(self.backoff, _SMALLEST_FOR_RECURRING)
-                self._refuge = self.backoff = max(self.backoff / 2, smallest)
+                self._fallback = self.backoff = max(self.backoff / 2, smallest)
             self._overflowed_lately = True
         self._just_overflowed = loss_is_finite
 
@@ -68,16 +132,16 @@ class Recovery:
         self._clean += 1
         self._overflowed_lately &= self._clean < _GROWTH_INTERVAL
         if self._is_trying():
-            self._refuge = 1.0
-        elif self.backoff < self._refuge == 1.0:
-            self._refuge, self.backoff = self.backoff, 1.0
+            self._fallback = 1.0
+        elif self.backoff < self._fallback == 1.0:
+            self._fallback, self.backoff = self.backoff, 1.0
         elif self._clean % _GROWTH_INTERVAL == 0:
             self.backoff = min(1.0, self.backoff * 2)
             if self.backoff == 1.0:
-                self._refuge = 1.0
+                self._fallback = 1.0
 
     def _is_trying(self):
-        return self._refuge < self.backoff == 1.0
+        return self._fallback < self.backoff == 1.0
 
     def serialize(self, serializer):
         """Saves or loads the state."""
@@ -86,4 +150,4 @@ class Recovery:
         self._clean = int(serializer('clean', self._clean))
         self._just_overflowed = bool(serializer('just_overflowed', self._just_overflowed))
         self._overflowed_lately = bool(serializer('overflowed_lately', self._overflowed_lately))
-        self._refuge = float(serializer('refuge', self._refuge))
+        self._fallback = float(serializer('refuge', self._fallback))

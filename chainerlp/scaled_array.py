@@ -1,21 +1,30 @@
 """Arrays that carry a total scale, and the one place where two scales meet.
 
 Where paths meet (a residual sum, a picked feature map, a weight used twice) gradients arrive with
-total scales of their own. They are brought to the largest of these at which their sum stays in the
-format, or to the largest power of two at which it does, and are added in float32. Design, section
-1.
+total scales of their own. They are brought to that of the largest true gradient, or to a larger one
+of theirs as far as it leaves the sum under 1, in the middle of float16's range; and they are added
+in float32. If the sum leaves less room below the largest number of the format than a margin, it is
+brought to the largest power of two at which it does not. So a tiny branch with a huge scale never
+lifts the main path to where what comes next would overflow. Design, section 1.
 """
 
 import dataclasses
+import math
 
 from chainerlp import formats
+from chainerlp.compat.patching import patch
 from chainerlp.float16 import from_float32, to_float32
 from chainerlp.gpu import on_gpu
 from chainerlp.statistics import largest_magnitude
 
 import numpy
+from chainer import variable as chainer_variable
 from chainer.backends import cuda
 
+MARGIN = 4.0
+"""float: Powers of two that a sum leaves below the format's largest number by default."""
+
+_MIDDLE = 1.0
 # What one launch of a kernel adds; more are added in several.
 _ARRAYS_A_LAUNCH = 16
 
@@ -45,40 +54,81 @@ class ScaledArray:
 
     def true(self):
         """Returns the gradient itself as a new array, float32 (float64 if the array is)."""
+        if not on_gpu(self.array):
+            array = _at_scale(self, 1.0)
+            return array.copy() if array is self.array else array
         dtype = numpy.promote_types(self.array.dtype, numpy.float32)
-        true = self.array.astype(dtype)
-        if not _are_same([self.scale, 1.0]):
-            true /= self.scale
-        return true
+        if _are_same([self.scale, 1.0]):
+            return self.array.astype(dtype)
+        true = cuda.cupy.empty(self.array.shape, dtype)
+        return _rescale_on_gpu(self.array, self.scale, 1.0, true)
 
 
-def gradient_of(param):
-    """Returns the gradient that a parameter holds, a :class:`ScaledArray`, or ``None``.
+def gradient_of(variable):
+    """Returns the gradient that a variable holds, a :class:`ScaledArray`, or ``None``.
 
     Args:
-        param (~chainer.Variable): A parameter, or another variable with a gradient.
+        variable (~chainer.Variable): A parameter, or another variable.
     """
-    if param.grad is None:
+    if variable.grad is None:
         return None
-    return ScaledArray(param.grad, 1.0 if param._loss_scale is None else param._loss_scale)
+    scale = variable._loss_scale  # of Chainer's loss.backward(loss_scale=...)
+    return ScaledArray(variable.grad, 1.0 if scale is None else scale)
 
 
-def set_gradient(param, gradient):
-    """Gives a parameter a gradient, whose scale goes to where Chainer's update rules look for it.
+def set_true_gradient(variable, array):
+    """Gives a variable its true gradient, which may be float32 where the variable is float16.
 
     Args:
-        param (~chainer.Variable): A parameter, or another variable.
-        gradient (ScaledArray): The gradient.
+        variable (~chainer.Variable): A parameter, or another variable.
+        array (:ref:`ndarray`): The gradient.
     """
-    param.grad = gradient.array
-    param._loss_scale = gradient.scale
+    # Chainer's setter insists on the variable's own dtype, in which small gradients are lost.
+    variable._set_grad_without_check(array)
+    variable._loss_scale = None
 
 
-def join(gradients):
+def _allowing_float32(check):
+    def check_grad_type(function, x, is_node, gradient):
+        is_wide = getattr(gradient, 'dtype', None) == numpy.float32
+        if not is_node and is_wide and x.array is not None and x.dtype == numpy.float16:
+            gradient = gradient.astype(numpy.float16)  # shape and device are checked as ever
+        check(function, x, is_node, gradient)
+
+    return check_grad_type
+
+
+# So that `param.grad *= rate` works on a gradient of float32, too.
+patch(chainer_variable, '_check_grad_type', _allowing_float32)
+
+
+def true_sum(gradients):
+    """Adds gradients of one array, without their scales, in float32.
+
+    Args:
+        gradients (list of ScaledArray): At least one; all of one shape.
+
+    Returns:
+        :ref:`ndarray`: The sum, float32 (float64 if an array is); a new array, unless there is one
+        gradient only, of that dtype, that carries the scale 1.
+    """
+    first, *others = gradients
+    with numpy.errstate(over='ignore', invalid='ignore'):  # a sum that is not finite says so itself
+        if not others:
+            is_true = first.array.dtype != numpy.float16 and _are_same([first.scale, 1.0])
+            return first.array if is_true else first.true()
+        total = first.true()
+        for gradient in others:
+            total += gradient.true()
+    return total
+
+
+def join(gradients, margin=MARGIN):
     """Adds gradients of one array.
 
     Args:
         gradients (list of ScaledArray): At least one; all of one shape and dtype.
+        margin (float): Powers of two between the sum and the largest number of the format.
 
     Returns:
         ScaledArray: The sum, in the arrays' dtype. Arrays of float32 or float64 that carry the same
@@ -92,33 +142,76 @@ def join(gradients):
     with numpy.errstate(over='ignore', invalid='ignore'):  # a sum that is not finite says so itself
         if _are_same(scales) and dtype != numpy.float16:
             return ScaledArray(_as_array(sum(arrays[1:], arrays[0])), scales[0])
+        limit = formats.get(dtype.name).largest * 2.0**-margin
         if on_gpu(arrays[0]):
-            return _join_on_gpu(gradients, dtype)
-        total = _sum_that_fits(gradients, formats.get(dtype.name).largest)
+            return _join_on_gpu(gradients, limit, dtype)
+        total = _sum_that_fits(gradients, limit)
         return ScaledArray(from_float32(total.array, dtype), total.scale)
 
 
 def _sum_that_fits(gradients, limit):
     """Returns the sum at the scale that is chosen, in float32 (or the arrays' wider dtype)."""
-    scale = max(gradient.scale for gradient in gradients)
+    scale = _scale_of_largest(gradients)
     total = _as_array(sum(_at_scale(gradient, scale) for gradient in gradients))
     largest = float(largest_magnitude(total))
-    if largest <= limit:
-        return ScaledArray(total, scale)
-    if numpy.isfinite(largest):
-        fitting = float(formats.floor_power_of_two(limit / (largest / scale)))
-        total *= fitting / scale
-        return ScaledArray(total, fitting)
-    # Not finite, or only so at this scale, which may leave even float32's range.
-    lower = _common_scale(gradients, limit)
-    return ScaledArray(_as_array(sum(_at_scale(gradient, lower) for gradient in gradients)), lower)
+    if not math.isfinite(largest):  # or only at this scale, where float32 itself is too narrow
+        lower = _common_scale(gradients, limit)
+        return ScaledArray(_as_array(sum(_at_scale(g, lower) for g in gradients)), lower)
+    highest = max(gradient.scale for gradient in gradients)
+    common = _chosen(largest / scale, scale, highest, limit)
+    if common != scale:
+        total *= common / scale
+    return ScaledArray(total, common)
 
 
-def align(gradients):
+def _chosen(total, scale, highest, limit):
+    """Returns the scale for a sum.
+
+    Args:
+        total (float): The largest magnitude of the true sum.
+        scale (float): The scale of the largest true gradient.
+        highest (float): The largest scale.
+        limit (float): What the sum must not exceed.
+    """
+    if not math.isfinite(total):
+        return scale
+    if total * scale > limit:
+        return float(formats.floor_power_of_two(limit / total))
+    if total == 0:
+        return highest
+    return max(scale, min(highest, float(formats.floor_power_of_two(_MIDDLE / total))))
+
+
+def round_to_fit(gradient, dtype, margin=MARGIN):
+    """Rounds a gradient at its scale, or at the largest power of two at which it keeps the margin.
+
+    Args:
+        gradient (ScaledArray): Of float32.
+        dtype: The narrower dtype.
+        margin (float): As for :func:`join`.
+    """
+    limit = formats.get(numpy.dtype(dtype).name).largest * 2.0**-margin
+    if on_gpu(gradient.array):
+        return _join_on_gpu([gradient], limit, numpy.dtype(dtype))
+    fitting = _sum_that_fits([gradient], limit)
+    return ScaledArray(from_float32(fitting.array, dtype), fitting.scale)
+
+
+def _scale_of_largest(gradients):
+    """Returns the scale of the largest true gradient; the larger scale of equals."""
+    if _are_same([gradient.scale for gradient in gradients]):
+        return gradients[0].scale
+    with numpy.errstate(all='ignore'):
+        largest = [float(largest_magnitude(g.array)) / g.scale for g in gradients]
+    return max((true, g.scale) for true, g in zip(largest, gradients))[1]
+
+
+def align(gradients, margin=MARGIN):
     """Brings gradients to one total scale without adding them, where a function takes several.
 
     Args:
         gradients (list of ScaledArray): At least one, of any shapes.
+        margin (float): As for :func:`join`.
 
     Returns:
         list of ScaledArray: The same gradients. The scale is chosen as for :func:`join`, from the
@@ -126,23 +219,22 @@ def align(gradients):
     """
     if _are_same([gradient.scale for gradient in gradients]):
         return gradients
-    limit = min(formats.get(gradient.array.dtype.name).largest for gradient in gradients)
-    common = _common_scale(gradients, limit)
+    largest_of_formats = min(
+        formats.get(gradient.array.dtype.name).largest for gradient in gradients
+    )
+    common = _common_scale(gradients, largest_of_formats * 2.0**-margin)
     return [gradient.to(common) for gradient in gradients]
 
 
 def _common_scale(gradients, limit):
-    """Returns the largest of the scales, or power of two, at which the sum of the maxima fits."""
+    """Returns the scale at which gradients are aligned; see :func:`align`."""
     scales = [gradient.scale for gradient in gradients]
     maxima = [largest_magnitude(gradient.array) for gradient in gradients]
     if any(map(on_gpu, maxima)):
         return _common_scale_on_gpu(maxima, scales, limit)
-    highest = max(scales)
     with numpy.errstate(all='ignore'):
-        true = sum(largest / scale for largest, scale in zip(maxima, scales))
-    if not numpy.isfinite(true) or true * highest <= limit:
-        return highest
-    return float(formats.floor_power_of_two(limit / true))
+        largest = [float(maximum) / scale for maximum, scale in zip(maxima, scales)]
+    return _chosen(sum(largest), max(zip(largest, scales))[1], max(scales), limit)
 
 
 def _at_scale(gradient, scale):
@@ -169,94 +261,113 @@ def _are_same(scales):
     )
 
 
-def _rescale_on_gpu(array, scale, target):
+def _rescale_on_gpu(array, scale, target, out=None):
     compute = _type_of_sums(array.dtype)
     rescale = cuda.elementwise(
         'T x, float32 scale, float32 target',
-        'T y',
+        'U y',
         f'y = ({compute})x * ({compute})((double)target / scale)',
         'chainerlp_rescale',
     )
-    return rescale(array, scale, target)
+    return rescale(array, scale, target, cuda.cupy.empty_like(array) if out is None else out)
 
 
-def _join_on_gpu(gradients, dtype):
-    """:func:`join` in two launches: the true sum's maximum, then the sum at the scale that fits."""
+# What is found in an element's gradients, and in all: the largest sum, and the largest gradient
+# with its scale. Both are true ones.
+_CUDA_FOUND = r"""
+struct Found { double sum, largest; float scale, highest; };
+
+__device__ inline Found add(Found found, double x, float scale) {
+    found.sum += x / scale;
+    found.highest = max(found.highest, scale);
+    const double largest = fabs(x / scale);
+    if (largest > found.largest || (largest == found.largest && scale > found.scale)) {
+        found.largest = largest;
+        found.scale = scale;
+    }
+    return found;
+}
+
+__device__ inline Found combine(Found a, Found b) {
+    const bool is_a = a.largest > b.largest || (a.largest == b.largest && a.scale > b.scale);
+    Found found = is_a ? a : b;
+    found.sum = max(fabs(a.sum), fabs(b.sum));
+    found.highest = max(a.highest, b.highest);
+    return found;
+}
+
+__device__ inline double choose(Found found, double limit) {
+    const double total = fabs(found.sum), scale = found.scale;
+    if (!isfinite(total)) return scale;
+    if (total * scale > limit) return floor_power_of_two(limit / total);
+    if (total == 0) return found.highest;
+    return max(scale, min((double)found.highest, floor_power_of_two(1 / total)));
+}
+"""
+
+
+def _join_on_gpu(gradients, limit, dtype):
+    """:func:`join` in two launches: the choice of the scale, and the sum at it."""
     if gradients[0].array.size == 0:
         return gradients[0]
     while len(gradients) > _ARRAYS_A_LAUNCH:
         # Partial sums are held in float32.
-        first = _join_on_gpu(gradients[:_ARRAYS_A_LAUNCH], numpy.promote_types(dtype, 'float32'))
+        wide = numpy.promote_types(dtype, numpy.float32)
+        no_limit = formats.get(wide.name).largest
+        first = _join_on_gpu(gradients[:_ARRAYS_A_LAUNCH], no_limit, wide)
         gradients = [first, *gradients[_ARRAYS_A_LAUNCH:]]
     arrays = [gradient.array for gradient in gradients]
     scales = [gradient.scale for gradient in gradients]
-    dtypes = tuple(array.dtype.name for array in arrays)
-    find_largest, add = _join_kernels(dtypes, _type_of_sums(dtype))
-    total, common = cuda.cupy.empty(arrays[0].shape, dtype), _new_scale()
-    largest = find_largest(*arrays, *scales)
-    add(*arrays, *scales, largest, formats.get(dtype.name).largest, total, common)
-    return ScaledArray(total, common)
+    choose, add = _join_kernels(tuple(a.dtype.name for a in arrays), _type_of_sums(dtype))
+    common = choose(*arrays, *scales, limit)
+    return ScaledArray(
+        add(*arrays, *scales, common, cuda.cupy.empty(arrays[0].shape, dtype)), common
+    )
 
 
 def _join_kernels(dtypes, compute):
-    count = len(dtypes)
-    arrays = ', '.join(f'{dtype} x{k}' for k, dtype in enumerate(dtypes))
-    scales = ', '.join(f'float32 s{k}' for k in range(count))
-    find_largest = cuda.reduce(
-        f'{arrays}, {scales}',
-        'float64 largest',
-        'fabs(' + ' + '.join(f'({compute})x{k} / (double)s{k}' for k in range(count)) + ')',
-        'max(a, b)',
-        'largest = a',
-        '0',
-        'chainerlp_largest_of_sum',
-        reduce_type='double',
+    indices = range(len(dtypes))
+    gradients = ', '.join(
+        [f'{dtype} x{k}' for k, dtype in enumerate(dtypes)] + [f'float32 s{k}' for k in indices]
     )
+    found = 'Found()'
+    for k in indices:
+        found = f'add({found}, ({compute})x{k}, s{k})'
+    choose = cuda.reduce(
+        f'{gradients}, float64 limit',
+        'float32 common',
+        found,
+        'combine(a, b)',
+        'common = choose(a, limit)',
+        'Found()',
+        'chainerlp_choose_common_scale',
+        reduce_type='Found',
+        preamble=formats.CUDA_FLOOR_POWER_OF_TWO + _CUDA_FOUND,
+    )
+    terms = [f'({compute})x{k} * ({compute})((double)common / s{k})' for k in indices]
     add = cuda.elementwise(
-        f'{arrays}, {scales}, float64 largest, float64 limit',
-        'T total, raw float32 common',
-        _choose_common(count)
-        + ' if (i == 0) common[0] = chosen; total = '
-        + ' + '.join(f'({compute})x{k} * ({compute})(chosen / s{k})' for k in range(count))
-        + ';',
+        f'{gradients}, float32 common',
+        'T total',
+        'total = ' + ' + '.join(terms),
         'chainerlp_add_at_common_scale',
-        preamble=formats.CUDA_FLOOR_POWER_OF_TWO,
     )
-    return find_largest, add
+    return choose, add
 
 
 def _common_scale_on_gpu(maxima, scales, limit):
-    count = len(maxima)
-    arrays = ', '.join(f'float64 x{k}' for k in range(count))
-    scales_in = ', '.join(f'float32 s{k}' for k in range(count))
-    common = _new_scale()
-    cuda.elementwise(
-        f'{arrays}, {scales_in}, float64 limit',
+    indices = range(len(maxima))
+    found = 'Found()'
+    for k in indices:
+        found = f'add({found}, x{k}, s{k})'
+    return cuda.elementwise(
+        ', '.join([f'float64 x{k}' for k in indices] + [f'float32 s{k}' for k in indices])
+        + ', float64 limit',
         'float32 common',
-        'const double largest = '
-        + ' + '.join(f'x{k} / (double)s{k}' for k in range(count))
-        + f'; {_choose_common(count)} common = chosen;',
+        f'common = choose({found}, limit)',
         'chainerlp_common_scale',
-        preamble=formats.CUDA_FLOOR_POWER_OF_TWO,
-    )(*maxima, *scales, limit, common)
-    return common
-
-
-def _choose_common(count):
-    """Returns CUDA that chooses a common scale as :func:`_common_scale` does, from ``largest``."""
-    return ' '.join(
-        ['double highest = s0;']
-        + [f'highest = max(highest, (double)s{k});' for k in range(1, count)]
-        + [
-            'const bool fits = !isfinite((double)largest) || largest * highest <= limit;',
-            'const double chosen = fits ? highest : floor_power_of_two(limit / largest);',
-        ]
-    )
+        preamble=formats.CUDA_FLOOR_POWER_OF_TWO + _CUDA_FOUND,
+    )(*maxima, *scales, limit, cuda.cupy.empty((), numpy.float32))
 
 
 def _type_of_sums(dtype):
     return 'double' if dtype == numpy.float64 else 'float'
-
-
-def _new_scale():
-    return cuda.cupy.empty((), numpy.float32)

@@ -2,6 +2,7 @@
 
 import chainerlp
 from chainerlp import policies
+from tests.leaf_scales import leaf_scales
 
 import chainer
 import chainer.functions as F
@@ -119,10 +120,12 @@ def chain_of_linears(depth=3, dtype='e', policy=None, size=4):
 def test_total_scales_multiply_on_the_way_down_and_weights_carry_what_their_layer_was_given():
     net = chain_of_linears(3, policy=policies.Fixed(4))
     x = chainer.Variable(numpy.ones((2, 4), 'e'))
-    chainerlp.backward(F.sum(net(x)), initial_scale=8.0)
-    assert [layer.W._loss_scale for layer in net] == [8.0 * 16, 8.0 * 4, 8.0]
-    assert [layer.b._loss_scale for layer in net] == [8.0 * 16, 8.0 * 4, 8.0]
-    assert x._loss_scale == 8.0 * 64
+    with leaf_scales() as scales:
+        chainerlp.backward(F.sum(net(x)), initial_scale=8.0)
+    assert [scales[id(layer.W)] for layer in net] == [8.0 * 16, 8.0 * 4, 8.0]
+    assert [scales[id(layer.b)] for layer in net] == [8.0 * 16, 8.0 * 4, 8.0]
+    assert scales[id(x)] == 8.0 * 64
+    assert all(v.grad.dtype == 'float32' and v._loss_scale is None for v in [x, *net.params()])
 
 
 def test_scaled_gradients_are_the_true_ones_times_their_scale():
@@ -146,8 +149,9 @@ def test_weight_gradients_get_scales_of_their_own_where_the_policy_says_so():
         ('forbidden', policies.Amax(), False),
     ]:
         net = chainerlp.convert(chain_of_linears(1), policy, scale_weights)
-        chainerlp.backward(F.sum(net(x)) * 1e-3)
-        scales[name] = net[0].W._loss_scale
+        with leaf_scales() as of_leaves:
+            chainerlp.backward(F.sum(net(x)) * 1e-3)
+        scales[name] = of_leaves[id(net[0].W)]
         # gW is 2e-3 everywhere, but for roundings to float16, of at most 2^-11 relative each.
         numpy.testing.assert_allclose(chainerlp.unscaled_grad(net[0].W), 2e-3, rtol=2.0**-10)
     assert scales['paper'] == scales['forbidden'] == 1
@@ -241,8 +245,9 @@ def test_outputs_of_one_function_are_brought_to_one_scale():
     left, right = (chain_of_linears(1, policy=policies.Fixed(s)) for s in (2, 64))
     x = chainer.Variable(numpy.random.standard_normal((3, 8)).astype('e'))
     a, b = F.split_axis(F.identity(x), 2, axis=1)
-    chainerlp.backward(F.sum(left(a)) + F.sum(right(b)))
-    assert x._loss_scale == 64
+    with leaf_scales() as scales:
+        chainerlp.backward(F.sum(left(a)) + F.sum(right(b)))
+    assert scales[id(x)] in (2, 64)
     expected = numpy.concatenate([net[0].W.array.astype('f').sum(axis=0) for net in (left, right)])
     # One rounding to float16 of a sum of four.
     numpy.testing.assert_allclose(chainerlp.unscaled_grad(x)[0], expected, rtol=2.0**-10)
@@ -253,8 +258,7 @@ def test_the_loss_may_have_a_gradient_of_its_own():
     y = net(numpy.ones((2, 4), 'e'))
     y.grad = numpy.full((2, 4), 3, 'e')
     chainerlp.backward(y, initial_scale=4.0)
-    numpy.testing.assert_array_equal(net[0].b.grad, numpy.full(4, 24.0))
-    assert net[0].b._loss_scale == 4.0
+    numpy.testing.assert_array_equal(net[0].b.grad, numpy.full(4, 6.0))
 
 
 def test_a_loss_that_is_no_scalar_and_has_no_gradient_is_an_error():
@@ -280,7 +284,6 @@ def test_intermediate_gradients_are_kept_on_request():
     chainerlp.backward(loss)
     assert h.grad is None and loss.grad is None
     chainerlp.backward(loss, retain_grad=True)
-    assert h._loss_scale == 4
     column_sums = net[1].W.array.astype('f').sum(axis=0)
     numpy.testing.assert_allclose(chainerlp.unscaled_grad(h)[0], column_sums, rtol=2.0**-10)
 
@@ -376,8 +379,9 @@ def test_backoff_keeps_all_gradients_smaller_by_the_same_factor():
         net = chain_of_linears(4, policy=policies.Amax(), size=16)
         x = chainer.Variable(numpy.ones((2, 16), 'e'))
         chainerlp.convert(net, policies.Amax(), scale_weights=False)
-        chainerlp.backward(F.sum(net(x)) * 1e-2, backoff=backoff)
-        return numpy.array([x._loss_scale] + [layer.W._loss_scale for layer in net])
+        with leaf_scales() as scales:
+            chainerlp.backward(F.sum(net(x)) * 1e-2, backoff=backoff)
+        return numpy.array([scales[id(leaf)] for leaf in [x] + [layer.W for layer in net]])
 
     numpy.testing.assert_array_equal(total_scales(2.0**-3), total_scales(1.0) * 2.0**-3)
 
@@ -401,3 +405,119 @@ def test_the_attributes_of_a_users_own_function_are_left_alone():
     (y,) = Tripled().apply((layer(numpy.ones((5, 4), 'e')),))
     chainerlp.backward(F.sum(y), initial_scale=8.0)
     numpy.testing.assert_array_equal(chainerlp.unscaled_grad(layer.b), 15)
+
+
+@pytest.mark.parametrize('unchained', [0, 1])
+@pytest.mark.parametrize('dtype', ['e', 'f'])
+def test_an_output_that_was_unchained_may_be_used_in_the_loss(dtype, unchained):
+    with chainer.using_config('dtype', numpy.dtype(dtype)):
+        layer = chainerlp.convert(L.Linear(4, 8), policies.Fixed(1))
+    layer.cleargrads()
+    c = chainer.Variable(numpy.ones((3, 2), dtype))
+    outputs = F.lstm(c, layer(numpy.ones((3, 4), dtype)))
+    outputs[unchained].unchain()
+    loss = F.sum(outputs[0]) + F.sum(outputs[1])
+    plain(loss)
+    expected = chainerlp.unscaled_grad(layer.W)
+    layer.cleargrads()
+    chainerlp.backward(loss)
+    numpy.testing.assert_allclose(layer.W.grad, expected, rtol=2.0**-9, atol=2.0**-12)
+
+
+class Clipping(chainer.FunctionNode):
+    """Identity, whose backward clips the gradient at 1: it is not linear in it."""
+
+    needs_true_gradient = True
+
+    def forward(self, inputs):
+        return inputs
+
+    def backward(self, indexes, grad_outputs):
+        return (F.clip(grad_outputs[0], -1.0, 1.0),)
+
+
+class OldClipping(chainer.Function):
+    needs_true_gradient = True
+
+    def forward(self, inputs):
+        return inputs
+
+    def backward(self, inputs, grad_outputs):
+        return (numpy.clip(grad_outputs[0], -1, 1),)
+
+
+@pytest.mark.parametrize('clip', [lambda h: Clipping().apply((h,))[0], lambda h: OldClipping()(h)])
+def test_a_backward_that_is_not_linear_gets_the_true_gradient_where_it_asks_for_it(clip):
+    net = chain_of_linears(2, policy=policies.Fixed(64))
+    y = net[1](clip(net[0](numpy.ones((2, 4), 'e'))))
+    y.grad = numpy.full(y.shape, 3, 'e')
+    chainerlp.backward(y, initial_scale=16.0)
+    expected = numpy.clip(3 * net[1].W.array.astype('f').sum(axis=0), -1, 1)
+    # Two rows; one rounding to float16 of what is not clipped.
+    numpy.testing.assert_allclose(net[0].b.grad, 2 * expected, rtol=2.0**-9)
+
+
+def test_micro_batches_are_added_up_in_float32():
+    net = chain_of_linears(1, policy=policies.Amax())
+    x = numpy.random.RandomState(0).uniform(0.5, 1, (1, 4)).astype('e')
+    for _ in range(4096):
+        chainerlp.backward(F.sum(net(x)))
+    expected = numpy.tile(4096 * x.astype('d'), (4, 1))
+    # 4096 additions in float32, each off by 2^-24 of the sum so far.
+    numpy.testing.assert_allclose(net[0].W.grad, expected, rtol=4096 * 2.0**-24)
+
+
+@pytest.mark.parametrize('uses', [3, 2000])
+def test_the_gradients_of_a_parameter_that_is_used_often_are_added_up_in_float32(uses):
+    b = chainer.Parameter(numpy.zeros(4, 'e'))
+    b.cleargrad()
+    x = numpy.random.RandomState(0).uniform(0.5, 1, (uses, 4)).astype('e')
+    loss = sum(F.sum(F.cast(b * row, 'f')) for row in x)
+    chainerlp.backward(loss)
+    numpy.testing.assert_allclose(b.grad, x.astype('d').sum(axis=0), rtol=uses * 2.0**-24)
+
+
+@pytest.mark.parametrize('ignore', [None, 3])
+def test_the_rows_of_an_embedding_are_added_up_in_float32(ignore):
+    ids = numpy.random.RandomState(0).randint(0, 8, 20000).astype('i')
+    results = []
+    for dtype in ('e', 'd'):
+        with chainer.using_config('dtype', numpy.dtype(dtype)):
+            embed = L.EmbedID(8, 3, ignore_label=ignore)
+        embed.cleargrads()
+        y = embed(ids)
+        y.grad = numpy.random.RandomState(1).uniform(0, 1, y.shape).astype('e').astype(dtype)
+        chainerlp.backward(y, initial_scale=0.5)
+        results.append(embed.W.grad)
+    # About 2500 additions a row.
+    numpy.testing.assert_allclose(results[0], results[1], rtol=5000 * 2.0**-24)
+
+
+def test_an_embedding_of_no_ids_has_no_gradient():
+    with chainer.using_config('dtype', numpy.dtype('e')):
+        embed = L.EmbedID(8, 3)
+    embed.cleargrads()
+    chainerlp.backward(F.sum(embed(numpy.zeros((0,), 'i'))))
+    assert not embed.W.grad.any()
+
+
+def test_a_single_input_to_a_layer_with_half_weights_gives_them_a_scale_all_the_same():
+    with chainer.using_config('dtype', numpy.dtype('e')):
+        layer = chainerlp.convert(L.Linear(4, 4, nobias=True), policies.Amax())
+    layer.cleargrads()
+    x = numpy.full((2, 4), 1e-6, 'f')
+    y = layer(x)
+    assert y.dtype == 'float32'
+    chainerlp.backward(F.sum(y) * 1e-3)
+    numpy.testing.assert_allclose(layer.W.grad, 2e-9, rtol=2.0**-10)
+
+
+def test_total_scales_stay_normal_numbers_of_float32():
+    for factor, initial in ((0.5, 2.0**-120), (2.0, 2.0**120)):
+        net = chain_of_linears(200, policy=policies.Fixed(factor), size=1)
+        for layer in net:
+            layer.W.array[...] = 1
+        x = chainer.Variable(numpy.ones((1, 1), 'e'))
+        with leaf_scales() as scales:
+            chainerlp.backward(F.sum(net(x)), initial_scale=initial)
+        assert 2.0**-126 <= min(scales.values()) and max(scales.values()) <= 2.0**126

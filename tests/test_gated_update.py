@@ -149,7 +149,7 @@ def test_an_overflow_is_skipped_as_it_is_on_the_cpu(monkeypatch):
 
 
 def test_the_host_learns_of_an_overflow_when_it_comes_to_the_next_update(late):
-    wrapped = wrap(policy=policies.Adaptive(interval=100))
+    wrapped = wrap(policy=policies.Adaptive(interval=100), initial_scale=1.0)
     train(wrapped, iterations=2)
     layer_scale = wrapped.target.predictor[3].layer_scale
     assert layer_scale._held[0, 0].age == 2

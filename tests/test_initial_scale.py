@@ -1,14 +1,15 @@
-"""The scale that a pass begins with, found from the first gradient."""
+"""The scale that a pass begins with, from the gradients of the pass before."""
 
 import chainerlp
-from chainerlp import initial_scale, policies
+from chainerlp import backprop, policies
+from chainerlp.initial_scale import DelayedScale
 
 import chainer
 import chainer.functions as F
 import chainer.links as L
 import numpy
 import pytest
-from chainer import optimizers
+from chainer import optimizers, serializers
 
 
 def make_model(dtype=chainer.mixed16):
@@ -20,43 +21,98 @@ def make_model(dtype=chainer.mixed16):
 def loss_of(model, factor, cast=True):
     x = numpy.random.RandomState(1).standard_normal((8, 4)).astype(model.W.dtype)
     y = model(x)
-    return F.sum(F.cast(y, 'f') if cast else y) * factor
+    loss = F.sum(F.cast(y, 'f') if cast else y) * factor
+    loss.model = model  # a graph does not keep its parameters
+    return loss
 
 
-@pytest.mark.parametrize('exponent', [-40, -30, -20, -12, -3, 0, 5])
-def test_the_first_gradient_is_brought_under_a_sixteenth_of_the_largest_number(exponent):
-    # gy is 2^exponent everywhere; 2^11 is the largest power of two under 65504 / 16.
-    expected = min(2.0 ** (11 - exponent), 2.0**24)
-    found = initial_scale.find(loss_of(make_model(), 2.0**exponent))
-    assert found == (expected if 2.0**exponent * 2.0**24 > 2.0**-25 else 1.0)
+def observe(loss, delayed=None, **kwargs):
+    """Returns what a pass says of the next one."""
+    delayed = delayed or DelayedScale(**kwargs)
+    scaled = backprop.ScaledBackprop()
+    scaled.run(loss, delayed.scale)
+    delayed.observe(scaled.first_gradients, loss.dtype)
+    return delayed
+
+
+@pytest.mark.parametrize('exponent', [-24, -20, -12, -3, 0, 5])
+def test_the_largest_gradient_that_no_layer_scaled_would_have_been_under_a_sixteenth(exponent):
+    delayed = observe(loss_of(make_model(), 2.0**exponent))
+    # gb is 8 times gy, which is 2^exponent everywhere; 2^11 is the largest power of two under
+    # 65504 / 16.
+    assert delayed.scale == min(2.0 ** (11 - 3 - exponent), 2.0**24)
 
 
 def test_a_gradient_that_starts_in_float16_must_not_overflow_at_once():
     model = make_model()
-    assert initial_scale.find(loss_of(model, 1.0, cast=False)) == 2.0**11
-    assert initial_scale.find(loss_of(model, 2.0**-8, cast=False)) == 2.0**15
+    assert observe(loss_of(model, 1.0, cast=False)).scale == 2.0**8
+    assert observe(loss_of(model, 2.0**-12, cast=False)).scale == 2.0**15
 
 
 def test_it_never_exceeds_what_the_policy_allows_in_all():
-    assert initial_scale.find(loss_of(make_model(), 2.0**-10), largest=1024.0) == 1024.0
-    assert initial_scale.find(loss_of(make_model(), 2.0**-10), largest=1000.0) == 512.0
+    for largest, expected in ((1024.0, 1024.0), (1000.0, 512.0)):
+        assert observe(loss_of(make_model(), 2.0**-10), largest=largest).scale == expected
+
+
+@pytest.mark.parametrize('factor', [0.0, numpy.inf, numpy.nan])
+def test_zeros_and_what_is_not_finite_say_nothing(factor):
+    delayed = DelayedScale()
+    with numpy.errstate(invalid='ignore'):
+        observe(loss_of(make_model(), factor), delayed)
+    assert delayed.scale == 1.0 and not delayed.is_known
+    observe(loss_of(make_model(), 2.0**-10), delayed)
+    with numpy.errstate(invalid='ignore'):
+        observe(loss_of(make_model(), factor), delayed)
+    assert delayed.scale == 2.0**18 and delayed.is_known
+
+
+def test_no_pass_decides_for_ever():
+    delayed = DelayedScale()
+    scales = [
+        observe(loss_of(make_model(), 2.0**exponent), delayed).scale for exponent in (-10, 0, -10)
+    ]
+    assert scales == [2.0**18, 2.0**8, 2.0**18]
 
 
 def test_in_float32_it_is_one():
-    assert initial_scale.find(loss_of(make_model(numpy.float32), 2.0**-10)) == 1.0
+    assert observe(loss_of(make_model(numpy.float32), 2.0**-10)).scale == 1.0
 
 
-def test_without_a_gradient_it_is_one():
-    assert initial_scale.find(loss_of(make_model(), 0.0)) == 1.0
+class Temperature(chainer.Chain):
+    """Has a float16 parameter between the loss and the first layer, and one behind it."""
+
+    def __init__(self, first, behind):
+        super().__init__()
+        numpy.random.seed(0)
+        with self.init_scope(), chainer.using_config('dtype', chainer.mixed16):
+            self.layer = L.Linear(4, 3)
+            self.temperature = chainer.Parameter(numpy.full((), first, 'e'))
+            self.behind = chainer.Parameter(numpy.full((), behind, 'e'))
+
+    def forward(self, x):
+        h = self.layer(x * F.broadcast_to(self.behind, x.shape))
+        return h * F.broadcast_to(self.temperature, h.shape)
 
 
-def test_looking_for_it_leaves_no_trace():
-    model = make_model()
-    model.cleargrads()
-    loss = loss_of(model, 2.0**-10)
-    initial_scale.find(loss)
-    assert loss.grad is None and all(param.grad is None for param in model.params())
-    assert model.layer_scale._held == {}
+def test_half_parameters_that_are_reached_before_any_layer_count_too():
+    model = chainerlp.convert(Temperature(2.0**-4, 1.0), policies.Fixed(1))
+    x = numpy.full((8, 4), 60.0, 'e')
+    with chainer.using_config('train', True):
+        y = model(x)
+    gradient = float(abs(F.sum(y / 2.0**-4).array))  # of the temperature, at a scale of 1
+    delayed = observe(F.sum(F.cast(model(x), 'f')))
+    assert 65504 / 32 < delayed.scale * gradient <= 65504 / 16 * 1.01
+
+
+def test_what_a_layer_has_scaled_does_not_count():
+    quiet, loud = (
+        observe(F.sum(F.cast(model(numpy.ones((8, 4), 'e')), 'f'))).scale
+        for model in (
+            chainerlp.convert(Temperature(1.0, behind), policies.Fixed(1)) for behind in (1.0, 64.0)
+        )
+    )
+    # 64 times the activations make gW of the first layer as many times larger, but not gy.
+    assert loud == quiet / 64
 
 
 def test_auto_saves_a_gradient_that_would_be_lost_before_the_first_layer():
@@ -64,14 +120,57 @@ def test_auto_saves_a_gradient_that_would_be_lost_before_the_first_layer():
     for setting in (1.0, 'auto'):
         model = make_model()
         wrapped = chainerlp.AdaptiveLossScaling(
-            optimizers.SGD(), policies.Amax(), initial_scale=setting
+            optimizers.SGD(0.0), policies.Amax(), initial_scale=setting
         ).setup(model)
-        model.cleargrads()
-        wrapped.backward(loss_of(model, 2.0**-27))
-        gradients[setting] = chainerlp.unscaled_grad(model.b)
-    assert not gradients[1.0].any()
-    numpy.testing.assert_array_equal(gradients['auto'], numpy.full(3, 8 * 2.0**-27))
-    assert wrapped.initial_scale == 2.0**24
+        x = numpy.random.RandomState(1).standard_normal((8, 4)).astype('e')
+        for _ in range(2):
+            model.cleargrads()
+            y = F.cast(model(x), 'f')
+            # Half of a row is 2^20 times the other half, which float16 loses at a scale of 1.
+            weights = numpy.where(numpy.arange(8) < 4, 2.0**-7, 2.0**-27).astype('f')
+            wrapped.backward(F.sum(y * weights[:, None]))
+        gradients[setting] = chainerlp.unscaled_grad(model.W)
+    expected = weights @ x.astype('d')
+    small = weights * (weights < 2.0**-20) @ x.astype('d')
+    for setting, tolerance in (('auto', 0.01), (1.0, 0.1)):
+        error = numpy.abs(gradients[setting] - expected)
+        assert (error <= 2.0**-10 * abs(expected) + tolerance * abs(small)).all() or setting == 1.0
+
+
+@pytest.mark.parametrize('stateful', ['ctc', 'hinge'])
+def test_no_backward_function_is_run_twice(stateful):
+    def loss(y):
+        if stateful == 'hinge':
+            return F.hinge(y, numpy.array([0, 1, 2, 0], 'i'))
+        xs = [F.cast(y[:2], 'f'), F.cast(y[2:], 'f')]
+        return F.connectionist_temporal_classification(xs, numpy.array([[0], [1]], 'i'), 2)
+
+    gradients = []
+    for dtype in (chainer.mixed16, numpy.float32):
+        model = make_model(dtype)
+        wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.0), policies.Amax()).setup(model)
+        x = numpy.random.RandomState(1).standard_normal((4, 4)).astype(model.W.dtype)
+        for _ in range(3):
+            wrapped.update(lambda model=model, x=x: loss(model(x)))
+        gradients.append(model.W.grad)
+    numpy.testing.assert_allclose(*gradients, rtol=2.0**-7, atol=2.0**-8)
+
+
+def test_function_hooks_and_debug_mode_see_one_backward_pass():
+    calls = []
+
+    class Hook(chainer.FunctionHook):
+        name = 'counting'
+
+        def backward_postprocess(self, function, in_data, out_grad):
+            calls.append(function.label)
+
+    model = make_model()
+    wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.0)).setup(model)
+    with Hook(), chainer.using_config('debug', True):
+        wrapped.update(lambda: loss_of(model, 2.0**-10))
+    assert len(calls) == len(set(calls)) == 4
+    assert wrapped.skipped == 0
 
 
 def test_auto_waits_for_a_loss_that_is_finite():
@@ -79,6 +178,17 @@ def test_auto_waits_for_a_loss_that_is_finite():
     wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(), initial_scale='auto').setup(model)
     wrapped.update(lambda: loss_of(model, numpy.inf))
     assert wrapped.initial_scale == 'auto' and wrapped.skipped == 1
-    wrapped.update(lambda: loss_of(model, 1.0))
+    wrapped.update(lambda: loss_of(model, 2.0**-4))
     assert wrapped.initial_scale == 1024.0  # Adaptive's bound
     assert wrapped.skipped == 1
+
+
+def test_it_is_the_default_and_in_snapshots(tmp_path):
+    model = make_model()
+    wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD()).setup(model)
+    wrapped.update(lambda: loss_of(model, 2.0**-4))
+    serializers.save_npz(tmp_path / 'optimizer.npz', wrapped)
+    restored = chainerlp.AdaptiveLossScaling(optimizers.SGD()).setup(make_model())
+    assert restored.initial_scale == 'auto'
+    serializers.load_npz(tmp_path / 'optimizer.npz', restored)
+    assert restored.initial_scale == wrapped.initial_scale == 1024.0

@@ -12,6 +12,11 @@ def choose(layer_scale, total_scale, gy=GY):
     return layer_scale.choose(0, gy, W, total_scale, terms=3, product=None, backoff=1.0)
 
 
+def choose_amax(layer_scale, total_scale):
+    product = numpy.full((4, 5), 2.0**-10, numpy.float32)
+    return layer_scale.choose(0, GY, W, total_scale, terms=3, product=product, backoff=1.0)
+
+
 def test_a_scale_is_kept_for_the_interval_whatever_the_gradient():
     layer_scale = functions.LayerScale(policies.Adaptive(interval=3))
     first = choose(layer_scale, 1.0)
@@ -21,6 +26,12 @@ def test_a_scale_is_kept_for_the_interval_whatever_the_gradient():
 
 def test_a_scale_that_is_kept_obeys_the_bounds_of_the_day():
     layer_scale = functions.LayerScale(policies.Adaptive(interval=10, max_total_scale=1024))
-    assert choose(layer_scale, 1.0) == 16
-    assert choose(layer_scale, 256.0) == 4  # with what gy carries now, 16 would be 4096
-    assert choose(layer_scale, 1.0) == 16  # and it is not forgotten for that
+    assert choose(layer_scale, 4.0) == 16
+    assert choose(layer_scale, 1.0) == 16  # Adaptive's max_scale; what is kept are 64 in all
+    assert choose(layer_scale, 4.0) == 16  # and it is not forgotten for that
+
+
+def test_what_is_kept_is_the_total_scale():
+    layer_scale = functions.LayerScale(policies.Amax(interval=10))
+    total = 8 * choose_amax(layer_scale, 8.0)
+    assert [choose_amax(layer_scale, s) * s for s in (1.0, 2.0**20, 8.0)] == [total] * 3

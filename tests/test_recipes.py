@@ -217,6 +217,7 @@ def test_recomputation_with_forget_is_left_alone_while_the_initial_scale_is_foun
 def test_recomputed_uses_of_a_layer_have_scales_of_their_own():
     model = Forgetful()
     optimizer = wrap(model, policies.Measured(interval=2))
+    optimizer.initial_scale = 1.0
     for age in (1, 2, 1):
         model.cleargrads()
         optimizer.backward(F.sum(F.square(model(chainer.Variable(inputs())))) * SMALL)

@@ -90,12 +90,13 @@ def test_the_count_of_skipped_updates_and_the_back_off_are_restored(tmp_path):
     trainer.run()
     optimizer = trainer.updater.get_optimizer('main')
     for _ in range(3):
+        optimizer.recovery.count(True)
         optimizer.recovery.update(found_inf=True)
     assert (optimizer.skipped, optimizer.recovery.backoff) == (3, 0.25)
     serializers.save_npz(tmp_path / 'optimizer.npz', optimizer)
     restored = make_trainer(tmp_path).updater.get_optimizer('main')
     serializers.load_npz(tmp_path / 'optimizer.npz', restored)
-    assert vars(restored.recovery) == vars(optimizer.recovery)
+    assert (restored.skipped, restored.recovery.backoff) == (3, 0.25)
 
 
 def test_a_snapshot_of_an_unwrapped_run_loads_into_a_wrapped_one_with_a_note(tmp_path):
@@ -127,7 +128,8 @@ def test_a_snapshot_without_scales_or_master_copies_may_be_loaded_loosely(tmp_pa
     plain.run()
     wrapped = make_trainer(tmp_path / 'other', stop=1)
     wrapped.run()
-    serializers.load_npz(str(tmp_path / 'at1'), wrapped, strict=False)
+    with pytest.warns(RuntimeWarning, match='made without AdaptiveLossScaling'):
+        serializers.load_npz(str(tmp_path / 'at1'), wrapped, strict=False)
     weights = target(wrapped).predictor.fc1.W
     assert weights.update_rule._fp32_param is None
     numpy.testing.assert_array_equal(weights.array, target(plain).predictor.fc1.W.array)

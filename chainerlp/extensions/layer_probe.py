@@ -108,7 +108,7 @@ def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
         ``None``.
     """
     format = formats.FLOAT16
-    product = functions.float32_data_gradient(function, in_data, gy)
+    product = functions.data_gradient_of(function, in_data, gy).product()
     scale = getattr(function, 'scale', 1.0)
     total_scale = getattr(function, 'total_scale', None)
     if total_scale is None:  # plain backward, where only the loss is scaled

@@ -11,12 +11,19 @@ from chainerlp.functions.convolution import (
     scaled_depthwise_convolution_2d,
     scaled_local_convolution_2d,
 )
-from chainerlp.functions.data_gradient import float32_data_gradient, has_data_gradient
 from chainerlp.functions.deconvolution import (
     ScaledDeconvolution2DFunction,
     ScaledDeconvolutionNDFunction,
     scaled_deconvolution_2d,
     scaled_deconvolution_nd,
+)
+from chainerlp.functions.layer_functions import (
+    backward_embedding,
+    backward_plain_layer,
+    data_gradient_of,
+    has_data_gradient,
+    is_half_embedding,
+    is_plain_layer,
 )
 from chainerlp.functions.linear import ScaledLinearFunction, scaled_linear
 from chainerlp.functions.rnn import scaled_n_step_rnn
@@ -33,8 +40,12 @@ __all__ = [
     'ScaledFunction',
     'ScaledLinearFunction',
     'ScaledLocalConvolution2DFunction',
-    'float32_data_gradient',
+    'backward_embedding',
+    'backward_plain_layer',
+    'data_gradient_of',
     'has_data_gradient',
+    'is_half_embedding',
+    'is_plain_layer',
     'scaled_bilinear',
     'scaled_convolution_2d',
     'scaled_convolution_nd',

@@ -37,24 +37,14 @@ class DataGradient:
     product: Callable
 
 
-class ScaledFunction:
-    """Mixed in before one of Chainer's function nodes.
-
-    In float16, products are accumulated in float32 and rounded once (design, section 5). Under
-    Chainer's own ``backward`` nothing is scaled. Under :func:`chainerlp.backward` the function
-    chooses α and multiplies the float32 product gx by it before it is rounded. In float32 and
-    float64 it is Chainer's function, and nothing is scaled.
-
-    Args:
-        layer_scale (LayerScale): What chooses α; ``None`` scales nothing.
+class ScaledBackward:
+    """The backward pass of a layer in float16: forms each gradient, chooses its scale, applies it.
 
     Attributes:
-        layer_scale (LayerScale): See above.
         call (int): Which use of its layer this function is in the pass, from 0.
         scale (float or 0-d array): α of the last backward pass; of several data inputs the first
             one's.
         total_scale (float or 0-d array): What gx carried in it; likewise.
-        serial (int): Functions are numbered in the order in which they were made.
     """
 
     call = 0
@@ -64,21 +54,6 @@ class ScaledFunction:
     data_inputs = (0,)
     """tuple of int: The inputs whose gradients are scaled; each gets an α of its own."""
 
-    n_retained = 2
-    """int: How many of the inputs, from the first, the gradients are computed from."""
-
-    def __init__(self, *args, layer_scale=None, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.layer_scale = layer_scale
-        self.serial = next(_serial_numbers)
-
-    # What a scaled function adds to these: its products of float16 inputs. Inputs are handed in as
-    # they are, since most products need some of them only.
-
-    def float32_output(self, inputs):
-        """Returns y in float32."""
-        raise NotImplementedError
-
     def data_gradient(self, index, inputs, gy):
         """Returns the :class:`DataGradient` of one of the ``data_inputs``."""
         raise NotImplementedError
@@ -87,49 +62,8 @@ class ScaledFunction:
         """Returns the gradient of one of the other inputs in float32."""
         raise NotImplementedError
 
-    def forward(self, inputs):
-        """Computes y; see the class."""
-        x = inputs[0]
-        if x.dtype != numpy.float16 or not self._is_plain():
-            return super().forward(inputs)
-        self._config_use_ideep = chainer.config.use_ideep  # as Chainer's own forward notes it
-        self.retain_inputs(tuple(range(min(self.n_retained, len(inputs)))))
-        return (from_float32(self.float32_output(inputs), x.dtype),)
-
-    def backward(self, indexes, grad_outputs):
-        """Computes the gradients as Chainer's function does; see the class."""
-        self.scale, self.total_scale = 1.0, None
-        if chainer.config.enable_backprop or not self._is_half():
-            return super().backward(indexes, grad_outputs)
-        gradients = self._half_gradients(indexes, ScaledArray(grad_outputs[0].array), None, 1.0)
-        return [chainer.as_variable(gradient.array) for gradient in gradients]
-
-    def backward_scaled(self, indexes, gy, backoff=1.0):
-        """Computes the gradients, those of the data multiplied by α.
-
-        Args:
-            indexes (tuple of int): The inputs whose gradients are wanted.
-            gy (ScaledArray): The gradient of y.
-            backoff (float): See :meth:`chainerlp.policies.Policy.scale`.
-
-        Returns:
-            list of ScaledArray: A gradient (or ``None``) for each index.
-        """
-        self.scale, self.total_scale = 1.0, gy.scale
-        if self._is_half():
-            return self._half_gradients(indexes, gy, self.layer_scale, backoff)
-        gradients = super().backward(indexes, (chainer.as_variable(gy.array),))
-        if len(gradients) != len(indexes):  # there is one for each input
-            gradients = [gradients[i] for i in indexes]
-        return [None if g is None else ScaledArray(g.array, gy.scale) for g in gradients]
-
-    def _is_plain(self):
-        return True
-
-    def _is_half(self):
-        return self.inputs[0].dtype == numpy.float16 and self._is_plain()
-
-    def _half_gradients(self, indexes, gy, layer_scale, backoff):
+    def scaled_gradients(self, indexes, gy, layer_scale, backoff):
+        """Returns the gradients of some inputs; see :meth:`ScaledFunction.backward_scaled`."""
         inputs = [v.array for v in self.get_retained_inputs()]
         gy = ScaledArray(factor(gy.array), gy.scale)
         return [self._half_gradient(index, inputs, gy, layer_scale, backoff) for index in indexes]
@@ -139,7 +73,7 @@ class ScaledFunction:
         dtype = self.inputs[index].dtype
         if index in self.data_inputs:
             gradient = self.data_gradient(index, inputs, gy.array)
-            if layer_scale is None:
+            if layer_scale is None or dtype != numpy.float16:
                 return ScaledArray(gradient.product(dtype=dtype), gy.scale)
             product = gradient.product() if layer_scale.policy.needs_product else None
             scale = self._choose(index, gradient, product, gy.scale, layer_scale, backoff)
@@ -171,26 +105,92 @@ class ScaledFunction:
         return scale
 
 
-class ScaledLayerFunction(ScaledFunction):
-    """A :class:`ScaledFunction` with the inputs x, W and, optionally, b."""
+class ScaledFunction(ScaledBackward):
+    """Mixed in before one of Chainer's function nodes.
+
+    In float16, products are accumulated in float32 and rounded once (design, section 5). Under
+    Chainer's own ``backward`` nothing is scaled. Under :func:`chainerlp.backward` the function
+    chooses α and multiplies the float32 product gx by it before it is rounded. In float32 and
+    float64 it is Chainer's function, and nothing is scaled.
+
+    Args:
+        layer_scale (LayerScale): What chooses α; ``None`` scales nothing.
+
+    Attributes:
+        layer_scale (LayerScale): See above.
+        serial (int): Functions are numbered in the order in which they were made.
+    """
+
+    n_retained = 2
+    """int: How many of the inputs, from the first, the gradients are computed from."""
+
+    def __init__(self, *args, layer_scale=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.layer_scale = layer_scale
+        self.serial = next(_serial_numbers)
+
+    # What a scaled function adds to these: its products of float16 inputs. Inputs are handed in as
+    # they are, since most products need some of them only.
+
+    def float32_output(self, inputs):
+        """Returns y in float32."""
+        raise NotImplementedError
+
+    def forward(self, inputs):
+        """Computes y; see the class."""
+        x = inputs[0]
+        if x.dtype != numpy.float16 or not self._is_plain():
+            return super().forward(inputs)
+        self._config_use_ideep = chainer.config.use_ideep  # as Chainer's own forward notes it
+        self.retain_inputs(tuple(range(min(self.n_retained, len(inputs)))))
+        return (from_float32(self.float32_output(inputs), x.dtype),)
+
+    def backward(self, indexes, grad_outputs):
+        """Computes the gradients as Chainer's function does; see the class."""
+        self.scale, self.total_scale = 1.0, None
+        if chainer.config.enable_backprop or not self._is_half():
+            return super().backward(indexes, grad_outputs)
+        gradients = self.scaled_gradients(indexes, ScaledArray(grad_outputs[0].array), None, 1.0)
+        return [chainer.as_variable(gradient.array) for gradient in gradients]
+
+    def backward_scaled(self, indexes, gy, backoff=1.0):
+        """Computes the gradients, those of the data multiplied by α.
+
+        Args:
+            indexes (tuple of int): The inputs whose gradients are wanted.
+            gy (ScaledArray): The gradient of y.
+            backoff (float): See :meth:`chainerlp.policies.Policy.scale`.
+
+        Returns:
+            list of ScaledArray: A gradient (or ``None``) for each index.
+        """
+        self.scale, self.total_scale = 1.0, gy.scale
+        if self._is_half() or self._has_half_weight():
+            return self.scaled_gradients(indexes, gy, self.layer_scale, backoff)
+        gradients = super().backward(indexes, (chainer.as_variable(gy.array),))
+        if len(gradients) != len(indexes):  # there is one for each input
+            gradients = [gradients[i] for i in indexes]
+        return [None if g is None else ScaledArray(g.array, gy.scale) for g in gradients]
+
+    def _is_plain(self):
+        return True
+
+    def _is_half(self):
+        return self.inputs[0].dtype == numpy.float16 and self._is_plain()
+
+    def _has_half_weight(self):
+        # x may be float32: gW is float16 all the same.
+        is_single = self.inputs[0].dtype == numpy.float32
+        return is_single and self.inputs[1].dtype == numpy.float16 and self._is_plain()
+
+
+class LayerGradients:
+    """The gradients of a layer with the inputs x, W and, optionally, b."""
 
     @staticmethod
     def geometry(function):
         """Returns what Chainer's function computes, one of the classes of ``products``."""
         raise NotImplementedError
-
-    def prepare(self, x, W):
-        """Does what Chainer's forward does to the function, besides computing y."""
-
-    def float32_output(self, inputs):
-        """Returns y in float32."""
-        x, W = inputs[:2]
-        self.prepare(x, W)
-        y = self.geometry(self).output(factor(x), factor(W))
-        if len(inputs) == 3:
-            b = inputs[2]
-            y += b.reshape(b.shape + (1,) * (y.ndim - 1 - b.ndim))
-        return y
 
     def data_gradient(self, index, inputs, gy):
         """Returns the :class:`DataGradient` of x."""
@@ -209,6 +209,23 @@ class ScaledLayerFunction(ScaledFunction):
             return self.geometry(self).weight_gradient(factor(x), gy, W.shape)
         b_ndim = len(self.inputs[2].shape)
         return gy.sum(axis=(0,) + tuple(range(1 + b_ndim, gy.ndim)), dtype=numpy.float32)
+
+
+class ScaledLayerFunction(LayerGradients, ScaledFunction):
+    """A :class:`ScaledFunction` with the inputs x, W and, optionally, b."""
+
+    def prepare(self, x, W):
+        """Does what Chainer's forward does to the function, besides computing y."""
+
+    def float32_output(self, inputs):
+        """Returns y in float32."""
+        x, W = inputs[:2]
+        self.prepare(x, W)
+        y = self.geometry(self).output(factor(x), factor(W))
+        if len(inputs) == 3:
+            b = inputs[2]
+            y += b.reshape(b.shape + (1,) * (y.ndim - 1 - b.ndim))
+        return y
 
 
 def _times(total_scale, scale):

@@ -1,6 +1,7 @@
 """The links of the scaled functions, and the conversion of a model in place."""
 
-from chainerlp.links.conversion import convert, restore
+from chainerlp.links.conversion import convert, original_name, overridden_call, restore
+from chainerlp.links.functional_layers import FunctionalLayers
 from chainerlp.links.scaled_links import (
     ScaledBilinear,
     ScaledConvolution1D,
@@ -28,6 +29,7 @@ from chainerlp.links.scaled_links import (
 )
 
 __all__ = [
+    'FunctionalLayers',
     'ScaledBilinear',
     'ScaledConvolution1D',
     'ScaledConvolution2D',
@@ -52,5 +54,7 @@ __all__ = [
     'ScaledNStepRNNReLU',
     'ScaledNStepRNNTanh',
     'convert',
+    'original_name',
+    'overridden_call',
     'restore',
 ]

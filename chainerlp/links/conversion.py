@@ -1,8 +1,6 @@
 """Conversion of a model in place: links change their class and nothing else."""
 
 import functools
-import warnings
-import weakref
 
 from chainerlp import policies
 from chainerlp.layer_scale import LayerScale
@@ -39,19 +37,16 @@ _SCALED_BY_ORIGINAL = {
 _ORIGINAL_BY_SCALED = {scaled: original for original, scaled in _SCALED_BY_ORIGINAL.items()}
 _ORIGINAL_BY_SCALED[scaled_links.ScaledNStepLayer] = chainer.Link
 
-# What a link is called by. A class that overrides one of these computes something of its own.
+# What a link is called by.
 _CALLS = ('__call__', 'forward', 'rnn')
-
-_warned_of = weakref.WeakSet()
 
 
 def convert(link, policy, scale_weights=None):
     """Turns the layers of a model into scaled ones, in place.
 
     Layers are Chainer's links that multiply by a weight: linear, convolution, deconvolution and
-    their kin, bilinear, the n-step RNNs; and links that consist of such. A subclass that a user
-    wrote is converted if it does not override ``forward``; otherwise it is left alone, with one
-    warning for each class. Everything else passes scales through as it is.
+    their kin, bilinear, the n-step RNNs; subclasses of them that a user wrote, whose methods stay
+    in force; and links that consist of such. Everything else passes scales through as it is.
 
     Parameters, paths, persistent values and so snapshots stay the same, initialized or not. What
     is scaled already gets the new policy. Under plain ``loss.backward()`` a converted link does
@@ -110,10 +105,6 @@ def _scaled_class(kind):
     base = next((base for base in kind.__mro__ if base in _SCALED_BY_ORIGINAL), None)
     if base is None:
         return None
-    overridden = [c for c in _CALLS if getattr(kind, c, None) is not getattr(base, c, None)]
-    if overridden:
-        _warn_once(kind, base, overridden[0])
-        return None
     return _scaled_subclass(kind, _SCALED_BY_ORIGINAL[base])
 
 
@@ -123,15 +114,30 @@ def _original_class(kind):
     return _ORIGINAL_BY_SCALED.get(kind)
 
 
-def _warn_once(kind, base, method):
-    if kind not in _warned_of:
-        _warned_of.add(kind)
-        warnings.warn(
-            f'{kind.__module__}.{kind.__qualname__} overrides {method} of'
-            f' chainer.links.{base.__name__}: its gradients are not scaled',
-            RuntimeWarning,
-            stacklevel=4,
-        )
+def original_name(link):
+    """Returns the name of a link's class before it was converted."""
+    return (_original_class(type(link)) or type(link)).__name__
+
+
+def is_restored(link):
+    """Returns whether a link is of a class that is converted, and is not."""
+    return _scaled_class(type(link)) is not None
+
+
+def overridden_call(link):
+    """Returns the method of a user's class by which a converted link is called, or ``None``.
+
+    Args:
+        link (~chainer.Link): A link.
+    """
+    if not isinstance(link, _ScaledSubclass):
+        return None
+    original, counterpart = type(link).scaled_from
+    chainers = _ORIGINAL_BY_SCALED[counterpart]
+    for name in _CALLS:
+        if getattr(original, name, None) is not getattr(chainers, name, None):
+            return getattr(original, name)
+    return None
 
 
 def _check_link(link):

@@ -11,7 +11,8 @@ import numpy
 from chainer.backends import cuda
 
 # A total scale and its reciprocal have to be normal numbers of float32, in which they are applied.
-_LARGEST_TOTAL_SCALE = 1 / formats.FLOAT32.smallest_normal
+SMALLEST_TOTAL_SCALE = formats.FLOAT32.smallest_normal
+LARGEST_TOTAL_SCALE = 1 / SMALLEST_TOTAL_SCALE
 
 
 class Policy:
@@ -180,15 +181,16 @@ class Bounded(Policy):
         if backoff != 1:
             total_scale = total_scale / backoff
         if is_on_gpu:
-            return _bound_on_gpu(alpha, total_scale, *self.bounds())
+            return bound_on_gpu(alpha, total_scale, *self.bounds())
         max_scale, max_total_scale, power_of_two = self.bounds()
         alpha = alpha if 0 < alpha < math.inf else 1.0
         alpha = min(alpha, max_scale, max_total_scale / total_scale)
+        alpha = max(alpha, SMALLEST_TOTAL_SCALE / total_scale)
         return float(formats.floor_power_of_two(alpha) if power_of_two else alpha)
 
     def bounds(self):
         """Returns largest scale, largest total scale, and whether scales are powers of two."""
-        return self.max_scale, min(self.max_total_scale, _LARGEST_TOTAL_SCALE), self.power_of_two
+        return self.max_scale, min(self.max_total_scale, LARGEST_TOTAL_SCALE), self.power_of_two
 
 
 CUDA_BOUND = (
@@ -199,13 +201,15 @@ __device__ inline double bound(
         bool power_of_two) {
     if (!(alpha > 0 && alpha <= 1.7976931348623157e308)) alpha = 1;
     alpha = min(alpha, min(max_scale, max_total_scale / total_scale));
+    alpha = max(alpha, 1.1754943508222875e-38 / total_scale);
     return power_of_two ? floor_power_of_two(alpha) : alpha;
 }
 """
 )
 
 
-def _bound_on_gpu(alpha, total_scale, max_scale, max_total_scale, power_of_two):
+def bound_on_gpu(alpha, total_scale, max_scale, max_total_scale, power_of_two):
+    """Returns α within bounds, a 0-d float32 array, in one launch; see :class:`Bounded`."""
     dtype = alpha.dtype.name if on_gpu(alpha) else 'float64'
     return cuda.elementwise(
         f'{dtype} unbounded, float32 total_scale, float64 max_scale, float64 max_total_scale,'

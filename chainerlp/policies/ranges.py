@@ -5,7 +5,16 @@ import math
 from statistics import NormalDist
 
 from chainerlp import formats, statistics
-from chainerlp.policies.policy import Bounded, Policy, Threshold, is_real
+from chainerlp.gpu import on_gpu
+from chainerlp.policies.policy import (
+    LARGEST_TOTAL_SCALE,
+    SMALLEST_TOTAL_SCALE,
+    Bounded,
+    Policy,
+    Threshold,
+    bound_on_gpu,
+    is_real,
+)
 
 import numpy
 from chainer import backend
@@ -35,8 +44,16 @@ class Fixed(Policy):
         return f'Fixed({self.constant!r})'
 
     def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
-        """Returns the constant, also for CuPy arrays; see :meth:`Policy.scale`."""
-        return self.constant
+        """Returns the constant, also for CuPy arrays; see :meth:`Policy.scale`.
+
+        Less or more if the total scale would leave float32 otherwise.
+        """
+        if self.constant == 1:
+            return 1.0
+        if on_gpu(total_scale):
+            return bound_on_gpu(self.constant, total_scale, math.inf, LARGEST_TOTAL_SCALE, False)
+        largest, smallest = LARGEST_TOTAL_SCALE / total_scale, SMALLEST_TOTAL_SCALE / total_scale
+        return max(min(self.constant, largest), smallest)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The bilinear function, which has two data gradients and so two scales."""
 
 from chainerlp import backprop, functions, policies
+from tests.leaf_scales import leaf_scales
 
 import chainer
 import numpy
@@ -26,32 +27,31 @@ def inputs(left=1.0, right=1.0):
 
 
 def backward(variables, layer_scale):
+    """Returns the function, and the scales that the gradients of e1 and e2 carry."""
     y = functions.scaled_bilinear(*variables, layer_scale=layer_scale)
     y.grad = numpy.full(y.shape, 2.0**-20, y.dtype)
-    backprop.backward(y)
-    return y.creator_node
+    with leaf_scales() as scales:
+        backprop.backward(y)
+    return y.creator_node, [scales.get(id(variable)) for variable in variables[:2]]
 
 
 def test_each_input_has_a_scale_of_its_own():
     # The gradient of e1 is proportional to e2, which is small.
     e1, e2, *rest = inputs(left=1.0, right=2.0**-10)
-    function = backward([e1, e2, *rest], functions.LayerScale(policies.Amax()))
-    assert e1._loss_scale > 2**6 * e2._loss_scale
-    assert (function.scale, function.total_scale) == (e1._loss_scale, e1._loss_scale)
+    function, (of_e1, of_e2) = backward([e1, e2, *rest], functions.LayerScale(policies.Amax()))
+    assert of_e1 > 2**6 * of_e2
+    assert (function.scale, function.total_scale) == (of_e1, of_e1)
 
 
 def test_both_scales_are_kept_for_the_interval(tmp_path):
     layer_scale = functions.LayerScale(policies.Amax(interval=2))
     first, second, third = inputs(1.0, 2.0**-10), inputs(2.0**-10, 1.0), inputs(2.0**-10, 1.0)
-    backward(first, layer_scale)
-    scales = [v._loss_scale for v in first[:2]]
+    _, scales = backward(first, layer_scale)
     serializers.save_npz(tmp_path / 'scale.npz', layer_scale)
     loaded = functions.LayerScale(policies.Amax(interval=2))
     serializers.load_npz(tmp_path / 'scale.npz', loaded)
-    backward(second, loaded)
-    assert [v._loss_scale for v in second[:2]] == scales
-    backward(third, loaded)
-    assert [v._loss_scale for v in third[:2]] != scales
+    assert backward(second, loaded)[1] == scales
+    assert backward(third, loaded)[1] != scales
 
 
 @pytest.mark.parametrize('wanted', [(0,), (1,), (1, 2), (2, 5), (0, 3, 4)])

@@ -1,11 +1,12 @@
 """What Chainer computes on a GPU with the patches for CuPy 14, and without them on CuPy 13."""
 
+from tests.gpu.agreement import CPU, SUBNORMAL, UNIT, Case, assert_agrees
+
 import chainer
 import chainer.functions as F
 import chainer.links as L
 import numpy
 import pytest
-from tests.gpu.agreement import CPU, SUBNORMAL, UNIT, Case, assert_agrees
 
 pytestmark = pytest.mark.gpu
 

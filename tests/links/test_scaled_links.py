@@ -7,6 +7,7 @@ import pickle
 import chainerlp
 from chainerlp import functions, policies
 from chainerlp.functions import ScaledFunction
+from tests.leaf_scales import leaf_scales
 
 import chainer
 import chainer.functions as F
@@ -199,12 +200,13 @@ def run(name, link, dtype, backward=chainer.Variable.backward, magnitude=1.0, ch
     integers = numpy.random.RandomState(200).randint(-16, 17, size=y.shape)
     y.grad = change(integers * magnitude).astype(dtype)
     link.cleargrads()
-    backward(y)
+    with leaf_scales() as scales:
+        backward(y)
     holders = {**dict(enumerate(inputs)), **dict(link.namedparams())}
     return Result(
         y.array,
         {key: chainerlp.unscaled_grad(v) for key, v in holders.items() if v.grad is not None},
-        {key: 1.0 if v._loss_scale is None else v._loss_scale for key, v in holders.items()},
+        {key: scales.get(id(v), 1.0) for key, v in holders.items()},
     )
 
 
@@ -392,7 +394,7 @@ class Hook(chainer.FunctionHook):
 
     def backward_postprocess(self, function, in_data, out_grad):
         if functions.has_data_gradient(function):
-            product = functions.float32_data_gradient(function, in_data, out_grad[0])
+            product = functions.data_gradient_of(function, in_data, out_grad[0]).product()
             assert product.shape == in_data[0].shape and product.dtype == numpy.float32
             self.products.append(product)
             self.seen += isinstance(function, ScaledFunction)

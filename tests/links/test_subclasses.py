@@ -7,6 +7,7 @@ import warnings
 import chainerlp
 from chainerlp import policies
 from chainerlp.links import ScaledConvolution1D, ScaledLinear, ScaledLink
+from tests.leaf_scales import leaf_scales
 
 import chainer
 import chainer.functions as F
@@ -86,8 +87,9 @@ def gradient(link, x):
     y = link(x)
     y.grad = numpy.full(y.shape, 2.0**-24, y.dtype)
     link.cleargrads()
-    chainerlp.backward(y)
-    return chainerlp.unscaled_grad(x), x._loss_scale
+    with leaf_scales() as scales:
+        chainerlp.backward(y)
+    return x.grad, scales[id(x)]
 
 
 @pytest.mark.parametrize('kind', [WithMemory, Deeper])
@@ -172,34 +174,67 @@ def test_converting_again_changes_the_policy_only():
     assert type(link) is kind and link.layer_scale.policy == policies.Amax()
 
 
-@pytest.mark.parametrize(
-    'make, method, base',
-    [
-        (lambda: Clipped(3, 2), 'forward', 'Linear'),
-        (lambda: OldStyle(3, 2), '__call__', 'Linear'),
-        (lambda: OwnRecurrence(1, 2, 3, 0.0), 'rnn', 'NStepGRU'),
-    ],
-)
-def test_one_that_computes_something_of_its_own_is_left_alone_and_named_once(make, method, base):
-    net = chainer.Sequential(make(), make())
-    kinds = [type(link) for link in net.links()]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter('always')
-        chainerlp.convert(net, policies.Adaptive())
-        chainerlp.convert(net, policies.Adaptive())
-    assert [type(link) for link in net.links()] == kinds
-    (warning,) = caught
-    name = f'{__name__}.{kinds[1].__name__}'
-    assert str(warning.message) == (
-        f'{name} overrides {method} of chainer.links.{base}: its gradients are not scaled'
-    )
+class OnSequences(L.Linear):
+    """Takes (batch, time, channel), as about half of all public sequence models do."""
+
+    def __call__(self, x):
+        batch, time, channels = x.shape
+        y = super().__call__(x.reshape(batch * time, channels))
+        return y.reshape(batch, time, -1)
 
 
-def test_what_it_computes_stays_in_force_when_it_is_left_alone():
-    link = cast(Clipped(3, 2))
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        chainerlp.convert(link, policies.Amax())
+class ByName(L.Linear):
+    def forward(self, x):
+        return 2 * L.Linear.forward(self, x)
+
+
+class Normalized(L.Convolution2D):
+    """Multiplies by something that is made of its weight."""
+
+    def forward(self, x):
+        W = self.W / F.broadcast_to(F.sqrt(F.sum(self.W * self.W)), self.W.shape)
+        return F.convolution_2d(x, W, self.b, self.stride, self.pad)
+
+
+CALLED = {
+    'super().forward': (Clipped(3, 2), (4, 3)),
+    'super().__call__ on sequences': (OnSequences(3, 2), (4, 5, 3)),
+    'F.linear in __call__': (OldStyle(3, 2), (4, 3)),
+    'the base by its name': (ByName(3, 2), (4, 3)),
+    'a normalized weight': (Normalized(3, 2, 3), (2, 3, 5, 5)),
+}
+
+
+@pytest.mark.parametrize('name', sorted(CALLED))
+def test_one_that_overrides_how_it_is_called_is_scaled_by_the_optimizer(name):
+    link, shape = copy.deepcopy(CALLED[name][0]), CALLED[name][1]
+    cast(link)
+    x = half(*shape)
+    kind, expected = type(link), link(x).array
+    optimizer = chainerlp.AdaptiveLossScaling(chainer.optimizers.SGD(0.0), policies.Amax())
+    optimizer.setup(link)
+    assert isinstance(link, kind)
+    # The products are accumulated in float32: one rounding of each may differ.
+    numpy.testing.assert_allclose(link(x).array, expected, rtol=2.0**-9, atol=2.0**-10)
+
+    x = chainer.Variable(x)
+    y = link(x)
+    y.grad = numpy.full(y.shape, 2.0**-24, y.dtype)
+    optimizer.target.cleargrads()
+    with leaf_scales() as scales, warnings.catch_warnings():
+        warnings.simplefilter('error')
+        optimizer.backward(y)
+    assert scales[id(x)] > 2**8 or numpy.abs(y.array).max() == 1  # F.clip passes nothing there
+    assert numpy.isfinite(x.grad).all()
+
+
+def test_a_stacked_rnn_that_overrides_its_recurrence_is_scaled():
+    net = chainerlp.convert(OwnRecurrence(1, 3, 4, 0.0), policies.Amax())
+    assert isinstance(net, OwnRecurrence) and all(isinstance(link, ScaledLink) for link in net)
+
+
+def test_what_it_computes_stays_in_force():
+    link = chainerlp.convert(cast(Clipped(3, 2)), policies.Amax())
     assert numpy.abs(link(100 * half(4, 3)).array).max() <= 1
 
 

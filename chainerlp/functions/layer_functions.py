@@ -1,0 +1,158 @@
+"""Which functions of a graph are layers, scaled or Chainer's own, and how the latter are scaled."""
+
+from chainerlp.functions.bilinear import bilinear_data_gradient
+from chainerlp.functions.convolution import (
+    ScaledConvolution2DFunction,
+    ScaledConvolutionNDFunction,
+    ScaledLocalConvolution2DFunction,
+)
+from chainerlp.functions.deconvolution import (
+    ScaledDeconvolution2DFunction,
+    ScaledDeconvolutionNDFunction,
+)
+from chainerlp.functions.linear import ScaledLinearFunction
+from chainerlp.functions.scaled_function import LayerGradients, ScaledBackward, ScaledFunction
+from chainerlp.gemm import factor
+from chainerlp.scaled_array import ScaledArray, round_to_fit
+
+import numpy
+from chainer.backends import cuda
+from chainer.functions.connection.bilinear import BilinearFunction
+from chainer.functions.connection.convolution_2d import Convolution2DFunction
+from chainer.functions.connection.convolution_nd import ConvolutionND
+from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
+from chainer.functions.connection.deconvolution_nd import DeconvolutionND
+from chainer.functions.connection.embed_id import EmbedIDFunction
+from chainer.functions.connection.linear import LinearFunction
+from chainer.functions.connection.local_convolution_2d import LocalConvolution2DFunction
+
+_GEOMETRIES = {
+    LinearFunction: ScaledLinearFunction.geometry,
+    Convolution2DFunction: ScaledConvolution2DFunction.geometry,
+    ConvolutionND: ScaledConvolutionNDFunction.geometry,
+    Deconvolution2DFunction: ScaledDeconvolution2DFunction.geometry,
+    DeconvolutionND: ScaledDeconvolutionNDFunction.geometry,
+    LocalConvolution2DFunction: ScaledLocalConvolution2DFunction.geometry,
+}
+
+
+def has_data_gradient(function):
+    """Returns whether a function is a layer, scaled or Chainer's own, whose x wants a gradient.
+
+    Layers are linear, convolution, deconvolution, local convolution and bilinear (whose x is e1).
+
+    Args:
+        function (~chainer.FunctionNode): Any function.
+    """
+    known = isinstance(function, (*_GEOMETRIES, BilinearFunction))
+    return known and function.inputs[0].requires_grad
+
+
+def data_gradient_of(function, in_data, gy):
+    """Returns the :class:`~chainerlp.functions.scaled_function.DataGradient` of a layer.
+
+    Args:
+        function (~chainer.FunctionNode): A function that :func:`has_data_gradient`, after its
+            backward.
+        in_data (tuple of :ref:`ndarray`): Its inputs: x, W and, if there is one, b; for a bilinear
+            function as there.
+        gy (:ref:`ndarray`): The gradient of its output as it is stored.
+    """
+    gy = factor(gy)
+    if isinstance(function, BilinearFunction):
+        return bilinear_data_gradient(in_data, gy)
+    return LayerGradients.data_gradient(_PlainLayer(function), 0, in_data[:2], gy)
+
+
+def is_plain_layer(function):
+    """Returns whether a function is a layer of Chainer's own with a float16 product in backward.
+
+    Such are ``F.linear`` and its like, called with a parameter or with what is made of one.
+
+    Args:
+        function (~chainer.FunctionNode): Any function.
+    """
+    return (
+        isinstance(function, tuple(_GEOMETRIES))
+        and not isinstance(function, ScaledFunction)
+        and function.inputs[0].dtype == function.inputs[1].dtype == numpy.float16
+        and not getattr(function, 'cudnn_fast', False)
+    )
+
+
+def backward_plain_layer(function, indexes, gy, layer_scale, backoff):
+    """Runs one of Chainer's own layers backward as :class:`ScaledFunction` does.
+
+    Args:
+        function (~chainer.FunctionNode): A function that :func:`is_plain_layer`.
+        indexes (tuple of int): The inputs whose gradients are wanted.
+        gy (~chainerlp.scaled_array.ScaledArray): The gradient of its output.
+        layer_scale (~chainerlp.layer_scale.LayerScale): What chooses α.
+        backoff (float): See :meth:`chainerlp.policies.Policy.scale`.
+
+    Returns:
+        list of ~chainerlp.scaled_array.ScaledArray: A gradient for each index.
+    """
+    layer = _PlainLayer(function)
+    layer.total_scale = gy.scale
+    gradients = layer.scaled_gradients(indexes, gy, layer_scale, backoff)
+    function.scale, function.total_scale = layer.scale, layer.total_scale
+    return gradients
+
+
+class _PlainLayer(LayerGradients, ScaledBackward):
+    """One of Chainer's own functions, in the place of a scaled one."""
+
+    def __init__(self, function):
+        self.inputs = function.inputs
+        self.call = getattr(function, 'call', 0)
+        self._function = function
+
+    def get_retained_inputs(self):
+        return self._function.get_retained_inputs()
+
+    def geometry(self, _):
+        kind = next(kind for kind in _GEOMETRIES if isinstance(self._function, kind))
+        return _GEOMETRIES[kind](self._function)
+
+
+def is_half_embedding(function):
+    """Returns whether a function is ``F.embed_id`` with a float16 weight."""
+    return isinstance(function, EmbedIDFunction) and function.inputs[1].dtype == numpy.float16
+
+
+def backward_embedding(function, gy):
+    """Runs ``F.embed_id`` backward with float32 sums: Chainer adds the rows of an id in float16.
+
+    Args:
+        function (~chainer.FunctionNode): A function that :func:`is_half_embedding`.
+        gy (~chainerlp.scaled_array.ScaledArray): The gradient of its output.
+
+    Returns:
+        ~chainerlp.scaled_array.ScaledArray: The gradient of W: float32 where W is a leaf of the
+        graph, otherwise float16.
+    """
+    ids = function.get_retained_inputs()[0].array.ravel()
+    W = function.inputs[1]
+    rows = gy.array.reshape(ids.size, W.shape[1])
+    kept = None if function.ignore_label is None else ids != function.ignore_label
+    if isinstance(rows, numpy.ndarray):
+        if kept is not None:
+            ids, rows = ids[kept], rows[kept]
+        gW = numpy.zeros(W.shape, numpy.float32)
+        # All rows of an id at once: one after the other is slow in NumPy.
+        order = numpy.argsort(ids, kind='stable')
+        starts = numpy.flatnonzero(numpy.diff(ids[order], prepend=-1 if ids.size else []))
+        if ids.size:
+            gW[ids[order][starts]] = numpy.add.reduceat(
+                rows[order].astype(numpy.float32), starts, axis=0
+            )
+    else:
+        rows = rows.astype(numpy.float32)
+        if kept is not None:
+            ids = cuda.cupy.where(kept, ids, 0)
+            rows *= kept[:, None]
+        gW = cuda.cupy.zeros(W.shape, numpy.float32)
+        cuda.cupyx.scatter_add(gW, ids, rows)
+    gradient = ScaledArray(gW, gy.scale)
+    return gradient if W.creator_node is None else round_to_fit(gradient, numpy.float16)

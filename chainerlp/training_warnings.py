@@ -1,0 +1,95 @@
+"""What a wrapped optimizer warns of: what is not scaled, not finite, or out of range."""
+
+import warnings
+
+from chainerlp import links
+from chainerlp.statistics import all_finite, largest_magnitude
+from chainerlp.user_warning import user_warning
+
+import numpy
+
+
+def warn_of_plain_gradients(model):
+    """Warns of gradients of ``loss.backward()``, in which no layer is scaled, at an update.
+
+    Args:
+        model (~chainer.Link): The model that is about to be updated.
+    """
+    for path, param in model.namedparams():
+        is_plain = getattr(param.grad, 'dtype', None) == numpy.float16
+        is_trained = param.update_rule is not None and param.update_rule.enabled
+        if is_plain and is_trained:
+            user_warning(
+                f'update() was called with gradients of loss.backward() (that of {path}, for one),'
+                ' in which no layer is scaled: call optimizer.backward(loss) instead, for each loss'
+            )
+            return
+
+
+def warn_after_first_pass(model, scaled):
+    """Warns if nothing was scaled in a backward pass, or not what a user's class computes.
+
+    Args:
+        model (~chainer.Link): The model.
+        scaled (set of int): The ids of the :class:`~chainerlp.layer_scale.LayerScale` that the
+            pass has asked.
+    """
+    if not scaled:
+        _warn_of_nothing(model)
+        return
+    warned = set()
+    for path, link in model.namedlinks():
+        method = links.overridden_call(link)
+        if method is None or type(link) in warned or id(link.layer_scale) in scaled:
+            continue
+        if all(p.grad is None for p in link.params(include_uninit=False)):
+            continue  # it had no part in the pass
+        warned.add(type(link))
+        code = method.__code__
+        warnings.warn_explicit(
+            f'{method.__qualname__} calls no function of a layer with the weight of {path}: its'
+            ' gradients are not scaled',
+            RuntimeWarning,
+            code.co_filename,
+            code.co_firstlineno,
+        )
+
+
+def _warn_of_nothing(model):
+    params = list(model.namedparams(include_uninit=False))
+    if not params:
+        return
+    kind = links.original_name(model)
+    if any(param.dtype == numpy.float16 for _, param in params):
+        user_warning(
+            f'AdaptiveLossScaling scales nothing: {kind} has no linear or convolution layer through'
+            ' which this loss depends on a float16 parameter'
+        )
+    else:
+        path, param = params[0]
+        user_warning(
+            f'AdaptiveLossScaling scales nothing: {kind} has no float16 parameter ({path} is'
+            f' {param.dtype}); build it after chainer.global_config.dtype = chainer.mixed16'
+        )
+
+
+def non_finite_parameter(model):
+    """Returns a sentence that names a parameter with an inf or a NaN, or ``None``.
+
+    Args:
+        model (~chainer.Link): The model.
+    """
+    for path, param in model.namedparams(include_uninit=False):
+        if not bool(all_finite(param.array)):
+            return f'{path} is not finite'
+    return None
+
+
+def largest_parameter(model):
+    """Returns the path of the float16 parameter whose master weight is largest."""
+    found = [
+        (float(largest_magnitude(param.update_rule._fp32_param.array)), path)
+        for path, param in model.namedparams(include_uninit=False)
+        if param.dtype == numpy.float16 and param.update_rule._fp32_param is not None
+    ]
+    return max(found)[1]
