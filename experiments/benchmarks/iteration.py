@@ -20,11 +20,7 @@ _MEBIBYTE = 2**20
 # layers' arithmetic.
 REFERENCE = 'fixed'
 PLAIN = 'plain Chainer mixed16'
-POLICIES = {
-    **optimizers.POLICIES,
-    'abs_range': policies.AbsRange,
-    'log_normal': policies.LogNormal,
-}
+POLICIES = {**optimizers.POLICIES, 'abs_range': policies.AbsRange, 'log_normal': policies.LogNormal}
 _INTERVALS = (1, 10, 100)
 
 

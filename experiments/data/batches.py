@@ -44,14 +44,7 @@ class Batches(Iterator):
     """
 
     def __init__(
-        self,
-        dataset,
-        batch_size,
-        seed=0,
-        repeat=True,
-        shuffle=True,
-        workers=0,
-        pool='processes',
+        self, dataset, batch_size, seed=0, repeat=True, shuffle=True, workers=0, pool='processes'
     ):
         if repeat and not len(dataset):
             raise ValueError('given an empty data set, allowed with repeat: at least one example')

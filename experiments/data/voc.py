@@ -17,11 +17,7 @@ from experiments.data.geometric_transforms import (
     resize,
 )
 from experiments.data.images import LabelledImages, ReplaceDamaged
-from experiments.data.photometric_transforms import (
-    VGG_MEAN,
-    Normalization,
-    PhotometricDistortion,
-)
+from experiments.data.photometric_transforms import VGG_MEAN, Normalization, PhotometricDistortion
 from experiments.data.randomness import Augmented
 
 import numpy

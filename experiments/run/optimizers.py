@@ -18,16 +18,8 @@ DTYPES = {
     'mixed16': chainer.mixed16,
 }
 
-_CLASSES = {
-    'sgd': optimizers.SGD,
-    'momentum_sgd': optimizers.MomentumSGD,
-    'adam': optimizers.Adam,
-}
-POLICIES = {
-    'adaptive': policies.Adaptive,
-    'amax': policies.Amax,
-    'measured': policies.Measured,
-}
+_CLASSES = {'sgd': optimizers.SGD, 'momentum_sgd': optimizers.MomentumSGD, 'adam': optimizers.Adam}
+POLICIES = {'adaptive': policies.Adaptive, 'amax': policies.Amax, 'measured': policies.Measured}
 _OF_THE_WRAPPER = {'initial_scale', 'scale_weights'}
 
 
