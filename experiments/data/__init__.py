@@ -1,13 +1,13 @@
-"""The data sets, one file each: from a config's ``dataset`` section to :class:`Data`."""
+"""The data sets: from a config's ``dataset`` section to :class:`Data`."""
 
-from experiments.data import camvid, cifar, digits, imagenet, mnist, voc
+from experiments.data import camvid, cifar, digits, imagenet, voc
 from experiments.data.dataset import Data
 
 import numpy
 
 _LOADERS = {
-    'digits': digits.load,
-    'mnist': mnist.load,
+    'digits': digits.load_digits,
+    'mnist': digits.load_mnist,
     'cifar': cifar.load,
     'imagenet': imagenet.load,
     'voc': voc.load,

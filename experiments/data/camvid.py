@@ -6,8 +6,7 @@ from typing import Optional
 
 from experiments.config.errors import DamagedImageError, DataError
 from experiments.data import images
-from experiments.data.dataset import Data, first_examples
-from experiments.data.files import find_folder, read_lines
+from experiments.data.dataset import Data, find_folder, first_examples, read_lines
 from experiments.data.geometric_transforms import coin_toss, flip
 from experiments.data.photometric_transforms import (
     IMAGENET_MEAN,

@@ -5,8 +5,7 @@ import os
 
 from experiments.config.errors import DataError
 from experiments.data import safe_pickle
-from experiments.data.dataset import Data, first_of_each_class
-from experiments.data.files import inner_folder
+from experiments.data.dataset import Data, first_of_each_class, inner_folder
 from experiments.data.geometric_transforms import coin_toss, flip, pad_and_crop
 from experiments.data.photometric_transforms import Normalization, pixel_statistics
 from experiments.data.randomness import Augmented

@@ -4,8 +4,7 @@ import dataclasses
 import os
 
 from experiments.config.errors import DataError
-from experiments.data.dataset import Data, first_of_each_class
-from experiments.data.files import find_folder, read_lines
+from experiments.data.dataset import Data, find_folder, first_of_each_class, read_lines
 from experiments.data.geometric_transforms import center_crop, coin_toss, flip, random_sized_crop
 from experiments.data.images import EXTENSIONS, LabelledImages, ReplaceDamaged
 from experiments.data.photometric_transforms import IMAGENET_MEAN, IMAGENET_STD, Normalization

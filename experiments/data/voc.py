@@ -6,8 +6,7 @@ import os
 from xml.etree import ElementTree
 
 from experiments.config.errors import DataError
-from experiments.data.dataset import Data, first_examples
-from experiments.data.files import find_folder, inner_folder, read_lines
+from experiments.data.dataset import Data, find_folder, first_examples, inner_folder, read_lines
 from experiments.data.geometric_transforms import (
     coin_toss,
     constrained_crop,
@@ -17,7 +16,7 @@ from experiments.data.geometric_transforms import (
     resize,
 )
 from experiments.data.images import LabelledImages, ReplaceDamaged
-from experiments.data.photometric_transforms import VGG_MEAN, Normalization, PhotometricDistortion
+from experiments.data.photometric_transforms import VGG_MEAN, Normalization, distort
 from experiments.data.randomness import Augmented
 
 import numpy
@@ -27,8 +26,6 @@ _LAYOUT = (
     'a folder VOCdevkit, or the one it is in, with VOC2007/JPEGImages/*.jpg,'
     ' VOC2007/Annotations/*.xml and VOC2007/ImageSets/Main/<split>.txt'
 )
-
-
 _SIDES = ('ymin', 'xmin', 'ymax', 'xmax')
 _OBJECT = 'an object with name and bndbox (xmin, ymin, xmax, ymax)'
 
@@ -45,13 +42,11 @@ class SSDTransform:
         size (int): Side of the result.
         normalization (Normalization): Comes after resizing.
         augment (bool): Whether to augment.
-        distortion (PhotometricDistortion): The first step of the augmentation.
     """
 
     size: int
     normalization: Normalization
     augment: bool = False
-    distortion: PhotometricDistortion = PhotometricDistortion()
 
     def __call__(self, example, rng=None):
         """Transforms a Pillow image with boxes and classes; what else an example has stays."""
@@ -59,7 +54,7 @@ class SSDTransform:
         if not self.augment:
             image, boxes = resize(image, boxes, self.size)
             return (self.normalization(image), boxes, labels, *others)
-        image = self.distortion(image, rng)
+        image = distort(image, rng)
         image, boxes = expand(image, boxes, VGG_MEAN, rng)
         image, boxes, kept = constrained_crop(image, boxes, rng)
         image, boxes = resize(image, boxes, self.size, rng)

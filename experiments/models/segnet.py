@@ -51,14 +51,11 @@ class SegNetBasic(chainer.Chain):
             self.conv_classifier = links.Convolution2D(channels, classes, 1, initialW=he)
 
     def forward(self, images):
-        """Classifies every pixel of a batch of images.
+        """Returns the logits (n, classes, h, w) of a batch of images, in the network's dtype.
 
         Args:
             images (:ref:`ndarray`): (n, 3, h, w), each value 0 to 255, in float32 whatever the
                 network computes in.
-
-        Returns:
-            ~chainer.Variable: Logits (n, classes, h, w), in the network's dtype.
         """
         x = functions.cast(chainer.as_variable(images), 'float32')
         x = functions.local_response_normalization(x, **_NORMALIZATION)

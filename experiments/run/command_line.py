@@ -7,7 +7,8 @@ import sys
 from experiments.config import loading
 from experiments.config.errors import ConfigError
 from experiments.reports import table
-from experiments.run import devices, dry_run, multi_node, progress, sweep, train
+from experiments.run import dry_run, multi_node, progress, sweep
+from experiments.run.launch import Launch, device_of_worker, get_device
 
 import threadpoolctl
 
@@ -126,11 +127,11 @@ def say(text):
 
 def _run(arguments, config, configs, summary_path=None):
     slots = _slots(arguments)
-    device = devices.get(slots[0].device)
+    device = get_device(slots[0].device)
     communicator = multi_node.create_communicator(device)
-    device = devices.of_worker(device, communicator)
+    device = device_of_worker(device, communicator)
     folder = os.path.join(arguments.out, config.name)
-    launch = train.Launch(device, communicator, arguments.fresh, command=arguments.line)
+    launch = Launch(device, communicator, arguments.fresh, command=arguments.line)
     with threadpoolctl.threadpool_limits(arguments.threads, user_api='blas'):
         if arguments.dry_run:
             text, is_whole = dry_run.describe(configs, folder, launch, len(slots), say)

@@ -22,17 +22,16 @@ def record(folder, config, launch, iteration):
     Args:
         folder (str): The run's folder.
         config (experiments.config.Config): The run's config.
-        launch (experiments.run.train.Launch): How it is started.
+        launch (experiments.run.launch.Launch): How it is started.
         iteration (int): Where it begins.
     """
-    communicator = launch.communicator
     start = {
         'iteration': iteration,
         'time': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
         'command': launch.command,
         'seed': config.seed,
         'device': str(launch.device),
-        'workers': 1 if communicator is None else communicator.size,
+        'workers': launch.workers,
         'git': _git(),
         'versions': _versions(launch.device),
         'platform': platform.platform(),
@@ -51,22 +50,19 @@ def starts(folder):
 
 
 def _versions(device):
+    try:
+        ours = importlib.metadata.version('chainerlp')
+    except importlib.metadata.PackageNotFoundError:
+        ours = None  # it runs from a checkout
     versions = {
         'python': platform.python_version(),
         'numpy': numpy.__version__,
         'chainer': chainer.__version__,
-        'chainerlp': _version_of_ours(),
+        'chainerlp': ours,
     }
     if device.xp is not numpy:
         versions['cupy'] = device.xp.__version__
     return versions
-
-
-def _version_of_ours():
-    try:
-        return importlib.metadata.version('chainerlp')
-    except importlib.metadata.PackageNotFoundError:
-        return None  # it runs from a checkout
 
 
 def _git():

@@ -48,7 +48,7 @@ def find_state(folder, config, launch):
     Args:
         folder (str): The run's folder; there may be none.
         config (experiments.config.Config): The run's config.
-        launch (experiments.run.train.Launch): How it is started.
+        launch (experiments.run.launch.Launch): How it is started.
 
     Returns:
         State: How far the run is.
@@ -74,7 +74,7 @@ def prepare(folder, config, launch, state):
     Args:
         folder (str): The folder.
         config (experiments.config.Config): The run's config.
-        launch (experiments.run.train.Launch): How it is started.
+        launch (experiments.run.launch.Launch): How it is started.
         state (State): How far it is.
     """
     _remove(folder, _OF_A_RUN if state.iteration is None else _UNFINISHED)
@@ -129,7 +129,7 @@ def _check_config(folder, config):
 
 
 def _check_workers(folder, launch):
-    here = 1 if launch.communicator is None else launch.communicator.size
+    here = launch.workers
     there = {start.get('workers', 1) for start in provenance.starts(folder)[-1:]}
     if there - {here}:
         raise ConfigError(

@@ -121,7 +121,7 @@ class Snapshots(training.Extension):
         due (callable): A trigger. It is not the extension's own, since that is asked at every
             iteration whether to stop.
         iterations (int): Iterations of the whole training.
-        stop (~experiments.run.stopping.Stop): Is asked whether to stop.
+        stop (~experiments.run.launch.Stop): Is asked whether to stop.
         communicator (~chainermn.CommunicatorBase): Of the workers; ``None`` if there is one.
     """
 

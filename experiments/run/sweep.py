@@ -9,11 +9,11 @@ import os
 import signal
 
 from experiments.config.errors import ConfigError
-from experiments.data.worker_pool import end_with_parent
+from experiments.data.batches import end_with_parent
 from experiments.reports import summary
 from experiments.reports.summary import Result
-from experiments.run import devices, multi_node, resume, train
-from experiments.run.stopping import Stop
+from experiments.run import multi_node, resume, train
+from experiments.run.launch import Launch, Stop, get_device
 
 import threadpoolctl
 
@@ -39,7 +39,7 @@ def execute(configs, folder, launch, progress, summary_path=None, slots=None):
     Args:
         configs (list of experiments.config.Config): The runs.
         folder (str): Each gets a folder of its own in it.
-        launch (experiments.run.train.Launch): How they are started.
+        launch (experiments.run.launch.Launch): How they are started.
         progress (experiments.run.progress.Bars or experiments.run.progress.Lines): Shows them.
         summary_path (str): The summary, written after every run; none by default.
         slots (list of Slot): As many runs at a time, each in a process of its own;
@@ -76,7 +76,7 @@ def find_states(configs, folder, launch):
     Args:
         configs (list of experiments.config.Config): The runs.
         folder (str): Each has a folder of its own in it.
-        launch (experiments.run.train.Launch): How they are started.
+        launch (experiments.run.launch.Launch): How they are started.
 
     Returns:
         list of experiments.run.resume.State: In the same order.
@@ -175,8 +175,8 @@ def _run_in_process(pipe, config, out, slot, fresh, command):
     end_with_parent()
     with Stop([signal.SIGTERM], message='') as stop:
         try:
-            device = devices.get(slot.device)
-            launch = train.Launch(device, fresh=fresh, stop=stop, command=command)
+            device = get_device(slot.device)
+            launch = Launch(device, fresh=fresh, stop=stop, command=command)
             with threadpoolctl.threadpool_limits(slot.threads, user_api='blas'):
                 result = train.run(config, out, launch)
         except ConfigError as error:
