@@ -48,14 +48,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    """Measures, prints a table, and writes it as json.
-
-    Args:
-        arguments (argparse.Namespace): The options, and ``threads``.
-
-    Returns:
-        int: The exit code.
-    """
+    """Measures, prints a table, and writes it as json; returns the exit code."""
     with threadpoolctl.threadpool_limits(arguments.threads, user_api='blas'):
         return _report_cost(arguments) if arguments.model == _REPORT else _iterations(arguments)
 

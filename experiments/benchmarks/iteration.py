@@ -141,10 +141,10 @@ class Row:
 
 
 def methods(names, with_plain=True):
-    """Returns the methods of a comparison.
+    """Returns what is compared: fp32, static loss scaling, and each policy at three intervals.
 
     Args:
-        names (iterable of str): Policies, by their names in ``POLICIES``; each at three intervals.
+        names (iterable of str): Policies, by their names in ``POLICIES``.
         with_plain (bool): Whether plain Chainer in mixed16 is one of them. On a CPU, where NumPy
             multiplies float16 matrices, it takes tens of times as long as the rest.
 

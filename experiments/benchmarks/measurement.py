@@ -124,16 +124,7 @@ class Bandwidth:
 
 
 def measure_bandwidth(device, turns, mebibytes=(1, 8, 32, 128)):
-    """Measures arrays of several sizes, in turns with copying them.
-
-    Args:
-        device (~chainer.backend.Device): Where.
-        turns (int): How often.
-        mebibytes (iterable of int): The sizes.
-
-    Returns:
-        list of Bandwidth: One for each size.
-    """
+    """Returns a :class:`Bandwidth` for arrays of each size, measured in turns with copying them."""
     return [_bandwidth(device, turns, size * _MEBIBYTE) for size in mebibytes]
 
 

@@ -48,7 +48,7 @@ class Cost:
 
 
 def run(pairs, progress=lambda text: None):
-    """Times pairs of trainings, one with ScaleReport and one without.
+    """Times pairs of trainings of each model, one with ScaleReport and one without.
 
     Args:
         pairs (int): How many pairs of each model.

@@ -23,9 +23,6 @@ class ConfigError(_OneLineError):
     """A config, or something else that was asked for, is not as it must be.
 
     Its message is one line: where, what was given, what is allowed.
-
-    Args:
-        message (str): The message; line breaks in it, say from a file name, become spaces.
     """
 
 
@@ -38,21 +35,13 @@ class DamagedImageError(DataError):
 
 
 class RunError(_OneLineError):
-    """A run failed for a reason outside its code, such as a full disk.
-
-    Args:
-        message (str): The reason, in one line.
-    """
+    """A run failed for a reason outside its code, such as a full disk."""
 
 
 def describe(error, model):
-    """Puts the first of the errors that a validation found into words.
+    """Puts the first of the errors that pydantic found in a model class's input into words.
 
     Unknown keys come first: a misspelt key is also a missing one.
-
-    Args:
-        error (pydantic.ValidationError): What pydantic found.
-        model: The class that was validated.
 
     Returns:
         tuple: The key, as a list of its parts (strings), and the message, which names it.

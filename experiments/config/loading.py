@@ -94,10 +94,7 @@ def dump(config):
 
 
 def compare(contents):
-    """Finds the keys in which configs differ.
-
-    Args:
-        contents (list of dict): The configs, as nested mappings.
+    """Finds the keys in which configs, nested mappings, differ.
 
     Returns:
         dict: For each dotted key whose value is not the same in all, the values in the configs'

@@ -28,8 +28,8 @@ def load(section, dtype):
         Data: The data set.
 
     Raises:
-        experiments.config.errors.DataError: If a file of it is missing or damaged, or the folder
-            is not laid out as it must be.
+        experiments.config.errors.DataError: If a file of it is missing or damaged, the folder is
+            not laid out as it must be, or there are fewer examples than asked for.
     """
     # Chainer's mixed16 is no dtype of NumPy's own.
     return _LOADERS[section.name](section, numpy.dtype(dtype))

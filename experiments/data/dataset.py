@@ -111,10 +111,7 @@ def find_folder(folder, layout):
 
 
 def read_lines(path, layout):
-    """Reads a text file.
-
-    Returns:
-        list of tuple: Number (from 1) and words of each line that is not empty.
+    """Returns number (from 1) and words of each line of a file that is not empty, a list of tuples.
 
     Raises:
         DataError: If it cannot be read, is not text, or is empty.

@@ -29,12 +29,8 @@ _LAYOUT = (
 def load_digits(section, dtype):
     """Loads scikit-learn's 1,797 digits of 8x8 pixels, as vectors of 64 features in [0, 1].
 
-    Args:
-        section (experiments.config.dataset.Digits): The config.
-        dtype (numpy.dtype): Of the features; float16 holds them exactly.
-
-    Returns:
-        experiments.data.Data: The data, split with each class in proportion.
+    float16 holds them exactly. The split has each class in proportion. See
+    :func:`experiments.data.load`.
     """
     # Here, since scikit-learn takes half a second to import, whatever the data set is.
     from sklearn import datasets
@@ -53,15 +49,7 @@ def load_digits(section, dtype):
 def load_mnist(section, dtype):
     """Loads MNIST (LeCun, Cortes, Burges): grey images (1, 28, 28) with pixels in [0, 1].
 
-    Args:
-        section (experiments.config.dataset.MNIST): The config.
-        dtype (numpy.dtype): Of the images.
-
-    Returns:
-        experiments.data.Data: The data.
-
-    Raises:
-        DataError: If a file is missing or damaged, or has fewer examples than asked for.
+    See :func:`experiments.data.load`.
     """
     folder = find_folder(section.folder, _LAYOUT)
     train = _read(folder, 'train', section.train_size)

@@ -67,10 +67,7 @@ def draw_patch(width, height, rng):
 
     Its area is 8 to 100 % of the image's, uniformly; width : height is 3/4 to 4/3, uniformly in the
     logarithm; its place is uniform. If ten draws do not fit, it is the largest patch in the middle
-    whose aspect ratio is allowed.
-
-    Returns:
-        tuple of int: Left, top, right, bottom.
+    whose aspect ratio is allowed. Returns left, top, right and bottom, integers.
     """
     for _ in range(_CROP_TRIALS):
         area = width * height * rng.uniform(*_CROP_AREA)
@@ -125,7 +122,7 @@ def constrained_crop(image, boxes, rng):
     Each of these options is as likely as the others: the whole image; a patch that overlaps an
     object by an IoU of at least 0.1, 0.3, 0.5, 0.7 or 0.9; any patch. Of 50 patches the first one
     is taken that overlaps at least one object enough and has the centre of one in it; if none has,
-    the whole image stays. An image without boxes stays whole.
+    the whole image stays, as does one without boxes.
 
     Returns:
         tuple: The patch; the boxes whose centres are in it, clipped to it; and their indices.
@@ -175,8 +172,8 @@ def _has_centre(patches, boxes):
 def box_iou(boxes, others):
     """Returns the intersection over union (IoU, Jaccard index) of each pair of boxes.
 
-    A box is (y_min, x_min, y_max, x_max), its edges lines between pixels; PASCAL VOC's toolkit
-    takes the edges for the outermost pixels and adds 1 to every height and width.
+    The edges of a box are lines between pixels; PASCAL VOC's toolkit takes them for the outermost
+    pixels and adds 1 to every height and width.
 
     Args:
         boxes (numpy.ndarray): (m, 4), floats.

@@ -27,11 +27,6 @@ class Transform:
 
     With augmentation: a random sized crop, flipped with a probability of a half. Without: the
     shorter side is resized to 256 / 224 of the crop's, and the middle is cropped.
-
-    Attributes:
-        size (int): Side of the result.
-        normalization (Normalization): The last step.
-        augment (bool): Whether to crop at random and flip.
     """
 
     size: int
@@ -51,19 +46,10 @@ class Transform:
 
 
 def load(section, dtype):
-    """Lists the images; each is read when its turn comes.
+    """Lists the images, (3, size, size) in the dtype; each is read when its turn comes.
 
-    Classes are numbered in the order of the names of the folders of ``train``, as is usual.
-
-    Args:
-        section (experiments.config.dataset.ImageNet): The config.
-        dtype (numpy.dtype): Of the images.
-
-    Returns:
-        experiments.data.Data: The data; images are of shape (3, size, size).
-
-    Raises:
-        DataError: If the folder is not laid out as it must be, or has fewer images than asked for.
+    Classes are numbered in the order of the names of the folders of ``train``, as is usual. See
+    :func:`experiments.data.load`.
     """
     folder = find_folder(section.folder, _LAYOUT)
     train = find_folder(os.path.join(folder, section.train), _LAYOUT)
@@ -149,17 +135,10 @@ def _read_label_file(path, names, wnids, order):
       used;
     - the official ``ILSVRC2012_validation_ground_truth.txt``: a line with an ILSVRC2012_ID, counted
       from 1, for each image in the order of their names. That order of the classes is another than
-      the wnids', and ``order`` must tell it: the official ``meta.mat``, or a text file with the
-      wnid of ID 1 in the first line, and so on.
+      the wnids', and the file ``order`` must tell it: the official ``meta.mat``, or a text file
+      with the wnid of ID 1 in the first line, and so on.
 
-    Args:
-        path (str): The label file.
-        names (list of str): Names of the image files that there are, sorted.
-        wnids (list of str): The classes.
-        order (str): The file that tells the order of the ILSVRC2012_IDs, or ``None``.
-
-    Returns:
-        tuple: Names of the image files, a list, and their classes, int32.
+    Returns the names of the images, a list, and their classes, int32.
     """
     lines = read_lines(path, _LABELS_LAYOUT)
     number = {wnid: label for label, wnid in enumerate(wnids)}

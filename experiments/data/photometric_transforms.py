@@ -55,7 +55,7 @@ def pixel_statistics(counts):
     """Computes mean and standard deviation of the pixels of many images, exactly.
 
     Args:
-        counts (numpy.ndarray): Of shape (channels, 256): pixels of each value.
+        counts (numpy.ndarray): (channels, 256): pixels of each value.
 
     Returns:
         tuple: Means and standard deviations, each a tuple of a float a channel, in units of pixels.

@@ -200,9 +200,7 @@ def projection_shortcut(in_channels, out_channels, stride):
 
 
 class BasicBlock(chainer.Chain):
-    """Two 3×3 convolutions beside a shortcut, and ReLU after the sum.
-
-    He et al. (2016a), figure 5, left.
+    """Two 3×3 convolutions beside a shortcut, and ReLU after the sum: He et al. (2016a), figure 5.
 
     Args:
         in_channels (int): Channels of the input.

@@ -54,11 +54,7 @@ class Grid(NamedTuple):
         return 2 + 2 * len(self.ratios)
 
     def boxes(self):
-        """Returns the boxes of all cells, row by row.
-
-        Returns:
-            numpy.ndarray: (cells * cells * boxes_per_cell, 4) in float32, each (y, x, h, w).
-        """
+        """Returns the boxes of all cells, row by row: float32 (boxes, 4), each (y, x, h, w)."""
         large = math.sqrt(self.size * self.next_size)
         shapes = [(self.size, self.size), (large, large)]
         for ratio in self.ratios:
@@ -94,11 +90,7 @@ GRIDS_512 = (
 
 
 def default_boxes(grids):
-    """Returns the boxes of feature maps, one map after the other.
-
-    Returns:
-        numpy.ndarray: (boxes, 4) in float32, each (y, x, h, w).
-    """
+    """Returns the boxes of feature maps, one map after the other, as :meth:`Grid.boxes` does."""
     return numpy.concatenate([grid.boxes() for grid in grids])
 
 
@@ -244,7 +236,7 @@ def _softmax(logits):
 
 
 def non_maximum_suppression(boxes, threshold):
-    """Leaves out every box that overlaps with a better one that is kept.
+    """Returns which boxes do not overlap with a better one that is kept.
 
     The result is that of the greedy algorithm, one box after the other, but all boxes are looked at
     together until nothing changes (Cluster-NMS: Zheng et al. 2020, arXiv 2005.03572), which takes a
@@ -255,7 +247,7 @@ def non_maximum_suppression(boxes, threshold):
         threshold (float): An IoU over it suppresses.
 
     Returns:
-        numpy.ndarray: (n,), bool: which are kept.
+        numpy.ndarray: (n,), bool.
     """
     # [i, j]: box i, if it is kept, suppresses box j.
     suppresses = numpy.triu(box_iou(boxes, boxes) > threshold, 1)

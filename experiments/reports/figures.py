@@ -24,9 +24,6 @@ _MOST_ITERATIONS = 5
 def curves(runs):
     """Draws a panel for each key that some log has, a line for each run.
 
-    Args:
-        runs (list of ~experiments.reports.run_folder.RunFolder): The runs.
-
     Returns:
         ~matplotlib.figure.Figure: The picture, or ``None`` if no log has anything to draw.
     """

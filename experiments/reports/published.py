@@ -60,14 +60,10 @@ _OTHER_BOUNDS = (128, 4096)
 
 
 def number(config):
-    """Returns what the authors published for a run's task and way of scaling.
+    """Returns what the authors published for a run's task and way of scaling, given its config.
 
-    Args:
-        config (dict): The run's config.
-
-    Returns:
-        str: The number with what it is, such as ``'71.48 (top-1, %)'``; ``None`` if there is none,
-        as for a training on some of the data, or of a smaller model.
+    It is a str with what it is, such as ``'71.48 (top-1, %)'``; ``None`` if there is none, as for a
+    training on some of the data, or of a smaller model.
     """
     metric, numbers = _NUMBERS.get(_task(config), (None, {}))
     found = numbers.get(_way(config)) if numbers and _is_full(config) else None
@@ -121,10 +117,7 @@ def _way(config):
 
 
 def table(runs):
-    """Makes the paper's table of runs: a row a way of scaling, a column an experiment.
-
-    Args:
-        runs (list of ~experiments.reports.run_folder.RunFolder): Runs that are finished.
+    """Makes the paper's table of finished runs: a row a way of scaling, a column an experiment.
 
     Returns:
         tuple: The header, and the rows, of strings: way of scaling; for each experiment the mean of

@@ -105,14 +105,7 @@ class Result:
 
 
 def restore(config, content):
-    """Makes a result of what :meth:`Result.content` gave.
-
-    Args:
-        config (experiments.config.Config): What was run.
-        content (dict): Of JSON.
-
-    Returns:
-        Result: The result.
+    """Makes a result of a config and what :meth:`Result.content` gave.
 
     Raises:
         KeyError, TypeError, ValueError: If it is not one.
@@ -134,14 +127,7 @@ def restore(config, content):
 
 
 def read_underflow(path):
-    """Averages the underflow rates in a ``scales.csv``.
-
-    Args:
-        path (str): The file.
-
-    Returns:
-        Underflow: The means; NaN if nothing was measured.
-    """
+    """Averages the underflow rates in a ``scales.csv``; NaN if nothing was measured."""
     if not os.path.exists(path):
         return Underflow()
     rates = collections.defaultdict(list)
@@ -158,12 +144,7 @@ def read_underflow(path):
 
 
 def write(path, results):
-    """Writes the summary: one row a run. The file is there as a whole or not at all.
-
-    Args:
-        path (str): The csv file.
-        results (list of Result): The runs so far, at least one.
-    """
+    """Writes the summary of one result or more, a row a run; as a whole or not at all."""
     rows = [result.row() for result in results]
     file = io.StringIO()
     writer = csv.DictWriter(file, rows[0], lineterminator='\n')

@@ -27,16 +27,10 @@ fp32       lost nothing: its underflow is what float16 would have lost"""
 
 
 def render(results):
-    """Renders results as a table, with a legend.
+    """Renders results of one task, at least one, as a table with a legend.
 
     Several seeds of one way of scaling are one line, mean ± standard deviation. Runs that failed
     are left out of it and listed below, as are those that diverged.
-
-    Args:
-        results (list of experiments.reports.summary.Result): The runs, at least one, of one task.
-
-    Returns:
-        str: The table.
     """
     groups = {}
     for result in results:
@@ -90,13 +84,9 @@ def percent(rate, digits):
 
 
 def aligned(rows):
-    """Aligns cells in columns, the first to the left and the others to the right.
+    """Aligns rows of strings in columns, the first to the left and the others to the right.
 
-    Args:
-        rows (list of tuple of str): The rows, the header first.
-
-    Returns:
-        list of str: The lines, with one under the header.
+    The first row is the header; returns the lines, with one under it.
     """
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []

@@ -14,11 +14,7 @@ import threadpoolctl
 
 
 def positive(text):
-    """Returns the integer that an option was given, for argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is not 1 or more.
-    """
+    """Returns the integer that an option was given, for argparse; it must be 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'given {text!r}, allowed: an integer >= 1')
     return int(text)
@@ -88,27 +84,13 @@ def add_sweep_arguments(parser):
 
 
 def run_train(arguments):
-    """Trains the one model that a config describes.
-
-    Args:
-        arguments (argparse.Namespace): Those of ``train``, and the command as ``line``.
-
-    Returns:
-        int: The exit code.
-    """
+    """Trains the one model that a config describes; returns the exit code."""
     config = loading.load(arguments.config, arguments.override)
     return _run(arguments, config, [config.single()])
 
 
 def run_sweep(arguments):
-    """Trains it with every way of scaling and every seed.
-
-    Args:
-        arguments (argparse.Namespace): Those of ``sweep``, and the command as ``line``.
-
-    Returns:
-        int: The exit code.
-    """
+    """Trains it with every way of scaling and every seed; returns the exit code."""
     config = loading.load(arguments.config, arguments.override)
     if config.sweep is None:
         raise ConfigError(

@@ -90,14 +90,11 @@ class Launch:
 
 
 def get_device(specifier):
-    """Returns a device, and makes sure that it can be used.
+    """Returns a device of Chainer's, and makes sure that it can be used.
 
     Args:
         specifier (str): Such as ``@numpy`` or ``@cupy:0``; or the number of a GPU, -1 for the CPU,
             as Chainer's examples take it.
-
-    Returns:
-        ~chainer.backend.Device: The device.
 
     Raises:
         ConfigError: If there is no such device here.
@@ -118,12 +115,7 @@ def get_device(specifier):
 
 
 def device_of_worker(device, communicator):
-    """Returns this worker's device: on a host with several GPUs each worker has its own.
-
-    Args:
-        device (~chainer.backend.Device): The first worker's.
-        communicator (~chainermn.CommunicatorBase): Of the workers; ``None`` if there is one.
-    """
+    """Returns this worker's device, given the first one's: each of a host has a GPU of its own."""
     if communicator is None or device.xp is numpy:
         return device
     return chainer.get_device(f'@cupy:{device.device.id + communicator.intra_rank}')

@@ -17,14 +17,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def record(folder, config, launch, iteration):
-    """Adds the present start of a run to ``run.json``.
-
-    Args:
-        folder (str): The run's folder.
-        config (experiments.config.Config): The run's config.
-        launch (experiments.run.launch.Launch): How it is started.
-        iteration (int): Where it begins.
-    """
+    """Adds the present start of a run, at an iteration, to ``run.json``."""
     start = {
         'iteration': iteration,
         'time': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),

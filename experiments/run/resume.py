@@ -43,15 +43,7 @@ class State:
 
 
 def find_state(folder, config, launch):
-    """Looks at what an earlier start left.
-
-    Args:
-        folder (str): The run's folder; there may be none.
-        config (experiments.config.Config): The run's config.
-        launch (experiments.run.launch.Launch): How it is started.
-
-    Returns:
-        State: How far the run is.
+    """Returns the :class:`State` in which an earlier start left a run's folder, if there is one.
 
     Raises:
         ConfigError: If it is there with another config, or with another number of workers.
@@ -69,14 +61,7 @@ def find_state(folder, config, launch):
 
 
 def prepare(folder, config, launch, state):
-    """Makes a folder ready for a run to begin or to go on, and records the start.
-
-    Args:
-        folder (str): The folder.
-        config (experiments.config.Config): The run's config.
-        launch (experiments.run.launch.Launch): How it is started.
-        state (State): How far it is.
-    """
+    """Makes a folder ready for a run to begin or to go on from its state, and records the start."""
     _remove(folder, _OF_A_RUN if state.iteration is None else _UNFINISHED)
     for iteration in state.damaged:
         with contextlib.suppress(FileNotFoundError):

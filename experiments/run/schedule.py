@@ -13,12 +13,7 @@ from chainer.training.triggers import IntervalTrigger
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """How fast epochs go by on one worker.
-
-    Attributes:
-        examples (int): Examples of an epoch.
-        batch_size (int): Examples of an iteration.
-    """
+    """How fast epochs go by on one worker: the examples of an epoch, and those of an iteration."""
 
     examples: int
     batch_size: int
@@ -33,23 +28,13 @@ class Pace:
 
 
 def training_length(section, pace):
-    """Returns the iterations of a training.
-
-    Args:
-        section (experiments.config.Train): The config.
-        pace (Pace): How fast epochs go by.
-    """
+    """Returns the iterations of a training, by a config's ``train`` section."""
     iterations = pace.length(section)
     return min(iterations, section.max_iterations or iterations)
 
 
 class IntervalAndEnd:
-    """Fires at every interval, and at the last iteration even if it ends none.
-
-    Args:
-        interval (experiments.config.Interval): From one time to the next.
-        iterations (int): Iterations of the whole training.
-    """
+    """Fires at every interval, and at the last of all iterations even if it ends none."""
 
     def __init__(self, interval, iterations):
         if interval.epochs is not None:
@@ -70,7 +55,7 @@ class IntervalAndEnd:
 
 
 class LearningRate:
-    """Sets an optimizer's rate before an iteration.
+    """Sets an optimizer's rate for the ``iteration`` that it is called with.
 
     Args:
         optimizer (~chainer.GradientMethod): The optimizer, with the full rate.
@@ -87,25 +72,15 @@ class LearningRate:
         self._pace = pace
 
     def __call__(self, iteration):
-        """Sets it.
-
-        Args:
-            iteration (int): How many iterations are over.
-        """
+        """Sets it; ``iteration`` is how many are over."""
         rate = self._full * learning_rate_factor(self._schedule, self._pace, iteration)
         setattr(self._optimizer, self._attribute, rate)
 
 
 def learning_rate_factor(schedule, pace, iteration):
-    """Returns the rate as a fraction of the full one.
+    """Returns the rate as a fraction of the full one, after so many iterations.
 
-    Args:
-        schedule (experiments.config.Schedule): How it changes.
-        pace (Pace): How fast epochs go by.
-        iteration (int): How many iterations are over.
-
-    Returns:
-        float: The product of the warm-up's factor and of the steps that were taken.
+    It is the product of the warm-up's factor and of the steps that were taken.
     """
     found = 1.0
     step, warmup = schedule.step, schedule.warmup

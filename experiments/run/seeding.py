@@ -11,7 +11,7 @@ import numpy
 
 
 class Seeding:
-    """Seeds the generators of Python, NumPy and a GPU for the ``iteration`` that it is called with.
+    """Seeds the generators of Python, NumPy and a GPU before an iteration.
 
     Args:
         seed (int): The run's seed.

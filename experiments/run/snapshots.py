@@ -36,9 +36,6 @@ def found(folder):
 def newest_intact(folder):
     """Finds what to resume from.
 
-    Args:
-        folder (str): A run's folder.
-
     Returns:
         tuple: The iteration of the newest snapshot that is intact, or ``None``; and the iterations
         of newer ones, which are damaged, a list.
@@ -79,12 +76,7 @@ def keep(folder, count):
 
 
 def load(path, trainer, communicator=None):
-    """Loads a snapshot, the same into every worker's trainer.
-
-    Args:
-        path (str): The snapshot; the first worker reads it for all.
-        trainer (~chainer.training.Trainer): What to load it into.
-        communicator (~chainermn.CommunicatorBase): Of the workers; ``None`` if there is one.
+    """Loads a snapshot, which the first worker reads, into the trainer of every worker.
 
     Raises:
         RunError: If it is one of another model, or of another version of the experiments.
@@ -163,9 +155,6 @@ class OptimizerState(training.Extension):
 
     They leave out the float32 copies of float16 parameters, and the scale of dynamic loss scaling.
     :class:`~chainerlp.AdaptiveLossScaling` saves both itself.
-
-    Args:
-        optimizer (~chainer.GradientMethod or ~chainerlp.AdaptiveLossScaling): The optimizer.
     """
 
     default_name = 'Leftovers'  # snapshots have it under this name

@@ -71,15 +71,9 @@ def execute(configs, folder, launch, progress, summary_path=None, slots=None):
 
 
 def find_states(configs, folder, launch):
-    """Looks how far runs are.
+    """Returns how far the runs are, a list of :class:`~experiments.run.resume.State`.
 
-    Args:
-        configs (list of experiments.config.Config): The runs.
-        folder (str): Each has a folder of its own in it.
-        launch (experiments.run.launch.Launch): How they are started.
-
-    Returns:
-        list of experiments.run.resume.State: In the same order.
+    The arguments are those of :func:`execute`.
 
     Raises:
         ConfigError: If a folder holds a run of another config.

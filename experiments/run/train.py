@@ -42,7 +42,7 @@ def run(config, out, launch, extras=()):
 
     Args:
         config (experiments.config.Config): The config, of a single run.
-        out (str): Where its files go.
+        out (str): The folder.
         launch (experiments.run.launch.Launch): How it is started.
         extras (iterable of ~chainer.training.Extension): More to do at each iteration, such as
             showing progress.

@@ -160,7 +160,7 @@ def concatenate_matches(matches):
 
 
 def average_precision(matches, eleven_point=False):
-    """Returns the average precision of a class, as in the PASCAL VOC challenge.
+    """Returns the average precision of a class, 0 to 1; nan if there was nothing to be found.
 
     Everingham et al. 2010, section 4.2, and ``VOCevaldet.m`` of the development kit.
 
@@ -169,9 +169,6 @@ def average_precision(matches, eleven_point=False):
         eleven_point (bool): The mean of the precisions at recalls of 0, 0.1, ... 1, as until VOC
             2009, instead of the area under the curve. In both, the precision at a recall is the
             highest at that recall or a higher one.
-
-    Returns:
-        float: 0 to 1, nan if there was nothing to be found.
     """
     if matches.objects == 0:
         return float('nan')
