@@ -50,14 +50,11 @@ def describe(error, model):
     detail = next((d for d in details if d['type'] in _UNKNOWN_KEY), details[0])
     schema = model.model_json_schema()
     kind, loc = detail['type'], detail['loc']
+    key, _ = _walk(schema, loc[:-1] if kind in _UNKNOWN_KEY else loc)
     if kind in _UNKNOWN_KEY:
-        key, _ = _walk(schema, loc[:-1])
         key.append(str(loc[-1]))
     elif kind in ('union_tag_invalid', 'union_tag_not_found'):
-        key, _ = _walk(schema, loc)
         key.append(detail['ctx']['discriminator'].strip("'"))
-    else:
-        key, _ = _walk(schema, loc)
     return key, f'{".".join(key)}: {_message(detail, schema)}'
 
 

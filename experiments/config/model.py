@@ -8,6 +8,15 @@ import pydantic
 from pydantic import Field
 
 
+def _whole_blocks(step, allowed):
+    def check(depth):
+        if depth < step + 2 or depth % step != 2:
+            raise ValueError(allowed)
+        return depth
+
+    return pydantic.AfterValidator(check)
+
+
 class MLP(Section):
     """A multilayer perceptron: linear layers with ReLU in between."""
 
@@ -36,13 +45,8 @@ class CIFARResNet(Section):
     task: ClassVar[str] = 'classification'
 
     name: Literal['resnet_cifar']
-    depth: Count
+    depth: Annotated[Count, _whole_blocks(6, '6n + 2, such as 20, 56 or 110')]
     """6n + 2, such as 20, 56 or 110."""
-
-    @pydantic.field_validator('depth')
-    @classmethod
-    def _whole_blocks(cls, depth):
-        return _checked_depth(depth, 6, '6n + 2, such as 20, 56 or 110')
 
 
 class PreActivationResNet(Section):
@@ -51,13 +55,8 @@ class PreActivationResNet(Section):
     task: ClassVar[str] = 'classification'
 
     name: Literal['preactivation_resnet']
-    depth: Count
+    depth: Annotated[Count, _whole_blocks(9, '9n + 2, such as 164')]
     """9n + 2, such as 164."""
-
-    @pydantic.field_validator('depth')
-    @classmethod
-    def _whole_blocks(cls, depth):
-        return _checked_depth(depth, 9, '9n + 2, such as 164')
 
 
 class CIFARVGG(Section):
@@ -105,12 +104,6 @@ class SegNet(Section):
     name: Literal['segnet']
     channels: Count = 64
     """Of every layer."""
-
-
-def _checked_depth(depth, step, allowed):
-    if depth < step + 2 or depth % step != 2:
-        raise ValueError(allowed)
-    return depth
 
 
 Model = Annotated[

@@ -145,7 +145,7 @@ def _listed(folder, listing):
 
 def _found(folder, split):
     below = find_folder(os.path.join(folder, split), _LAYOUT)
-    names = sorted(n for n in os.listdir(below) if n.lower().endswith(images.EXTENSIONS))
+    names = images.image_names(below)
     if not names:
         raise DataError(f'{below}: given no image, allowed: {_LAYOUT}')
     annotated = os.path.join(folder, f'{split}annot')

@@ -6,7 +6,7 @@ import os
 from experiments.config.errors import DataError
 from experiments.data.dataset import Data, find_folder, first_of_each_class, read_lines
 from experiments.data.geometric_transforms import center_crop, coin_toss, flip, random_sized_crop
-from experiments.data.images import EXTENSIONS, LabelledImages, ReplaceDamaged
+from experiments.data.images import EXTENSIONS, LabelledImages, ReplaceDamaged, image_names
 from experiments.data.photometric_transforms import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from experiments.data.randomness import Augmented
 
@@ -82,16 +82,12 @@ def _subfolders(folder):
     return [e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith('.')]
 
 
-def _image_names(folder):
-    return sorted(name for name in os.listdir(folder) if name.lower().endswith(EXTENSIONS))
-
-
 def _in_class_folders(folder, wnids):
     """Returns the paths of all images, a list, and their classes, an array."""
     paths, classes = [], []
     for label, wnid in enumerate(wnids):
         below = os.path.join(folder, wnid)
-        names = _image_names(below)
+        names = image_names(below)
         if not names:
             raise DataError(
                 f'{below}: given no image, allowed: at least one that ends in'
@@ -114,7 +110,7 @@ def _validation(folder, val, section, wnids):
         paths, classes = _in_class_folders(val, sorted(found))
         of_found = numpy.array([wnids.index(wnid) for wnid in sorted(found)], numpy.int32)
         return paths, of_found[classes]
-    names = _image_names(val)
+    names = image_names(val)
     if not names:
         raise DataError(f'{val}: given no image, allowed: {_LAYOUT}')
     if section.val_labels is None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import os
 import warnings
 
 from experiments.config.errors import DamagedImageError, DataError
@@ -12,6 +13,11 @@ from PIL import Image
 
 EXTENSIONS = ('.jpeg', '.jpg', '.png')
 _collected = contextvars.ContextVar('collected', default=None)
+
+
+def image_names(folder):
+    """Returns the names of the image files in a folder, sorted."""
+    return sorted(name for name in os.listdir(folder) if name.lower().endswith(EXTENSIONS))
 
 
 def read_image(path):

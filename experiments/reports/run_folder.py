@@ -79,14 +79,7 @@ def find(paths):
 
 
 def read(path):
-    """Reads a run's folder; what is missing or damaged is named in ``problem``.
-
-    Args:
-        path (str): The folder.
-
-    Returns:
-        RunFolder: What is there.
-    """
+    """Returns the :class:`RunFolder` of a path; what is missing or damaged is its ``problem``."""
     run = RunFolder(path)
     problems = []
     for attribute, filename, reader in (

@@ -69,13 +69,14 @@ class Result:
         """bool: Whether it went through, but to a loss that is not finite."""
         return self.error is None and not math.isfinite(self.loss)
 
+    def _identity(self):
+        scaling, seed = self.config.scaling, self.config.seed
+        return dict(name=self.name, dtype=scaling.dtype, method=scaling.method, seed=seed)
+
     def row(self):
         """Returns the run's row in the summary, a dict by column; rates are fractions."""
         return {
-            'name': self.name,
-            'dtype': self.config.scaling.dtype,
-            'method': self.config.scaling.method,
-            'seed': self.config.seed,
+            **self._identity(),
             self.metric: f'{self.value:.6g}',
             'loss': f'{self.loss:.6g}',
             'underflow': f'{self.underflow.mean:.6g}',
@@ -87,10 +88,7 @@ class Result:
     def content(self):
         """Returns the result as JSON can hold it: numbers, or ``'nan'`` and the like as strings."""
         content = {
-            'name': self.name,
-            'dtype': self.config.scaling.dtype,
-            'method': self.config.scaling.method,
-            'seed': self.config.seed,
+            **self._identity(),
             'metric': self.metric,
             self.metric: self.value,
             'loss': self.loss,
@@ -101,7 +99,7 @@ class Result:
             'iterations': self.iterations,
             'seconds': self.seconds,
         }
-        return {key: _json_value(value) for key, value in content.items()}
+        return {key: str(v) if _is_not_finite(v) else v for key, v in content.items()}
 
 
 def restore(config, content):
@@ -157,7 +155,5 @@ def _mean(values):
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _json_value(value):
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+def _is_not_finite(value):
+    return isinstance(value, float) and not math.isfinite(value)

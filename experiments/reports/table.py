@@ -5,18 +5,6 @@ import statistics
 
 from experiments.config import label
 
-_HEADER = (
-    'method',
-    'runs',
-    '{metric}',
-    'loss',
-    'underflow',
-    'worst layer',
-    'unscaled',
-    'T',
-    'skipped',
-    'seconds',
-)
 _LEGEND = """\
 underflow  elements of the layers' data gradients that float16 rounds to zero: mean over layers and
            measured iterations; worst layer: mean of the layer that loses most; unscaled: what the
@@ -35,7 +23,8 @@ def render(results):
     groups = {}
     for result in results:
         groups.setdefault(label(result.config.scaling), []).append(result)
-    header = [cell.format(metric=results[0].metric) for cell in _HEADER]
+    header = ['method', 'runs', results[0].metric, 'loss', 'underflow', 'worst layer', 'unscaled']
+    header += ['T', 'skipped', 'seconds']
     lines = aligned([header] + [_row(name, runs) for name, runs in groups.items()])
     lines += ['', _LEGEND]
     if any(result.config.scaling.method == 'fp32' for result in results):

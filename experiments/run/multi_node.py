@@ -51,15 +51,7 @@ def is_first(communicator):
 
 
 def on_first(communicator, function):
-    """Returns what a function returns on the first worker, to all of them.
-
-    Args:
-        communicator (~chainermn.CommunicatorBase): Or ``None``.
-        function (callable): Called without arguments, by the first worker only.
-
-    Raises:
-        Exception: What it raises there, on all workers.
-    """
+    """Returns to all workers what a function returns on the first one, or raises its error."""
     if communicator is None:
         return function()
     value = error = None

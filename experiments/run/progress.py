@@ -19,10 +19,8 @@ class Bars:
     def __init__(self, runs):
         self._total = tqdm.tqdm(total=runs, desc='runs', unit='run', disable=runs == 1)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def close(self):
+        """Closes the bars."""
         self._total.close()
 
     def extensions(self, name):
@@ -41,11 +39,8 @@ class Lines:
         self._runs = runs
         self._finished = 0
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
+    def close(self):
+        """Does nothing."""
 
     def extensions(self, name):
         """Returns no extensions."""

@@ -62,7 +62,9 @@ def find_state(folder, config, launch):
 
 def prepare(folder, config, launch, state):
     """Makes a folder ready for a run to begin or to go on from its state, and records the start."""
-    _remove(folder, _OF_A_RUN if state.iteration is None else _UNFINISHED)
+    for pattern in _OF_A_RUN if state.iteration is None else _UNFINISHED:
+        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
+            os.remove(path)
     for iteration in state.damaged:
         with contextlib.suppress(FileNotFoundError):
             os.remove(snapshots.path_of(folder, iteration))
@@ -114,12 +116,10 @@ def _check_config(folder, config):
 
 
 def _check_workers(folder, launch):
-    here = launch.workers
     there = {start.get('workers', 1) for start in provenance.starts(folder)[-1:]}
-    if there - {here}:
-        raise ConfigError(
-            f'{folder}: was begun with {there.pop()} workers, and there are {here}: {_WAY_OUT}'
-        )
+    if there - {launch.workers}:
+        given = f'with {there.pop()} workers, and there are {launch.workers}'
+        raise ConfigError(f'{folder}: was begun {given}: {_WAY_OUT}')
 
 
 def _finished(folder, config):
@@ -128,9 +128,3 @@ def _finished(folder, config):
             return summary.restore(config, json.load(file))
     except (OSError, ValueError, KeyError, TypeError):
         return None  # there is none, or it is damaged: the last snapshot has it
-
-
-def _remove(folder, patterns):
-    for pattern in patterns:
-        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
-            os.remove(path)

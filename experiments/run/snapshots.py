@@ -133,7 +133,10 @@ class Snapshots(training.Extension):
             KeyboardInterrupt: If the run is to stop and is not over.
         """
         due = self._due(trainer)
-        stops = self._is_to_stop() and trainer.updater.iteration < self._iterations
+        wanted = self._stop.signal is not None
+        if self._communicator is not None:
+            wanted = any(self._communicator.mpi_comm.allgather(wanted))
+        stops = wanted and trainer.updater.iteration < self._iterations
         if (due or stops) and multi_node.is_first(self._communicator):
             save(trainer)
         if stops:
@@ -142,12 +145,6 @@ class Snapshots(training.Extension):
     def serialize(self, serializer):
         """Saves or loads the trigger's state."""
         self._due.serialize(serializer['_due'])
-
-    def _is_to_stop(self):
-        wanted = self._stop.signal is not None
-        if self._communicator is None:
-            return wanted
-        return any(self._communicator.mpi_comm.allgather(wanted))
 
 
 class OptimizerState(training.Extension):

@@ -56,7 +56,7 @@ def execute(configs, folder, launch, progress, summary_path=None, slots=None):
     found = find_states(configs, folder, launch)
     multi_node.on_first(launch.communicator, lambda: os.makedirs(folder, exist_ok=True))
     results = {}
-    with progress:
+    with contextlib.closing(progress):
         if slots is None:
             ended = _one_by_one(configs, folder, launch, progress)
         else:

@@ -106,10 +106,8 @@ class DetectionEvaluator(PooledEvaluator):
             a fourth, which objects are difficult: they need not be found.
         target (TrainChain): The network and its loss.
         class_names (sequence of str): The names of the labels 0, 1, ...
-        eleven_point (bool): Which average precision,
-            see :func:`~experiments.tasks.metrics.average_precision`.
-        **kwargs: ``device`` and ``communicator``, as of
-            :class:`~experiments.tasks.task.PooledEvaluator`.
+        eleven_point (bool): As of :func:`~experiments.tasks.metrics.average_precision`.
+        **kwargs: As of :class:`~experiments.tasks.task.PooledEvaluator`.
     """
 
     def __init__(self, iterator, target, class_names, eleven_point=False, **kwargs):

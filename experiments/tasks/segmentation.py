@@ -59,8 +59,7 @@ class SegmentationEvaluator(PooledEvaluator):
         iterator (~chainer.dataset.Iterator): Of pairs of image and labels (h, w), -1 for void.
         target (TrainChain): The network and its loss.
         class_names (sequence of str): The names of the labels 0, 1, ...
-        **kwargs: ``device`` and ``communicator``, as of
-            :class:`~experiments.tasks.task.PooledEvaluator`.
+        **kwargs: As of :class:`~experiments.tasks.task.PooledEvaluator`.
     """
 
     def __init__(self, iterator, target, class_names, **kwargs):

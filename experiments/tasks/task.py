@@ -44,13 +44,8 @@ class Evaluator(extensions.Evaluator):
     """Chainer's evaluator, but for the mean that it takes.
 
     Chainer's is the mean of the batches' means, in which an example of a small last batch counts
-    for more than the others; here batches count by their sizes.
-
-    Args:
-        communicator (~chainermn.CommunicatorBase): Of the workers, each of which has a part of the
-            data set; ``None`` if there is one.
-        *args: As Chainer's.
-        **kwargs: As Chainer's.
+    for more than the others; here batches count by their sizes. The data set is that of one worker,
+    or a part of it if there is a communicator of several; the other arguments are Chainer's.
     """
 
     def __init__(self, *args, communicator=None, **kwargs):
