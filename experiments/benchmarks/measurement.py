@@ -49,10 +49,8 @@ def seconds(device, step):
 def seconds_of_device(device, work, inputs):
     """Returns how long a device works on an input, without the host's part in it.
 
-    Args:
-        device (~chainer.backend.Device): Where.
-        work (callable): Takes an input; on a GPU it only launches.
-        inputs (list): What it is given in turns; together more than a cache holds.
+    On a GPU ``work`` only launches. The inputs, of which it is given one after the other, are
+    together more than a cache holds.
     """
     if device.xp is numpy:
         return statistics.median(seconds(device, lambda x=x: work(x)) for x in inputs)

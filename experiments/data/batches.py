@@ -52,10 +52,6 @@ class Batches(Iterator):
         pool (str): What they are: ``processes`` or ``threads``.
 
     Attributes:
-        dataset: The data set.
-        batch_size (int): Examples of a batch.
-        repeat (bool): Whether epoch follows epoch.
-        workers (int): How many load examples.
         examples (int): How many examples this process has got so far.
         asked (float): When the latest batch was asked for, by ``time.perf_counter``.
         waited (float): Seconds that this process has spent waiting for examples, or loading them.

@@ -79,11 +79,12 @@ def distort(image, rng, swap_rate=0.0):
         rng (numpy.random.Generator): Draws what happens, and how much of it.
         swap_rate (float): Probability that the channels change places.
     """
-    image = _brightness(image, rng)
     if coin_toss(rng):
-        image = _hue(_saturation(_contrast(image, rng), rng), rng)
-    else:
-        image = _contrast(_hue(_saturation(image, rng), rng), rng)
+        image = _brightness(image, rng)
+    order = (_contrast, _saturation, _hue) if coin_toss(rng) else (_saturation, _hue, _contrast)
+    for change in order:
+        if coin_toss(rng):
+            image = change(image, rng)
     if rng.random() < swap_rate:
         channels = image.split()
         image = Image.merge('RGB', [channels[i] for i in rng.permutation(3)])
@@ -91,28 +92,20 @@ def distort(image, rng, swap_rate=0.0):
 
 
 def _brightness(image, rng):
-    if not coin_toss(rng):
-        return image
     return image.point(_lookup_table(_LEVELS + rng.uniform(-_BRIGHTNESS, _BRIGHTNESS)) * 3)
 
 
 def _contrast(image, rng):
-    if not coin_toss(rng):
-        return image
     return image.point(_lookup_table(_LEVELS * rng.uniform(*_CONTRAST)) * 3)
 
 
 def _saturation(image, rng):
-    if not coin_toss(rng):
-        return image
     hue, saturation, value = image.convert('HSV').split()
     saturation = saturation.point(_lookup_table(_LEVELS * rng.uniform(*_SATURATION)))
     return Image.merge('HSV', (hue, saturation, value)).convert('RGB')
 
 
 def _hue(image, rng):
-    if not coin_toss(rng):
-        return image
     # The circle has 256 steps.
     turn = round(rng.uniform(-_HUE_DEGREES, _HUE_DEGREES) / 360 * 256)
     hue, saturation, value = image.convert('HSV').split()

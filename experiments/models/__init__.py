@@ -1,4 +1,7 @@
-"""The models: from a config's ``model`` section to a link."""
+"""The models: from a config's ``model`` section to a link.
+
+All compute in the dtype that Chainer is configured for when they are built.
+"""
 
 import math
 

@@ -2,8 +2,7 @@
 
 He et al. (2016a): *Deep Residual Learning for Image Recognition*; He et al. (2016b): *Identity
 Mappings in Deep Residual Networks*. A block maps features (n, in_channels, h, w) to
-(n, out_channels, h / stride, w / stride). All compute in the dtype that Chainer is configured for
-when they are built.
+(n, out_channels, h / stride, w / stride).
 """
 
 import functools
@@ -145,16 +144,9 @@ def stage(block, repeats, in_channels, out_channels, stride):
 class ConvBN(chainer.Chain):
     """A convolution that keeps the size of an image at stride 1, and batch normalization.
 
-    Weights after He et al. (2015). In mixed16 batch normalization keeps its parameters and
-    statistics in float32.
-
-    Args:
-        in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output.
-        ksize (int): Height and width of the filters, odd.
-        stride (int): Of the convolution, both ways.
-        nobias (bool): Whether the convolution has no bias; normalization would take it off again.
-        initial_gamma (float): The initial scale of the batch normalization.
+    Weights after He et al. (2015). The filters' height and width ``ksize`` is odd. By default the
+    convolution has no bias, since normalization would take it off again. In mixed16 normalization
+    keeps its parameters and statistics in float32; its scale begins with ``initial_gamma``.
     """
 
     def __init__(self, in_channels, out_channels, ksize, stride=1, nobias=True, initial_gamma=1):
@@ -202,12 +194,8 @@ def projection_shortcut(in_channels, out_channels, stride):
 class BasicBlock(chainer.Chain):
     """Two 3×3 convolutions beside a shortcut, and ReLU after the sum: He et al. (2016a), figure 5.
 
-    Args:
-        in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output.
-        stride (int): Of the first convolution and the shortcut.
-        shortcut (callable): Makes the shortcut's link from the three above.
-        zero_init_residual (bool): Whether the last gamma starts at zero.
+    The stride is that of the first convolution and of the shortcut, a link that ``shortcut`` makes
+    from the three arguments before it. With ``zero_init_residual`` the last gamma starts at zero.
     """
 
     def __init__(

@@ -58,9 +58,8 @@ class SSD(chainer.Chain):
     """VGG-16, further and smaller feature maps, and on each of them two 3x3 convolutions.
 
     These say for every default box how to move it (``loc1``, ``loc2``, ...) and what is in it
-    (``conf1``, ``conf2``, ...). It computes in the dtype that Chainer is configured for when it is
-    built. Weights of the new layers are uniform with a variance of 1 / fan-in (LeCun; Caffe's
-    "xavier", which the authors take), biases 0.
+    (``conf1``, ``conf2``, ...). Weights of the new layers are uniform with a variance of 1 / fan-in
+    (LeCun; Caffe's "xavier", which the authors take), biases 0.
 
     Args:
         classes (int): Number of classes, without the background.

@@ -132,10 +132,8 @@ class BoxMatcher:
     """Turns an image's objects, however many, into targets of fixed size, one a default box.
 
     It is meant for the data set (``chainer.datasets.TransformDataset(data, matcher)``): there the
-    processes that load images match them, and batches can be concatenated.
-
-    Args:
-        default_boxes (numpy.ndarray): (boxes, 4), of the model: ``ssd.default_boxes``.
+    processes that load images match them, and batches can be concatenated. The default boxes are
+    those of the model, ``ssd.default_boxes``.
     """
 
     def __init__(self, default_boxes):

@@ -22,8 +22,7 @@ class CIFARVGG16(chainer.Chain):
 
     The convolutions ``conv1_1`` to ``conv5_3`` have their biases. The five poolings leave one pixel
     of a 32×32 image, so one layer of 512 to ``classes`` takes the place of the paper's three.
-    Larger images are averaged to one pixel. It computes in the dtype that Chainer is configured for
-    when it is built.
+    Larger images are averaged to one pixel.
 
     Args:
         classes (int): Number of classes.
@@ -59,11 +58,8 @@ class VGG16Trunk(chainer.Chain):
 
     Liu et al. 2016 (arXiv 1512.02325), section 3: there is no classifier and no dropout; pool5 is
     3x3 with stride 1 instead of 2x2 with stride 2; fc6 is a dilated 3x3 convolution, fc7 a 1x1 one.
-    It computes in the dtype that Chainer is configured for when it is built. Weights after He et
-    al. (2015), biases 0; :func:`~experiments.models.vgg16_weights.load` sets trained ones.
-
-    Args:
-        width (float): Factor on all numbers of channels.
+    Weights after He et al. (2015), biases 0; :func:`~experiments.models.vgg16_weights.load` sets
+    trained ones. ``width`` is a factor on all numbers of channels.
     """
 
     def __init__(self, width=1.0):

@@ -54,7 +54,7 @@ def describe(configs, folder, launch, at_a_time=1, progress=lambda text: None):
         folder (str): Each has a folder of its own in it.
         launch (experiments.run.launch.Launch): How they would be started.
         at_a_time (int): How many would be run at a time.
-        progress (callable): Is told what is being measured.
+        progress (callable): Is told in words what is being measured.
 
     Returns:
         tuple: The description, a table as a str, and whether every run could be measured.

@@ -37,16 +37,13 @@ class IntervalAndEnd:
     """Fires at every interval, and at the last of all iterations even if it ends none."""
 
     def __init__(self, interval, iterations):
-        if interval.epochs is not None:
-            self._interval = IntervalTrigger(interval.epochs, 'epoch')
-        else:
-            self._interval = IntervalTrigger(interval.iterations, 'iteration')
+        unit = 'iteration' if interval.epochs is None else 'epoch'
+        self._interval = IntervalTrigger(interval.epochs or interval.iterations, unit)
         self._iterations = iterations
 
     def __call__(self, trainer):
         """Returns whether this is such an iteration."""
-        # The interval keeps count, so it is asked in any case.
-        due = self._interval(trainer)
+        due = self._interval(trainer)  # it keeps count, so it is asked in any case
         return due or trainer.updater.iteration >= self._iterations
 
     def serialize(self, serializer):
@@ -55,13 +52,10 @@ class IntervalAndEnd:
 
 
 class LearningRate:
-    """Sets an optimizer's rate for the ``iteration`` that it is called with.
+    """Sets an optimizer's rate before an iteration.
 
-    Args:
-        optimizer (~chainer.GradientMethod): The optimizer, with the full rate.
-        attribute (str): What it calls its rate.
-        schedule (experiments.config.Schedule): How it changes.
-        pace (Pace): How fast epochs go by.
+    At first the optimizer must have the full rate, under the name of the attribute; the config's
+    ``schedule`` section says how it changes.
     """
 
     def __init__(self, optimizer, attribute, schedule, pace):

@@ -11,12 +11,7 @@ import numpy
 
 
 class Seeding:
-    """Seeds the generators of Python, NumPy and a GPU before an iteration.
-
-    Args:
-        seed (int): The run's seed.
-        device (~chainer.backend.Device): Where the run computes.
-    """
+    """Seeds the generators of Python, NumPy and a GPU, by the run's seed, before an iteration."""
 
     def __init__(self, seed, device):
         self._seed = seed

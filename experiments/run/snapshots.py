@@ -107,14 +107,8 @@ def _is_intact(path):
 class Snapshots(training.Extension):
     """Trainer extension that saves the trainer, at its interval and when the run is to stop.
 
-    All workers have it, and only the first writes; if one is to stop, all do.
-
-    Args:
-        due (callable): A trigger. It is not the extension's own, since that is asked at every
-            iteration whether to stop.
-        iterations (int): Iterations of the whole training.
-        stop (~experiments.run.launch.Stop): Is asked whether to stop.
-        communicator (~chainermn.CommunicatorBase): Of the workers; ``None`` if there is one.
+    All workers have it, and only the first writes; if one is to stop, all do. The trigger ``due``
+    is not the extension's own, since that is asked at every iteration whether to stop.
     """
 
     trigger = (1, 'iteration')

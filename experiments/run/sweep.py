@@ -22,12 +22,7 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """Where one of several runs is computed.
-
-    Attributes:
-        device (str): Chainer's name of the device.
-        threads (int): CPU threads of a matrix product.
-    """
+    """Where one of several runs is computed: Chainer's name of the device, and CPU threads."""
 
     device: str
     threads: int = 1

@@ -67,9 +67,6 @@ class TrainChain(chainer.Chain):
 
     The objects of a training set are matched by the data set, see
     :class:`~experiments.models.ssd_boxes.BoxMatcher`.
-
-    Args:
-        predictor (experiments.models.ssd.SSD): The network.
     """
 
     def __init__(self, predictor):

@@ -93,12 +93,7 @@ class PooledEvaluator(Evaluator):
 
     It pools what :meth:`_evaluate_batch` returns for all batches of all workers, and computes the
     metrics from that. What the target reports for a batch, such as its loss, is averaged as by
-    :class:`Evaluator`.
-
-    Args:
-        iterator (~chainer.dataset.Iterator): Goes through the data set once.
-        target (~chainer.Link): What is evaluated.
-        **kwargs: ``device`` and ``communicator``, as of :class:`Evaluator`.
+    :class:`Evaluator`, whose ``device`` and ``communicator`` it takes as well.
     """
 
     def __init__(self, iterator, target, **kwargs):
