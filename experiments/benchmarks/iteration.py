@@ -26,7 +26,7 @@ from chainer import links
 _MEBIBYTE = 2**20
 # Everything is set beside it: Chainer's own backward pass and static loss scaling, in the scaled
 # layers' arithmetic.
-REFERENCE = 'fixed'
+_REFERENCE = 'fixed'
 PLAIN = 'plain Chainer mixed16'
 POLICIES = {**optimizers.POLICIES, 'abs_range': policies.AbsRange, 'log_normal': policies.LogNormal}
 _INTERVALS = (1, 10, 100)
@@ -154,7 +154,7 @@ def methods(names, with_plain=True):
     found = {'fp32': (numpy.dtype('float32'), _chainers)}
     if with_plain:
         found[PLAIN] = (chainer.mixed16, _chainers)
-    found[REFERENCE] = (chainer.mixed16, _fixed)
+    found[_REFERENCE] = (chainer.mixed16, _fixed)
     for name in names:
         for interval in _INTERVALS:
             policy = POLICIES[name](interval=interval)
@@ -187,7 +187,7 @@ def run(workload, compared, device, turns, progress=lambda text: None):
         progress(f'turn {turn + 1} of {turns}')
         for name, step in steps.items():
             times[name].append(measurement.seconds(device, step))
-    reference = times[REFERENCE]
+    reference = times[_REFERENCE]
     return [
         Row(
             name,
@@ -208,7 +208,7 @@ def render(workload, device, rows):
     time = 'CPU time' if device.xp is numpy else 'time'
     lines = [
         f'{workload.what}, batch {workload.batch_size} of {size}: {time} of a training iteration'
-        f' on {device_name(device)}',
+        f' on {_device_name(device)}',
         f'{"method":24} {"median ms":>10} {"range ms":>17} {"to fixed":>9} {"waits":>6}'
         f' {"memory MiB":>11}',
     ]
@@ -228,7 +228,7 @@ def save(path, workload, device, rows, rates):
         'model': workload.name,
         'batch_size': workload.batch_size,
         'shape': workload.shape,
-        'device': device_name(device),
+        'device': _device_name(device),
         'rows': [dataclasses.asdict(row) for row in rows],
         'bandwidth': [dataclasses.asdict(rate) for rate in rates],
     }
@@ -236,7 +236,7 @@ def save(path, workload, device, rows, rates):
     write_text(path, json.dumps(content, indent=2))
 
 
-def device_name(device):
+def _device_name(device):
     """Names a device for a table."""
     if device.xp is numpy:
         return f'a CPU ({platform.machine()})'

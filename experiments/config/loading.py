@@ -30,8 +30,6 @@ _Loader.add_implicit_resolver(
     re.compile(r'[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$'),
     list('-+.0123456789'),
 )
-
-
 # Besides its own errors PyYAML raises ValueError for a date that does not exist, and RecursionError
 # for lists nested too deeply.
 _NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)

@@ -112,7 +112,7 @@ class Batches(Iterator):
         """Returns the parts that the workers have loaded of a batch, and has them load on."""
         if not self.workers:
             wanted = self._epochs_and_indices(iteration)
-            return [load_examples(self.dataset, self._seed, wanted)]
+            return [_load_examples(self.dataset, self._seed, wanted)]
         try:
             for ahead in range(iteration, iteration + 1 + _AHEAD):
                 if ahead not in self._loading:
@@ -212,21 +212,8 @@ class Batches(Iterator):
         executor.shutdown(wait=True)
 
 
-def load_examples(dataset, seed, epochs_and_indices):
-    """Loads examples.
-
-    Args:
-        dataset: The data set.
-        seed (int): The run's seed.
-        epochs_and_indices (list of tuple of int): Epoch and index of each.
-
-    Returns:
-        tuple: The examples, and the warnings of replaced ones; both lists.
-
-    Raises:
-        ConfigError: As the data set does.
-        RuntimeError: Of any other error; it names the example.
-    """
+def _load_examples(dataset, seed, epochs_and_indices):
+    """Returns the examples of epochs and indices, and the warnings of replaced ones; both lists."""
     loaded = []
     with collect_warnings() as messages:
         for epoch, index in epochs_and_indices:
@@ -251,9 +238,9 @@ def available_cpus():
 
 
 def _start_threads(workers, dataset):
-    """Returns a pool, and what to submit to it: load_examples without its first argument."""
+    """Returns a pool, and what to submit to it: _load_examples without its first argument."""
     executor = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix='loader')
-    return executor, functools.partial(load_examples, dataset)
+    return executor, functools.partial(_load_examples, dataset)
 
 
 def _start_processes(workers, dataset):
@@ -278,7 +265,7 @@ def _begin_process(dataset):
 
 
 def _load_in_process(seed, epochs_and_indices):
-    return load_examples(_dataset, seed, epochs_and_indices)
+    return _load_examples(_dataset, seed, epochs_and_indices)
 
 
 def end_with_parent():

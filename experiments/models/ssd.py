@@ -17,8 +17,6 @@ _MEAN = numpy.array(VGG_MEAN, numpy.float32)[:, None, None]
 PIXEL_SCALE = 64.0
 # Added under the root of Normalize, so that the gradient is finite where all channels are 0.
 _EPS = 1e-10
-
-
 # On top of the trunk conv6_1 and conv6_2, conv7_1 and conv7_2, ...: output channels of the first, a
 # 1x1 convolution; output channels, kernel, stride and padding of the second.
 _EXTRA_LAYERS = {

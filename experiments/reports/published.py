@@ -43,8 +43,6 @@ _NUMBERS = {
     ('camvid', 'segnet'): {'adaptive': 60.38, ('dynamic', 10): 60.21},
 }
 _KNOBS = {'fixed': 'scale', 'dynamic': 'interval', 'adaptive': 'interval'}
-
-
 # What the authors' adaptive runs have besides the interval; another knob has no number of theirs.
 _BOUNDS = {'imagenet': (16, 1024), 'voc': (16, 1024), 'camvid': (65504, 65504)}
 _OTHER_BOUNDS = (128, 4096)
