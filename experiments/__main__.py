@@ -18,14 +18,7 @@ is done stays, and the same command goes on from there)"""
 
 
 def main(argv=None):
-    """Runs a command.
-
-    Args:
-        argv (list of str): The arguments; the command line's by default.
-
-    Returns:
-        int: The exit code.
-    """
+    """Runs a command; ``argv`` is the command line's by default. Returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         arguments = _parser().parse_args(argv)

@@ -2,10 +2,10 @@
 
 import os
 
-from experiments.benchmarks import iteration, measurement, scale_report_cost, workloads
+from experiments.benchmarks import iteration, measurement, scale_report_cost
 from experiments.config.errors import ConfigError
-from experiments.run import devices
 from experiments.run.command_line import add_threads, positive, say
+from experiments.run.launch import get_device
 
 import threadpoolctl
 
@@ -17,7 +17,7 @@ def add_arguments(parser):
     """Adds the options to a parser of the command line."""
     parser.add_argument(
         '--model',
-        choices=(*workloads.NAMES, _REPORT),
+        choices=(*iteration.WORKLOADS, _REPORT),
         default='cnn',
         help='what is trained; report: what ScaleReport costs (%(default)s)',
     )
@@ -48,14 +48,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    """Measures, prints a table, and writes it as json.
-
-    Args:
-        arguments (argparse.Namespace): The options, and ``threads``.
-
-    Returns:
-        int: The exit code.
-    """
+    """Measures, prints a table, and writes it as json; returns the exit code."""
     with threadpoolctl.threadpool_limits(arguments.threads, user_api='blas'):
         return _report_cost(arguments) if arguments.model == _REPORT else _iterations(arguments)
 
@@ -68,8 +61,8 @@ def _report_cost(arguments):
 
 
 def _iterations(arguments):
-    device = devices.get(arguments.device)
-    workload = workloads.get(arguments.model, device)
+    device = get_device(arguments.device)
+    workload = iteration.get_workload(arguments.model, device)
     compared = iteration.methods(arguments.policy or ['adaptive'], not arguments.no_plain)
     rows = iteration.run(workload, compared, device, arguments.turns, say)
     print(iteration.render(workload, device, rows))

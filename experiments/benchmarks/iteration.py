@@ -1,4 +1,7 @@
-"""What scaling costs: the time of a training iteration by method, side by side in one run."""
+"""What scaling costs: the time of a training iteration by method, side by side in one run.
+
+What is trained is a workload: a model, and a batch of made-up data for it.
+"""
 
 import dataclasses
 import json
@@ -10,29 +13,113 @@ import chainerlp
 from chainerlp import policies
 from chainerlp.extensions.atomic_write import write_text
 from experiments.benchmarks import measurement
+from experiments.models.resnet import CIFARResNet, ImageNetResNet
+from experiments.models.small_models import MLP, SmallCNN
+from experiments.models.ssd import PIXEL_SCALE, SSD
 from experiments.run import optimizers
+from experiments.tasks import classification, detection
 
 import chainer
 import numpy
+from chainer import links
 
 _MEBIBYTE = 2**20
 # Everything is set beside it: Chainer's own backward pass and static loss scaling, in the scaled
 # layers' arithmetic.
-REFERENCE = 'fixed'
+_REFERENCE = 'fixed'
 PLAIN = 'plain Chainer mixed16'
-POLICIES = {
-    **optimizers.POLICIES,
-    'abs_range': policies.AbsRange,
-    'log_normal': policies.LogNormal,
-}
+POLICIES = {**optimizers.POLICIES, 'abs_range': policies.AbsRange, 'log_normal': policies.LogNormal}
 _INTERVALS = (1, 10, 100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A model and its batch.
+
+    Attributes:
+        name (str): Names it.
+        what (str): Says what it is.
+        shape (tuple of int): Shape of an example.
+        batch_size (int): Examples in a batch.
+        build (callable): Builds the model with its loss.
+        targets (callable): Takes the model, the batch size and a random state; returns what the
+            loss takes besides the examples.
+    """
+
+    name: str
+    what: str
+    shape: tuple
+    batch_size: int
+    build: object
+    targets: object
+
+    def prepare(self):
+        """Returns a link that gives the loss, and its arguments, always the same, a tuple.
+
+        They are in Chainer's configured dtype.
+        """
+        numpy.random.seed(0)  # Chainer's initializers draw from it
+        random = numpy.random.RandomState(0)
+        model = self.build()
+        x = random.standard_normal((self.batch_size, *self.shape)).astype(chainer.get_dtype())
+        return model, (x, *self.targets(model, self.batch_size, random))
+
+
+def _classes(model, batch_size, random):
+    return (random.randint(0, 10, batch_size).astype(numpy.int32),)
+
+
+def _boxes(model, batch_size, random):
+    count = len(model.predictor.default_boxes)
+    locs = random.standard_normal((batch_size, count, 4)).astype(numpy.float32)
+    # One default box in 500 is an object's, about as many as in VOC.
+    classes = random.randint(1, 21, (batch_size, count)) * (random.rand(batch_size, count) < 2e-3)
+    return locs, classes.astype(numpy.int32)
+
+
+def _classifier(kind, *args):
+    metrics = classification.loss, classification.accuracy
+    return (lambda: links.Classifier(kind(*args), *metrics)), _classes
+
+
+def _ssd(width):
+    # Scaled as for a training from scratch: its first gradients would leave float16 otherwise.
+    return (lambda: detection.TrainChain(SSD(20, 300, width, PIXEL_SCALE))), _boxes
+
+
+_CNN = _classifier(SmallCNN, 3, 10)
+_RESNET20 = _classifier(CIFARResNet, 20, 10)
+_RESNET18 = _classifier(ImageNetResNet, 18, 1000)
+_RESNET50 = _classifier(ImageNetResNet, 50, 1000)
+# On a CPU at sizes at which an iteration of plain Chainer in float16 still ends within a minute.
+_ON_CPU = [
+    Workload('mlp', 'MLP', (784,), 128, *_classifier(MLP, 784, 512, 10, 6)),
+    Workload('cnn', 'small CNN', (3, 32, 32), 32, *_CNN),
+    Workload('resnet20', 'ResNet-20', (3, 32, 32), 8, *_RESNET20),
+    Workload('resnet18', 'ResNet-18', (3, 64, 64), 2, *_RESNET18),
+    Workload('resnet50', 'ResNet-50', (3, 64, 64), 2, *_RESNET50),
+    Workload('ssd300', 'SSD300, an eighth as wide', (3, 300, 300), 1, *_ssd(0.125)),
+]
+_ON_GPU = [
+    Workload('mlp', 'MLP', (784,), 1024, *_classifier(MLP, 784, 2048, 10, 6)),
+    Workload('cnn', 'small CNN', (3, 32, 32), 256, *_CNN),
+    Workload('resnet20', 'ResNet-20', (3, 32, 32), 128, *_RESNET20),
+    Workload('resnet18', 'ResNet-18', (3, 224, 224), 64, *_RESNET18),
+    Workload('resnet50', 'ResNet-50', (3, 224, 224), 32, *_RESNET50),
+    Workload('ssd300', 'SSD300', (3, 300, 300), 8, *_ssd(1.0)),
+]
+WORKLOADS = tuple(workload.name for workload in _ON_CPU)
+
+
+def get_workload(name, device):
+    """Returns a :class:`Workload` by its name, in the size for a device."""
+    workloads = _ON_CPU if device.xp is numpy else _ON_GPU
+    return next(workload for workload in workloads if workload.name == name)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """What one method costs.
-
-    Iterations are timed in turns, one of each method, so that what else the machine does meets all.
 
     Attributes:
         method (str): The method.
@@ -54,21 +141,20 @@ class Row:
 
 
 def methods(names, with_plain=True):
-    """Returns the methods of a comparison.
+    """Returns what is compared: fp32, static loss scaling, and each policy at three intervals.
 
     Args:
-        names (iterable of str): Policies, by their names in ``POLICIES``; each at three intervals.
+        names (iterable of str): Policies, by their names in ``POLICIES``.
         with_plain (bool): Whether plain Chainer in mixed16 is one of them. On a CPU, where NumPy
             multiplies float16 matrices, it takes tens of times as long as the rest.
 
     Returns:
-        dict of str to tuple: For each method the dtype to build the model in, and what sets an
-        optimizer up for it.
+        dict of str to tuple: Of each method the dtype of the model, and what sets an optimizer up.
     """
     found = {'fp32': (numpy.dtype('float32'), _chainers)}
     if with_plain:
         found[PLAIN] = (chainer.mixed16, _chainers)
-    found[REFERENCE] = (chainer.mixed16, _fixed)
+    found[_REFERENCE] = (chainer.mixed16, _fixed)
     for name in names:
         for interval in _INTERVALS:
             policy = POLICIES[name](interval=interval)
@@ -77,14 +163,14 @@ def methods(names, with_plain=True):
 
 
 def run(workload, compared, device, turns, progress=lambda text: None):
-    """Times every method.
+    """Times iterations in turns, one of each method: what else the machine does meets all.
 
     Args:
-        workload (experiments.benchmarks.workloads.Workload): What is trained.
+        workload (Workload): What is trained.
         compared (dict): What :func:`methods` returned.
         device (~chainer.backend.Device): Where.
         turns (int): How many iterations of each method are timed.
-        progress (callable): Is told what is being done.
+        progress (callable): Is told in words what is being done.
 
     Returns:
         list of Row: One for each method.
@@ -101,18 +187,18 @@ def run(workload, compared, device, turns, progress=lambda text: None):
         progress(f'turn {turn + 1} of {turns}')
         for name, step in steps.items():
             times[name].append(measurement.seconds(device, step))
-    reference = times[REFERENCE]
+    reference = times[_REFERENCE]
     return [
         Row(
             name,
-            statistics.median(times[name]),
-            min(times[name]),
-            max(times[name]),
-            statistics.median(time / other for time, other in zip(times[name], reference)),
+            statistics.median(of_method),
+            min(of_method),
+            max(of_method),
+            statistics.median(time / other for time, other in zip(of_method, reference)),
             waits[name],
             memory[name],
         )
-        for name in steps
+        for name, of_method in times.items()
     ]
 
 
@@ -122,7 +208,7 @@ def render(workload, device, rows):
     time = 'CPU time' if device.xp is numpy else 'time'
     lines = [
         f'{workload.what}, batch {workload.batch_size} of {size}: {time} of a training iteration'
-        f' on {device_name(device)}',
+        f' on {_device_name(device)}',
         f'{"method":24} {"median ms":>10} {"range ms":>17} {"to fixed":>9} {"waits":>6}'
         f' {"memory MiB":>11}',
     ]
@@ -142,7 +228,7 @@ def save(path, workload, device, rows, rates):
         'model': workload.name,
         'batch_size': workload.batch_size,
         'shape': workload.shape,
-        'device': device_name(device),
+        'device': _device_name(device),
         'rows': [dataclasses.asdict(row) for row in rows],
         'bandwidth': [dataclasses.asdict(rate) for rate in rates],
     }
@@ -150,7 +236,7 @@ def save(path, workload, device, rows, rates):
     write_text(path, json.dumps(content, indent=2))
 
 
-def device_name(device):
+def _device_name(device):
     """Names a device for a table."""
     if device.xp is numpy:
         return f'a CPU ({platform.machine()})'

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import operator
 import statistics
 import time
 import tracemalloc
+from unittest import mock
 
 from chainerlp.gpu import on_gpu
 from chainerlp.statistics import largest_magnitude, moments_on_gpu, second_moment
@@ -18,11 +20,8 @@ _WAITING = {
     'cuda.Event': ('synchronize',),
     'cuda.Stream': ('synchronize',),
 }
-
-
 # A host that prepares the next step while the device works on one is part of what is timed.
 _STEPS_ON_GPU = 5
-
 _MEBIBYTE = 2**20
 _UNTIMED = 2
 _BEYOND_ANY_CACHE = 2**29
@@ -46,13 +45,11 @@ def seconds(device, step):
     return (time.perf_counter() - start) / _STEPS_ON_GPU
 
 
-def seconds_of_device(device, work, inputs):
+def _seconds_of_device(device, work, inputs):
     """Returns how long a device works on an input, without the host's part in it.
 
-    Args:
-        device (~chainer.backend.Device): Where.
-        work (callable): Takes an input; on a GPU it only launches.
-        inputs (list): What it is given in turns; together more than a cache holds.
+    On a GPU ``work`` only launches. The inputs, of which it is given one after the other, are
+    together more than a cache holds.
     """
     if device.xp is numpy:
         return statistics.median(seconds(device, lambda x=x: work(x)) for x in inputs)
@@ -101,7 +98,13 @@ def host_waits(device, step):
         step()
         return None
     wait_for(device)
-    with _counting(device.xp) as counted:
+    counted, inside = [], []
+    with contextlib.ExitStack() as stack:
+        for path, names in _WAITING.items():
+            owner = operator.attrgetter(path)(device.xp)
+            for name in names:
+                counting = _counting(getattr(owner, name), counted, inside)
+                stack.enter_context(mock.patch.object(owner, name, counting))
         step()
     return len(counted)
 
@@ -124,16 +127,7 @@ class Bandwidth:
 
 
 def measure_bandwidth(device, turns, mebibytes=(1, 8, 32, 128)):
-    """Measures arrays of several sizes, in turns with copying them.
-
-    Args:
-        device (~chainer.backend.Device): Where.
-        turns (int): How often.
-        mebibytes (iterable of int): The sizes.
-
-    Returns:
-        list of Bandwidth: One for each size.
-    """
+    """Returns a :class:`Bandwidth` for arrays of each size, measured in turns with copying them."""
     return [_bandwidth(device, turns, size * _MEBIBYTE) for size in mebibytes]
 
 
@@ -157,8 +151,8 @@ def _bandwidth(device, turns, size):
     measured, copied = [], []
     for turn in range(_UNTIMED + turns):
         times = (
-            seconds_of_device(device, _statistics, arrays),
-            seconds_of_device(device, lambda x: device.xp.copyto(target, x), arrays),
+            _seconds_of_device(device, _statistics, arrays),
+            _seconds_of_device(device, lambda x: device.xp.copyto(target, x), arrays),
         )
         if turn >= _UNTIMED:
             measured.append(array.nbytes / times[0])
@@ -174,36 +168,15 @@ def _statistics(array):
     return second_moment(array), largest_magnitude(array)
 
 
-@contextlib.contextmanager
-def _counting(cupy):
-    counted, inside = [], []
-    with contextlib.ExitStack() as stack:
-        for path, names in _WAITING.items():
-            owner = cupy
-            for part in path.split('.'):
-                owner = getattr(owner, part)
-            for name in names:
-                stack.enter_context(_counted(owner, name, counted, inside))
-        yield counted
-
-
-@contextlib.contextmanager
-def _counted(owner, name, counted, inside):
-    original = getattr(owner, name)
-
+def _counting(wait, counted, inside):
     def counting(*args, **kwargs):
         # What one of them calls of the others is the same wait, and not every copy is one.
         if not inside and kwargs.get('blocking', True):
-            counted.append(name)
-        inside.append(name)
+            counted.append(wait)
+        inside.append(wait)
         try:
-            return original(*args, **kwargs)
+            return wait(*args, **kwargs)
         finally:
             inside.pop()
 
-    is_own = name in vars(owner)
-    setattr(owner, name, counting)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original) if is_own else delattr(owner, name)
+    return counting

@@ -48,14 +48,9 @@ class Cost:
 
 
 def run(pairs, progress=lambda text: None):
-    """Times pairs of trainings, one with ScaleReport and one without.
+    """Returns the :class:`Cost` of each model, by pairs of trainings: with ScaleReport and without.
 
-    Args:
-        pairs (int): How many pairs of each model.
-        progress (callable): Is told what is being done.
-
-    Returns:
-        list of Cost: One for each model.
+    ``progress`` is told in words what is being done.
     """
     costs = []
     for model in _MODELS:

@@ -1,4 +1,4 @@
-"""The data sets; each says which task it sets.
+"""The data sets; each says which task it sets, if not classification.
 
 Nothing is downloaded: all but the digits are read from a folder that the user names.
 """
@@ -23,6 +23,8 @@ class Digits(Section):
 
 
 class _OfAFolder(Section):
+    task: ClassVar[str] = 'classification'
+
     folder: str
     """Where the data is, relative to where the command is run."""
     train_size: Optional[Count] = None
@@ -34,15 +36,11 @@ class _OfAFolder(Section):
 class MNIST(_OfAFolder):
     """MNIST's handwritten digits of 28x28 pixels, the four idx files, compressed or not."""
 
-    task: ClassVar[str] = 'classification'
-
     name: Literal['mnist']
 
 
 class CIFAR(_OfAFolder):
     """CIFAR-10 or CIFAR-100, the folder of the official Python batches or the one it is in."""
-
-    task: ClassVar[str] = 'classification'
 
     name: Literal['cifar']
     classes: Literal[10, 100] = 10
@@ -54,8 +52,6 @@ class CIFAR(_OfAFolder):
 
 class ImageNet(_OfAFolder):
     """ImageNet, or other images in its layout: a folder a class in ``train`` and in ``val``."""
-
-    task: ClassVar[str] = 'classification'
 
     name: Literal['imagenet']
     train: str = 'train'

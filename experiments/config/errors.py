@@ -23,9 +23,6 @@ class ConfigError(_OneLineError):
     """A config, or something else that was asked for, is not as it must be.
 
     Its message is one line: where, what was given, what is allowed.
-
-    Args:
-        message (str): The message; line breaks in it, say from a file name, become spaces.
     """
 
 
@@ -38,21 +35,13 @@ class DamagedImageError(DataError):
 
 
 class RunError(_OneLineError):
-    """A run failed for a reason outside its code, such as a full disk.
-
-    Args:
-        message (str): The reason, in one line.
-    """
+    """A run failed for a reason outside its code, such as a full disk."""
 
 
 def describe(error, model):
-    """Puts the first of the errors that a validation found into words.
+    """Puts the first of the errors that pydantic found in a model class's input into words.
 
     Unknown keys come first: a misspelt key is also a missing one.
-
-    Args:
-        error (pydantic.ValidationError): What pydantic found.
-        model: The class that was validated.
 
     Returns:
         tuple: The key, as a list of its parts (strings), and the message, which names it.
@@ -61,14 +50,11 @@ def describe(error, model):
     detail = next((d for d in details if d['type'] in _UNKNOWN_KEY), details[0])
     schema = model.model_json_schema()
     kind, loc = detail['type'], detail['loc']
+    key, _ = _walk(schema, loc[:-1] if kind in _UNKNOWN_KEY else loc)
     if kind in _UNKNOWN_KEY:
-        key, _ = _walk(schema, loc[:-1])
         key.append(str(loc[-1]))
     elif kind in ('union_tag_invalid', 'union_tag_not_found'):
-        key, _ = _walk(schema, loc)
         key.append(detail['ctx']['discriminator'].strip("'"))
-    else:
-        key, _ = _walk(schema, loc)
     return key, f'{".".join(key)}: {_message(detail, schema)}'
 
 

@@ -58,14 +58,9 @@ def merge(chain):
 
 
 def source_of(chain, key):
-    """Names the file that a key is from, with the way to it.
+    """Names the file of a chain that a key, a list of its parts, is from, with the way to it.
 
-    Args:
-        chain (list of tuple): Of :func:`read_chain`.
-        key (list of str): The key's parts.
-
-    Returns:
-        str: Such as ``small.yaml -> full.yaml``; the first file if none has the key.
+    Such as ``small.yaml -> full.yaml``; the first file if none has the key.
     """
     for index, (_, content) in enumerate(chain):
         if _has(content, key):
@@ -74,11 +69,9 @@ def source_of(chain, key):
 
 
 def drop_other_unit(section, given):
-    """Removes a length in epochs for one given in iterations, and the other way round.
+    """Removes a length in epochs where one in iterations was given, and the other way round.
 
-    Args:
-        section (dict or list): Where the keys were set.
-        given (iterable): The keys.
+    ``section`` is a dict or list in which the keys ``given`` were set.
     """
     units = [unit for unit in UNITS if unit in given and section[unit] is not None]
     if len(units) == 1:

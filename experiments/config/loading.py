@@ -30,8 +30,6 @@ _Loader.add_implicit_resolver(
     re.compile(r'[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$'),
     list('-+.0123456789'),
 )
-
-
 # Besides its own errors PyYAML raises ValueError for a date that does not exist, and RecursionError
 # for lists nested too deeply.
 _NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
@@ -94,10 +92,7 @@ def dump(config):
 
 
 def compare(contents):
-    """Finds the keys in which configs differ.
-
-    Args:
-        contents (list of dict): The configs, as nested mappings.
+    """Finds the keys in which configs, nested mappings, differ.
 
     Returns:
         dict: For each dotted key whose value is not the same in all, the values in the configs'

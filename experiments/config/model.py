@@ -1,4 +1,4 @@
-"""The models; each says for which task it is."""
+"""The models; each says for which task it is, if not for classification."""
 
 from typing import Annotated, ClassVar, Literal, Optional, Union
 
@@ -8,10 +8,21 @@ import pydantic
 from pydantic import Field
 
 
-class MLP(Section):
-    """A multilayer perceptron: linear layers with ReLU in between."""
+def _whole_blocks(step, allowed):
+    def check(depth):
+        if depth < step + 2 or depth % step != 2:
+            raise ValueError(allowed)
+        return depth
 
+    return pydantic.AfterValidator(check)
+
+
+class _Model(Section):
     task: ClassVar[str] = 'classification'
+
+
+class MLP(_Model):
+    """A multilayer perceptron: linear layers with ReLU in between."""
 
     name: Literal['mlp']
     layers: Annotated[int, Field(ge=2)]
@@ -20,60 +31,40 @@ class MLP(Section):
     """Units of every layer but the last."""
 
 
-class CNN(Section):
+class CNN(_Model):
     """A small convolutional network: three 3x3 convolutions and a linear layer."""
-
-    task: ClassVar[str] = 'classification'
 
     name: Literal['cnn']
     channels: Annotated[tuple[Count, Count, Count], Field(strict=False)] = (32, 64, 64)
     """Output channels of the convolutions."""
 
 
-class CIFARResNet(Section):
+class CIFARResNet(_Model):
     """A residual network for CIFAR (He et al. 2016, section 4.2)."""
 
-    task: ClassVar[str] = 'classification'
-
     name: Literal['resnet_cifar']
-    depth: Count
+    depth: Annotated[Count, _whole_blocks(6, '6n + 2, such as 20, 56 or 110')]
     """6n + 2, such as 20, 56 or 110."""
 
-    @pydantic.field_validator('depth')
-    @classmethod
-    def _whole_blocks(cls, depth):
-        return _checked_depth(depth, 6, '6n + 2, such as 20, 56 or 110')
 
-
-class PreActivationResNet(Section):
+class PreActivationResNet(_Model):
     """A pre-activation residual network of bottlenecks for CIFAR (He et al. 2016b)."""
 
-    task: ClassVar[str] = 'classification'
-
     name: Literal['preactivation_resnet']
-    depth: Count
+    depth: Annotated[Count, _whole_blocks(9, '9n + 2, such as 164')]
     """9n + 2, such as 164."""
 
-    @pydantic.field_validator('depth')
-    @classmethod
-    def _whole_blocks(cls, depth):
-        return _checked_depth(depth, 9, '9n + 2, such as 164')
 
-
-class CIFARVGG(Section):
+class CIFARVGG(_Model):
     """VGG-16 with batch normalization for CIFAR."""
-
-    task: ClassVar[str] = 'classification'
 
     name: Literal['vgg_cifar']
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the last layer's inputs that are dropped in training."""
 
 
-class ImageNetResNet(Section):
+class ImageNetResNet(_Model):
     """A residual network for ImageNet (He et al. 2016, table 1)."""
-
-    task: ClassVar[str] = 'classification'
 
     name: Literal['resnet_imagenet']
     depth: Literal[18, 50]
@@ -83,7 +74,7 @@ class ImageNetResNet(Section):
     """Where a bottleneck has its stride; the published networks have it in the 1x1."""
 
 
-class SSD(Section):
+class SSD(_Model):
     """A single-shot detector (Liu et al. 2016)."""
 
     task: ClassVar[str] = 'detection'
@@ -97,7 +88,7 @@ class SSD(Section):
     """VGG-16's weights: npz of Chainer's VGG16Layers, or the caffemodel."""
 
 
-class SegNet(Section):
+class SegNet(_Model):
     """SegNet-Basic (Badrinarayanan et al. 2017)."""
 
     task: ClassVar[str] = 'segmentation'
@@ -105,12 +96,6 @@ class SegNet(Section):
     name: Literal['segnet']
     channels: Count = 64
     """Of every layer."""
-
-
-def _checked_depth(depth, step, allowed):
-    if depth < step + 2 or depth % step != 2:
-        raise ValueError(allowed)
-    return depth
 
 
 Model = Annotated[

@@ -7,7 +7,16 @@ from experiments.config.section import Count, InOneUnit, NotNegative, Positive, 
 import pydantic
 from pydantic import Field
 
-_Times = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+
+def _ascending(times):
+    if list(times) != sorted(set(times)):
+        raise ValueError('each later than the one before')
+    return times
+
+
+_Times = Annotated[
+    tuple[Count, ...], Field(strict=False, min_length=1), pydantic.AfterValidator(_ascending)
+]
 
 
 class _Optimizer(Section):
@@ -49,13 +58,6 @@ class Step(InOneUnit):
     iterations: Optional[_Times] = None
     """How many iterations are over, each time."""
     factor: Positive = 0.1
-
-    @pydantic.field_validator('epochs', 'iterations')
-    @classmethod
-    def _ascending(cls, times):
-        if times is not None and list(times) != sorted(set(times)):
-            raise ValueError('each later than the one before')
-        return times
 
 
 class Warmup(InOneUnit):

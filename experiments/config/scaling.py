@@ -2,23 +2,17 @@
 
 from typing import Annotated, Literal, Optional, Union
 
-from experiments.config.section import (
-    Bound,
-    Count,
-    Fp16,
-    Name,
-    NotNegative,
-    Positive,
-    Rate,
-    Section,
-)
+from experiments.config.section import Count, Name, NotNegative, Positive, Section
 
 from pydantic import Field
+
+_Rate = Annotated[float, Field(gt=0, lt=1)]
+_Bound = Annotated[float, Field(gt=0)]
 
 
 class _Scaling(Section):
     method: str
-    dtype: Fp16 = 'mixed16'
+    dtype: Literal['mixed16', 'float16'] = 'mixed16'
     label: Optional[Name] = None
     """Names it in folders and tables; by default its method and the options that are not the
     defaults."""
@@ -67,11 +61,11 @@ class Adaptive(_Layerwise):
     """The paper's layer-wise scales, from second moments and a Gaussian."""
 
     method: Literal['adaptive']
-    threshold: Rate = 1e-3
+    threshold: _Rate = 1e-3
     """T, the rate of underflow that is accepted."""
-    max_scale: Bound = 16.0
+    max_scale: _Bound = 16.0
     """Largest scale of a layer; .inf is no bound."""
-    max_total_scale: Bound = 1024.0
+    max_total_scale: _Bound = 1024.0
     """Largest product of all scales down to a layer; .inf is no bound."""
 
 
@@ -83,9 +77,9 @@ def _without_default(schema):
 class _FromProduct(_Layerwise):
     margin: NotNegative = 4.0
     """Powers of two between the largest element of a gradient and the largest number."""
-    max_scale: Bound = Field(float('inf'), json_schema_extra=_without_default)
+    max_scale: _Bound = Field(float('inf'), json_schema_extra=_without_default)
     """Largest scale of a layer; by default .inf, which is no bound."""
-    max_total_scale: Bound = Field(float('inf'), json_schema_extra=_without_default)
+    max_total_scale: _Bound = Field(float('inf'), json_schema_extra=_without_default)
     """Largest product of all scales down to a layer; by default .inf, which is no bound."""
 
 
@@ -99,7 +93,7 @@ class Measured(_FromProduct):
     """Layer-wise scales, the smallest at which the measured underflow is within the threshold."""
 
     method: Literal['measured']
-    threshold: Rate = 1e-3
+    threshold: _Rate = 1e-3
     """T, the rate of underflow that is accepted."""
 
 

@@ -4,7 +4,7 @@ Nothing is converted silently: a string is no number, ``true`` is no 1, and an u
 error. Everything is frozen; a config is a value.
 """
 
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Optional
 
 import pydantic
 from pydantic import Field
@@ -15,9 +15,6 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, lt=1)]
-Bound = Annotated[float, Field(gt=0)]
-Fp16 = Literal['mixed16', 'float16']
 
 UNITS = ('epochs', 'iterations')
 """What lengths are given in; see :class:`InOneUnit`."""

@@ -1,13 +1,13 @@
-"""The data sets, one file each: from a config's ``dataset`` section to :class:`Data`."""
+"""The data sets: from a config's ``dataset`` section to :class:`Data`."""
 
-from experiments.data import camvid, cifar, digits, imagenet, mnist, voc
+from experiments.data import camvid, cifar, digits, imagenet, voc
 from experiments.data.dataset import Data
 
 import numpy
 
 _LOADERS = {
-    'digits': digits.load,
-    'mnist': mnist.load,
+    'digits': digits.load_digits,
+    'mnist': digits.load_mnist,
     'cifar': cifar.load,
     'imagenet': imagenet.load,
     'voc': voc.load,
@@ -28,8 +28,8 @@ def load(section, dtype):
         Data: The data set.
 
     Raises:
-        experiments.config.errors.DataError: If a file of it is missing or damaged, or the folder
-            is not laid out as it must be.
+        experiments.config.errors.DataError: If a file of it is missing or damaged, the folder is
+            not laid out as it must be, or there are fewer examples than asked for.
     """
     # Chainer's mixed16 is no dtype of NumPy's own.
     return _LOADERS[section.name](section, numpy.dtype(dtype))

@@ -1,17 +1,30 @@
-"""The iterator over batches, whose content depends on the seed and the iteration alone."""
+"""The iterator over batches, and the processes or threads that load them.
 
+The content of a batch depends on the seed and the iteration alone.
+"""
+
+import concurrent.futures
+import functools
 import math
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
 import time
 import warnings
 from concurrent.futures.process import BrokenProcessPool
 
-from experiments.data import worker_pool
-from experiments.data.randomness import epoch_order
+from experiments.config.errors import ConfigError
+from experiments.data.images import collect_warnings
+from experiments.data.randomness import epoch_order, using_epoch
 
 from chainer.dataset import Iterator
 
 # Batches that are loaded beyond the one that is asked for.
 _AHEAD = 2
+# Of a process of a pool: it is sent once.
+_dataset = None
 
 
 class Batches(Iterator):
@@ -22,6 +35,12 @@ class Batches(Iterator):
     come from ``experiments.data.randomness``. So the number of the iteration is the whole state: a
     resumed run gets the same batches bit for bit, with any number of workers.
 
+    Processes are for data whose examples are costly, since Python runs in one thread at a time.
+    Each has its own copy of the data set, which must be possible to pickle, and examples are copied
+    from one to the other. Threads are for data in memory, and for images that are decoded and
+    resized more than computed with: Pillow, and NumPy with large arrays, let other threads run
+    meanwhile. The data set must bear being read by several.
+
     Args:
         dataset: The data set.
         batch_size (int): Examples of a batch; the last one of a single epoch may have fewer.
@@ -30,41 +49,29 @@ class Batches(Iterator):
         shuffle (bool): Whether each epoch has an order of its own; otherwise it is the data set's.
         workers (int): How many load examples, at most one for each CPU; 0 loads them here, when
             they are asked for.
-        pool (str): What they are: ``processes`` or ``threads``. See
-            ``experiments.data.worker_pool``.
+        pool (str): What they are: ``processes`` or ``threads``.
 
     Attributes:
-        dataset: The data set.
-        batch_size (int): Examples of a batch.
-        repeat (bool): Whether epoch follows epoch.
-        workers (int): How many load examples.
         examples (int): How many examples this process has got so far.
         asked (float): When the latest batch was asked for, by ``time.perf_counter``.
         waited (float): Seconds that this process has spent waiting for examples, or loading them.
     """
 
     def __init__(
-        self,
-        dataset,
-        batch_size,
-        seed=0,
-        repeat=True,
-        shuffle=True,
-        workers=0,
-        pool='processes',
+        self, dataset, batch_size, seed=0, repeat=True, shuffle=True, workers=0, pool='processes'
     ):
         if repeat and not len(dataset):
             raise ValueError('given an empty data set, allowed with repeat: at least one example')
         self.dataset = dataset
         self.batch_size = batch_size
         self.repeat = repeat
-        self.workers = worker_pool.at_most_cpus(workers)
+        self.workers = min(workers, available_cpus())
         self.examples = 0
         self.asked = time.perf_counter()
         self.waited = 0.0
         self._seed = seed
         self._shuffle = shuffle
-        self._start_pool = worker_pool.POOLS[pool]
+        self._start_pool = {'processes': _start_processes, 'threads': _start_threads}[pool]
         self._executor = None
         self._load = None
         self._iteration = 0
@@ -105,7 +112,7 @@ class Batches(Iterator):
         """Returns the parts that the workers have loaded of a batch, and has them load on."""
         if not self.workers:
             wanted = self._epochs_and_indices(iteration)
-            return [worker_pool.load_examples(self.dataset, self._seed, wanted)]
+            return [_load_examples(self.dataset, self._seed, wanted)]
         try:
             for ahead in range(iteration, iteration + 1 + _AHEAD):
                 if ahead not in self._loading:
@@ -203,3 +210,73 @@ class Batches(Iterator):
         self._forget()
         executor, self._executor = self._executor, None
         executor.shutdown(wait=True)
+
+
+def _load_examples(dataset, seed, epochs_and_indices):
+    """Returns the examples of epochs and indices, and the warnings of replaced ones; both lists."""
+    loaded = []
+    with collect_warnings() as messages:
+        for epoch, index in epochs_and_indices:
+            try:
+                with using_epoch(seed, epoch):
+                    loaded.append(dataset[index])
+            except ConfigError:  # it names the file
+                raise
+            except Exception as error:
+                raise RuntimeError(
+                    f'example {index} of the data set, in epoch {epoch}:'
+                    f' {type(error).__name__}: {error}'
+                ) from error
+    return loaded, messages
+
+
+def available_cpus():
+    """Returns how many CPUs this process may use."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _start_threads(workers, dataset):
+    """Returns a pool, and what to submit to it: _load_examples without its first argument."""
+    executor = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix='loader')
+    return executor, functools.partial(_load_examples, dataset)
+
+
+def _start_processes(workers, dataset):
+    # Not fork: MPI, CUDA and the threads of BLAS do not survive it.
+    if 'forkserver' in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context('forkserver')
+        context.set_forkserver_preload([__name__])
+    else:
+        context = multiprocessing.get_context('spawn')
+    executor = concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin_process, initargs=(dataset,)
+    )
+    return executor, _load_in_process
+
+
+def _begin_process(dataset):
+    global _dataset
+    _dataset = dataset
+    # Ctrl-C goes to all processes of a terminal; the one that trains handles it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def _load_in_process(seed, epochs_and_indices):
+    return _load_examples(_dataset, seed, epochs_and_indices)
+
+
+def end_with_parent():
+    """Lets this process end at once when its parent does.
+
+    A parent that is killed cannot stop its processes, and one that waits for work does not notice:
+    its siblings hold the other end of the pipe, too.
+    """
+    threading.Thread(target=_wait_and_end, daemon=True).start()
+
+
+def _wait_and_end():
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)

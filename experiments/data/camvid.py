@@ -6,8 +6,7 @@ from typing import Optional
 
 from experiments.config.errors import DamagedImageError, DataError
 from experiments.data import images
-from experiments.data.dataset import Data, first_examples
-from experiments.data.files import find_folder, read_lines
+from experiments.data.dataset import Data, find_folder, first_examples, read_lines
 from experiments.data.geometric_transforms import coin_toss, flip
 from experiments.data.photometric_transforms import (
     IMAGENET_MEAN,
@@ -34,8 +33,7 @@ _LAYOUT = (
 class Frames(DatasetMixin):
     """Pairs of a frame, a :class:`PIL.Image.Image`, and the class of each pixel, -1 for void.
 
-    Args:
-        pairs (list of tuple of str): Image file and label file of each frame.
+    ``pairs`` are the image file and the label file of each frame.
     """
 
     def __init__(self, pairs):
@@ -68,12 +66,9 @@ class Frames(DatasetMixin):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Transform:
-    """Normalizes an image and crops and flips it with its labels, if asked for.
+    """Normalizes an image and, if asked for, crops it (to a height and width) and flips it.
 
-    Attributes:
-        normalization (Normalization): The first step.
-        crop (tuple of int): Height and width of a random crop; ``None`` is the whole image.
-        flip (bool): Whether to flip half of the examples.
+    The labels of its pixels go with it.
     """
 
     normalization: Normalization
@@ -99,16 +94,7 @@ def load(section, dtype):
 
     ``normalization`` is by mean and standard deviation of each channel over the frames trained with
     (``data``), by those of ImageNet (``imagenet``), or left out (``none``: pixels stay 0 to 255).
-
-    Args:
-        section (experiments.config.dataset.CamVid): The config.
-        dtype (numpy.dtype): Of the images.
-
-    Returns:
-        experiments.data.Data: The data. ``class_weights`` are by median frequency.
-
-    Raises:
-        DataError: If a file is missing or damaged, or frames differ in size.
+    The class weights are by median frequency. See :func:`experiments.data.load`.
     """
     folder = find_folder(section.folder, _LAYOUT)
     train = _frames(folder, section.train, section.train_size, section.skip_damaged)
@@ -159,7 +145,7 @@ def _listed(folder, listing):
 
 def _found(folder, split):
     below = find_folder(os.path.join(folder, split), _LAYOUT)
-    names = sorted(n for n in os.listdir(below) if n.lower().endswith(images.EXTENSIONS))
+    names = images.image_names(below)
     if not names:
         raise DataError(f'{below}: given no image, allowed: {_LAYOUT}')
     annotated = os.path.join(folder, f'{split}annot')
@@ -202,18 +188,17 @@ def _by(size):
 def median_frequency_weights(pixels, sizes):
     """Returns class weights by median frequency: rare classes count as much as common ones.
 
-    Eigen and Fergus 2015; Badrinarayanan et al. 2017 (SegNet), section 4.1.
-
     weight of c = median of all frequencies / frequency of c; frequency of c = pixels of c / pixels
-    of the images in which c is, void ones included.
+    of the images in which c is, void ones included (Eigen and Fergus 2015; Badrinarayanan et al.
+    2017, section 4.1).
 
     Args:
-        pixels (numpy.ndarray): Of shape (images, classes): pixels of each class in each image.
-        sizes (numpy.ndarray): Of shape (images,): pixels of each image.
+        pixels (numpy.ndarray): (images, classes): pixels of each class in each image.
+        sizes (numpy.ndarray): (images,): pixels of each image.
 
     Returns:
-        numpy.ndarray: float32 of shape (classes,). A class that is nowhere weighs 0 and has no part
-        in the median.
+        numpy.ndarray: (classes,) in float32. A class that is nowhere weighs 0 and has no part in
+        the median.
     """
     of_class = pixels.sum(axis=0)
     of_images = ((pixels > 0) * sizes[:, None]).sum(axis=0)

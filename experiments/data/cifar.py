@@ -5,8 +5,7 @@ import os
 
 from experiments.config.errors import DataError
 from experiments.data import safe_pickle
-from experiments.data.dataset import Data, first_of_each_class
-from experiments.data.files import inner_folder
+from experiments.data.dataset import Data, first_of_each_class, inner_folder
 from experiments.data.geometric_transforms import coin_toss, flip, pad_and_crop
 from experiments.data.photometric_transforms import Normalization, pixel_statistics
 from experiments.data.randomness import Augmented
@@ -36,9 +35,7 @@ _FILES = {
 class Transform:
     """Normalizes an image and, as in He et al. 2016 (section 4.2), pads, crops and flips it.
 
-    Attributes:
-        normalization (Normalization): It comes first, so that the padding has the mean colour.
-        augment (bool): Whether to crop and flip.
+    Normalization comes first, so that the padding has the mean colour.
     """
 
     normalization: Normalization
@@ -56,21 +53,11 @@ class Transform:
 
 
 def load(section, dtype):
-    """Loads the images, of shape (3, 32, 32), normalized; those to train with are augmented.
+    """Loads the images, (3, 32, 32) in the dtype, normalized; those to train with are augmented.
 
     They are normalized by the images trained with: with ``normalization: channel`` by mean and
     standard deviation of each channel; with ``pixel`` the mean image is subtracted, and pixels are
-    divided by 255 (He et al. 2016).
-
-    Args:
-        section (experiments.config.dataset.CIFAR): The config.
-        dtype (numpy.dtype): Of the images.
-
-    Returns:
-        experiments.data.Data: The data.
-
-    Raises:
-        DataError: If a file is missing or damaged, or has fewer examples than asked for.
+    divided by 255 (He et al. 2016). See :func:`experiments.data.load`.
     """
     name, train_files, test_file, names_file, key, names_key = _FILES[section.classes]
     wanted = f'a folder {name} with {", ".join(train_files)} and {test_file}, or the one it is in'

@@ -1,6 +1,10 @@
-"""What every data set is loaded as, and the choice of fewer examples than there are."""
+"""What every data set is loaded as, and what their loading has in common: folders, lists, choice.
+
+Errors say how a folder or a list must be laid out: ``layout`` is that description.
+"""
 
 import dataclasses
+import os
 from typing import Any, Optional
 
 from experiments.config.errors import DataError
@@ -44,20 +48,17 @@ class Data:
     mean: Any = None
     eleven_point: bool = False
 
+    @property
+    def names(self):
+        """Sequence of str: The classes' names, or else their numbers."""
+        return self.class_names or [str(number) for number in range(self.classes)]
+
 
 def first_examples(count, size, where):
-    """Returns the indices of the first examples.
-
-    Args:
-        count (int): How many there are.
-        size (int): How many are wanted; ``None`` is all.
-        where (str): Names them in the error.
-
-    Returns:
-        numpy.ndarray: The indices.
+    """Returns the indices of the first ``size`` of ``count`` examples; all if ``size`` is ``None``.
 
     Raises:
-        DataError: If there are not so many.
+        DataError: If there are not so many; ``where`` names them.
     """
     if size is not None and size > count:
         raise DataError(f'{where}: given {size} examples to use, allowed: at most {count}')
@@ -84,3 +85,46 @@ def first_of_each_class(classes, size, where):
     place = numpy.empty(len(classes), int)  # among those of the same class
     place[by_class] = numpy.arange(len(classes)) - numpy.repeat(starts, sizes)
     return numpy.sort(numpy.argsort(place, kind='stable')[:count])
+
+
+def inner_folder(folder, name, layout):
+    """Returns the folder ``name`` in the one that the user named, or that one itself if none is.
+
+    Raises:
+        DataError: If what the user named is no folder.
+    """
+    folder = find_folder(folder, layout)
+    below = os.path.join(folder, name)
+    return below if os.path.isdir(below) else folder
+
+
+def find_folder(folder, layout):
+    """Returns the folder that the user named, ``~`` expanded.
+
+    Raises:
+        DataError: If it is no folder.
+    """
+    folder = os.path.expanduser(folder)
+    if not os.path.isdir(folder):
+        raise DataError(f'{folder}: given no folder, allowed: {layout}')
+    return folder
+
+
+def read_lines(path, layout):
+    """Returns number (from 1) and words of each line of a file that is not empty, a list of tuples.
+
+    Raises:
+        DataError: If it cannot be read, is not text, or is empty.
+    """
+    try:
+        with open(path, encoding='utf-8') as file:
+            text = file.read()
+    except OSError as error:
+        raise DataError(f'{path}: {error.strerror}; it must be {layout}') from None
+    except UnicodeDecodeError as error:
+        raise DataError(f'{path}: not text (byte {error.start}); it must be {layout}') from None
+    numbered = [(i, line.split()) for i, line in enumerate(text.splitlines(), 1)]
+    numbered = [(i, words) for i, words in numbered if words]
+    if not numbered:
+        raise DataError(f'{path}: empty; it must be {layout}')
+    return numbered

@@ -1,39 +1,122 @@
-"""scikit-learn's handwritten digits: 1,797 grey images of 8x8 pixels, inside the package."""
+"""Handwritten digits: scikit-learn's, and MNIST or another data set in its four idx files."""
 
-from experiments.data.dataset import Data
+import functools
+import gzip
+import math
+import os
+import zlib
+
+from experiments.config.errors import DataError
+from experiments.data.dataset import Data, find_folder, first_of_each_class
 
 import numpy
-from chainer.datasets import TupleDataset
+from chainer.datasets import TransformDataset, TupleDataset
 
-# A pixel counts the dots, 0 to 16, of a 4x4 block of the scan.
-_BRIGHTEST = 16
+_CLASSES = 10
+# Of scikit-learn's: a pixel counts the dots, 0 to 16, of a 4x4 block of the scan.
+_MOST_DOTS = 16
 # The split is part of the data set: no seed of a run changes it.
 _SPLIT_SEED = 0
+# Of MNIST.
+_BRIGHTEST = 255
+_UNSIGNED_BYTES = 8  # the type of the values, in the third byte of an idx file
+_LAYOUT = (
+    'a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte'
+    ' and t10k-labels-idx1-ubyte, each gzipped (.gz) or not'
+)
 
 
-def load(section, dtype):
-    """Loads the digits, as vectors of 64 features in [0, 1].
+def load_digits(section, dtype):
+    """Loads scikit-learn's 1,797 digits of 8x8 pixels, as vectors of 64 features in [0, 1].
 
-    Args:
-        section (experiments.config.dataset.Digits): The config.
-        dtype (numpy.dtype): Of the features; float16 holds them exactly.
-
-    Returns:
-        experiments.data.Data: The data, split with each class in proportion.
+    float16 holds them exactly. The split has each class in proportion. See
+    :func:`experiments.data.load`.
     """
     # Here, since scikit-learn takes half a second to import, whatever the data set is.
-    from sklearn.datasets import load_digits
+    from sklearn import datasets
     from sklearn.model_selection import train_test_split
 
-    images, classes = load_digits(return_X_y=True)
-    images = (images / _BRIGHTEST).astype(dtype)
+    images, classes = datasets.load_digits(return_X_y=True)
+    images = (images / _MOST_DOTS).astype(dtype)
     classes = classes.astype(numpy.int32)
     train, test, train_classes, test_classes = train_test_split(
         images, classes, test_size=section.test_size, stratify=classes, random_state=_SPLIT_SEED
     )
-    return Data(
-        train=TupleDataset(train, train_classes),
-        test=TupleDataset(test, test_classes),
-        shape=images.shape[1:],
-        classes=10,
-    )
+    train, test = TupleDataset(train, train_classes), TupleDataset(test, test_classes)
+    return Data(train, test, images.shape[1:], _CLASSES)
+
+
+def load_mnist(section, dtype):
+    """Loads MNIST (LeCun, Cortes, Burges): grey images (1, 28, 28) with pixels in [0, 1].
+
+    See :func:`experiments.data.load`.
+    """
+    folder = find_folder(section.folder, _LAYOUT)
+    train = _read(folder, 'train', section.train_size)
+    test = _read(folder, 't10k', section.test_size)
+    shape = train[0].shape[1:]
+    if test[0].shape[1:] != shape:
+        raise DataError(
+            f'{folder}: given test images of shape {test[0].shape[2:]}, allowed: {shape[1:]},'
+            ' the shape of the training images'
+        )
+    scale = functools.partial(_scale_pixels, dtype)
+    train, test = (TransformDataset(TupleDataset(*part), scale) for part in (train, test))
+    return Data(train, test, shape, _CLASSES)
+
+
+def _read(folder, part, size):
+    path = os.path.join(folder, f'{part}-images-idx3-ubyte')
+    images = _read_idx(path, ndim=3)
+    of_classes = os.path.join(folder, f'{part}-labels-idx1-ubyte')
+    classes = _read_idx(of_classes, ndim=1)
+    if len(images) != len(classes):
+        raise DataError(
+            f'{of_classes}: given {len(classes)} labels, allowed: {len(images)}, one for each image'
+            f' of {part}-images-idx3-ubyte'
+        )
+    if not len(images):
+        raise DataError(f'{path}: given no image, allowed: at least one')
+    if classes.max() >= _CLASSES:
+        raise DataError(f'{of_classes}: given label {classes.max()}, allowed: 0 to {_CLASSES - 1}')
+    chosen = first_of_each_class(classes, size, path)
+    return images[chosen][:, None], classes[chosen].astype(numpy.int32)
+
+
+def _scale_pixels(dtype, example):
+    """Divides the bytes of an image by 255 in float32, and rounds them to the dtype once."""
+    image, label = example
+    return (image.astype(numpy.float32) / _BRIGHTEST).astype(dtype, copy=False), label
+
+
+def _read_idx(path, ndim):
+    """Reads an array of unsigned bytes in MNIST's idx format, gzipped (``path`` and .gz) or not.
+
+    The format: two zero bytes, the type, the number of dimensions; each dimension as a 4-byte
+    big-endian integer; then the values, the last dimension fastest.
+    """
+    zipped = not os.path.exists(path)
+    path = f'{path}.gz' if zipped else path
+    try:
+        with gzip.open(path) if zipped else open(path, 'rb') as file:
+            content = file.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f'{path}: damaged gzip file ({error})') from None
+    except OSError as error:
+        either = f'{path[:-3]} or {path}' if zipped else path
+        raise DataError(f'{either}: {error.strerror}; it must be an idx file') from None
+    magic = bytes([0, 0, _UNSIGNED_BYTES, ndim])
+    if content[:4] != magic:
+        raise DataError(
+            f'{path}: given the first bytes {content[:4].hex(" ") or "(none)"}, allowed:'
+            f' {magic.hex(" ")}, an idx file of unsigned bytes in {ndim} dimensions'
+        )
+    begin = 4 + 4 * ndim
+    shape = tuple(int.from_bytes(content[i : i + 4], 'big') for i in range(4, begin, 4))
+    size = begin + math.prod(shape)
+    if len(content) != size:
+        raise DataError(
+            f'{path}: given {len(content)} bytes, allowed: {size}, which its header asks for'
+            f' ({" x ".join(map(str, shape))} values); the file is cut off or damaged'
+        )
+    return numpy.frombuffer(content, numpy.uint8, offset=begin).reshape(shape)

@@ -1,4 +1,4 @@
-"""Random and fixed crops, flips and sizes of images, and of the boxes in them.
+"""Random and fixed crops, flips and sizes of images and of the boxes in them, and boxes' overlap.
 
 An ``image`` is a :class:`PIL.Image.Image` where nothing else is said, ``boxes`` are an array of
 shape (n, 4), each (y_min, x_min, y_max, x_max) in pixels of the image, and ``rng``, a
@@ -6,8 +6,6 @@ shape (n, 4), each (y_min, x_min, y_max, x_max) in pixels of the image, and ``rn
 """
 
 import math
-
-from experiments.data.boxes import box_iou
 
 import numpy
 from PIL import Image
@@ -24,13 +22,7 @@ _PATCH_TRIALS = 50
 _CROP_AREA = (0.08, 1.0)
 _CROP_ASPECT = (3 / 4, 4 / 3)
 _CROP_TRIALS = 10
-_FILTERS = (
-    Image.Resampling.NEAREST,
-    Image.Resampling.BILINEAR,
-    Image.Resampling.BICUBIC,
-    Image.Resampling.BOX,
-    Image.Resampling.LANCZOS,
-)
+_FILTERS = [Image.Resampling[name] for name in ('NEAREST', 'BILINEAR', 'BICUBIC', 'BOX', 'LANCZOS')]
 
 
 def coin_toss(rng):
@@ -50,12 +42,9 @@ def flip_boxes(boxes, width):
 
 
 def pad_and_crop(image, padding, rng):
-    """Pads an image with zeros, the mean colour of a normalized one, and crops it to its size.
+    """Pads an image, an array (channels, height, width), with zeros, and crops it to its size.
 
-    Args:
-        image (numpy.ndarray): Of shape (channels, height, width).
-        padding (int): Pixels on each side.
-        rng: Draws the place of the crop.
+    Zero is the mean colour of a normalized image.
     """
     _, height, width = image.shape
     padded = numpy.pad(image, ((0, 0), (padding, padding), (padding, padding)))
@@ -78,10 +67,7 @@ def draw_patch(width, height, rng):
 
     Its area is 8 to 100 % of the image's, uniformly; width : height is 3/4 to 4/3, uniformly in the
     logarithm; its place is uniform. If ten draws do not fit, it is the largest patch in the middle
-    whose aspect ratio is allowed.
-
-    Returns:
-        tuple of int: Left, top, right, bottom.
+    whose aspect ratio is allowed. Returns left, top, right and bottom, integers.
     """
     for _ in range(_CROP_TRIALS):
         area = width * height * rng.uniform(*_CROP_AREA)
@@ -136,7 +122,7 @@ def constrained_crop(image, boxes, rng):
     Each of these options is as likely as the others: the whole image; a patch that overlaps an
     object by an IoU of at least 0.1, 0.3, 0.5, 0.7 or 0.9; any patch. Of 50 patches the first one
     is taken that overlaps at least one object enough and has the centre of one in it; if none has,
-    the whole image stays. An image without boxes stays whole.
+    the whole image stays, as does one without boxes.
 
     Returns:
         tuple: The patch; the boxes whose centres are in it, clipped to it; and their indices.
@@ -181,3 +167,33 @@ def _has_centre(patches, boxes):
     after = centres >= patches[:, None, :2]
     before = centres < patches[:, None, 2:]
     return (after & before).all(axis=2)
+
+
+def box_iou(boxes, others):
+    """Returns the intersection over union (IoU, Jaccard index) of each pair of boxes.
+
+    The edges of a box are lines between pixels; PASCAL VOC's toolkit takes them for the outermost
+    pixels and adds 1 to every height and width.
+
+    Args:
+        boxes (numpy.ndarray): (m, 4), floats.
+        others (numpy.ndarray): (n, 4), floats of the same unit and dtype.
+
+    Returns:
+        numpy.ndarray: (m, n), each 0 to 1; 0 where both boxes are empty.
+    """
+    # Coordinate by coordinate and in place: several times as fast as in three expressions.
+    y_min, x_min, y_max, x_max = numpy.ascontiguousarray(boxes.T)[:, :, None]
+    to_y_min, to_x_min, to_y_max, to_x_max = numpy.ascontiguousarray(others.T)[:, None]
+    intersection = numpy.minimum(y_max, to_y_max)
+    spare = numpy.maximum(y_min, to_y_min)
+    intersection -= spare
+    numpy.maximum(intersection, 0, out=intersection)
+    widths = numpy.minimum(x_max, to_x_max)
+    widths -= numpy.maximum(x_min, to_x_min, out=spare)
+    numpy.maximum(widths, 0, out=widths)
+    intersection *= widths
+    areas = (y_max - y_min) * (x_max - x_min)
+    union = numpy.add(areas, (to_y_max - to_y_min) * (to_x_max - to_x_min), out=spare)
+    union -= intersection
+    return numpy.divide(intersection, union, out=intersection, where=union > 0)

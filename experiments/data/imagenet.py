@@ -4,15 +4,9 @@ import dataclasses
 import os
 
 from experiments.config.errors import DataError
-from experiments.data.dataset import Data, first_of_each_class
-from experiments.data.files import find_folder, read_lines
-from experiments.data.geometric_transforms import (
-    center_crop,
-    coin_toss,
-    flip,
-    random_sized_crop,
-)
-from experiments.data.images import EXTENSIONS, LabelledImages, ReplaceDamaged
+from experiments.data.dataset import Data, find_folder, first_of_each_class, read_lines
+from experiments.data.geometric_transforms import center_crop, coin_toss, flip, random_sized_crop
+from experiments.data.images import EXTENSIONS, LabelledImages, ReplaceDamaged, image_names
 from experiments.data.photometric_transforms import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from experiments.data.randomness import Augmented
 
@@ -33,11 +27,6 @@ class Transform:
 
     With augmentation: a random sized crop, flipped with a probability of a half. Without: the
     shorter side is resized to 256 / 224 of the crop's, and the middle is cropped.
-
-    Attributes:
-        size (int): Side of the result.
-        normalization (Normalization): The last step.
-        augment (bool): Whether to crop at random and flip.
     """
 
     size: int
@@ -57,19 +46,10 @@ class Transform:
 
 
 def load(section, dtype):
-    """Lists the images; each is read when its turn comes.
+    """Lists the images, (3, size, size) in the dtype; each is read when its turn comes.
 
-    Classes are numbered in the order of the names of the folders of ``train``, as is usual.
-
-    Args:
-        section (experiments.config.dataset.ImageNet): The config.
-        dtype (numpy.dtype): Of the images.
-
-    Returns:
-        experiments.data.Data: The data; images are of shape (3, size, size).
-
-    Raises:
-        DataError: If the folder is not laid out as it must be, or has fewer images than asked for.
+    Classes are numbered in the order of the names of the folders of ``train``, as is usual. See
+    :func:`experiments.data.load`.
     """
     folder = find_folder(section.folder, _LAYOUT)
     train = find_folder(os.path.join(folder, section.train), _LAYOUT)
@@ -102,16 +82,12 @@ def _subfolders(folder):
     return [e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith('.')]
 
 
-def _image_names(folder):
-    return sorted(name for name in os.listdir(folder) if name.lower().endswith(EXTENSIONS))
-
-
 def _in_class_folders(folder, wnids):
     """Returns the paths of all images, a list, and their classes, an array."""
     paths, classes = [], []
     for label, wnid in enumerate(wnids):
         below = os.path.join(folder, wnid)
-        names = _image_names(below)
+        names = image_names(below)
         if not names:
             raise DataError(
                 f'{below}: given no image, allowed: at least one that ends in'
@@ -134,7 +110,7 @@ def _validation(folder, val, section, wnids):
         paths, classes = _in_class_folders(val, sorted(found))
         of_found = numpy.array([wnids.index(wnid) for wnid in sorted(found)], numpy.int32)
         return paths, of_found[classes]
-    names = _image_names(val)
+    names = image_names(val)
     if not names:
         raise DataError(f'{val}: given no image, allowed: {_LAYOUT}')
     if section.val_labels is None:
@@ -155,17 +131,10 @@ def _read_label_file(path, names, wnids, order):
       used;
     - the official ``ILSVRC2012_validation_ground_truth.txt``: a line with an ILSVRC2012_ID, counted
       from 1, for each image in the order of their names. That order of the classes is another than
-      the wnids', and ``order`` must tell it: the official ``meta.mat``, or a text file with the
-      wnid of ID 1 in the first line, and so on.
+      the wnids', and the file ``order`` must tell it: the official ``meta.mat``, or a text file
+      with the wnid of ID 1 in the first line, and so on.
 
-    Args:
-        path (str): The label file.
-        names (list of str): Names of the image files that there are, sorted.
-        wnids (list of str): The classes.
-        order (str): The file that tells the order of the ILSVRC2012_IDs, or ``None``.
-
-    Returns:
-        tuple: Names of the image files, a list, and their classes, int32.
+    Returns the names of the images, a list, and their classes, int32.
     """
     lines = read_lines(path, _LABELS_LAYOUT)
     number = {wnid: label for label, wnid in enumerate(wnids)}

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import os
 import warnings
 
 from experiments.config.errors import DamagedImageError, DataError
@@ -14,15 +15,15 @@ EXTENSIONS = ('.jpeg', '.jpg', '.png')
 _collected = contextvars.ContextVar('collected', default=None)
 
 
+def image_names(folder):
+    """Returns the names of the image files in a folder, sorted."""
+    return sorted(name for name in os.listdir(folder) if name.lower().endswith(EXTENSIONS))
+
+
 def read_image(path):
-    """Reads a colour image; grey ones become grey in colour.
+    """Returns the :class:`PIL.Image.Image` in a file, decoded, in mode RGB.
 
-    Args:
-        path (str): The file, in any format that Pillow knows.
-
-    Returns:
-        PIL.Image.Image: The image, decoded, in mode RGB. A rotation noted in the file is ignored,
-        as the annotations of all data sets here ignore it.
+    A rotation noted in the file is ignored, as the annotations of all data sets here ignore it.
 
     Raises:
         DataError: If there is no such file, or it may not be read.
@@ -33,13 +34,7 @@ def read_image(path):
 
 
 def read_labels(path):
-    """Reads an image whose grey values, or palette indices, are classes.
-
-    Args:
-        path (str): The file.
-
-    Returns:
-        numpy.ndarray: The classes, uint8 of shape (height, width).
+    """Returns the grey values, or palette indices, of an image: uint8 of shape (height, width).
 
     Raises:
         DataError: As :func:`read_image`.
@@ -74,9 +69,7 @@ def _decoded(path, decode):
 class LabelledImages(DatasetMixin):
     """Tuples of a decoded image and its labels; a file is read when it is asked for.
 
-    Args:
-        paths (sequence of str): The image files.
-        *labels: Sequences of the same length, of labels of any kind.
+    ``labels`` are sequences as long as ``paths``, of labels of any kind.
     """
 
     def __init__(self, paths, *labels):
@@ -87,11 +80,7 @@ class LabelledImages(DatasetMixin):
         return len(self._paths)
 
     def get_example(self, i):
-        """Returns the image, a :class:`PIL.Image.Image` in mode RGB, and its labels.
-
-        Raises:
-            DamagedImageError: If the image cannot be decoded.
-        """
+        """Returns the image as :func:`read_image` does, and its labels."""
         return (read_image(self._paths[i]), *(labels[i] for labels in self._labels))
 
 
@@ -102,9 +91,6 @@ class ReplaceDamaged(DatasetMixin):
     number of workers see the same examples; a check of all images beforehand would decode the whole
     data set at every start. A warning tells of each replacement, unless
     :func:`collect_warnings` takes it. In an evaluation the replacement counts twice.
-
-    Args:
-        dataset: Raises :class:`~experiments.config.errors.DamagedImageError` for a damaged example.
     """
 
     def __init__(self, dataset):

@@ -37,14 +37,7 @@ class Normalization:
     dtype: Any
 
     def __call__(self, image):
-        """Normalizes an image.
-
-        Args:
-            image: uint8 of shape (channels, height, width), or a Pillow image.
-
-        Returns:
-            numpy.ndarray: The image, of shape (channels, height, width).
-        """
+        """Returns an image, of uint8 (channels, height, width) or Pillow's, normalized."""
         if not isinstance(image, numpy.ndarray):
             # A copy with the channels first, while it is small: NumPy is slow with them last.
             image = numpy.ascontiguousarray(numpy.asarray(image).transpose(2, 0, 1))
@@ -62,74 +55,57 @@ def pixel_statistics(counts):
     """Computes mean and standard deviation of the pixels of many images, exactly.
 
     Args:
-        counts (numpy.ndarray): Of shape (channels, 256): pixels of each value.
+        counts (numpy.ndarray): (channels, 256): pixels of each value.
 
     Returns:
         tuple: Means and standard deviations, each a tuple of a float a channel, in units of pixels.
         The deviation of a channel of one value is taken as 1, so that it can be divided by.
     """
-    values = numpy.arange(256)
     shares = counts / counts.sum(axis=1, keepdims=True)
-    means = shares @ values
-    variances = (shares * (values - means[:, None]) ** 2).sum(axis=1)
+    means = shares @ _LEVELS
+    variances = (shares * (_LEVELS - means[:, None]) ** 2).sum(axis=1)
     return tuple(means.tolist()), tuple(std or 1.0 for std in numpy.sqrt(variances).tolist())
 
 
-@dataclasses.dataclass(frozen=True)
-class PhotometricDistortion:
+def distort(image, rng, swap_rate=0.0):
     """Changes brightness, contrast, saturation and hue, as SSD is trained with.
 
     Liu et al. 2016, section 2.2, after Howard 2013; the ranges are those of the authors' released
     configuration. Each distortion happens with a probability of a half, but for the swap of
     channels, which that configuration turns off.
 
-    Attributes:
+    Args:
+        image (PIL.Image.Image): In mode RGB.
+        rng (numpy.random.Generator): Draws what happens, and how much of it.
         swap_rate (float): Probability that the channels change places.
     """
-
-    swap_rate: float = 0.0
-
-    def __call__(self, image, rng):
-        """Distorts an image.
-
-        Args:
-            image (PIL.Image.Image): In mode RGB.
-            rng (numpy.random.Generator): Draws what happens, and how much of it.
-        """
+    if coin_toss(rng):
         image = _brightness(image, rng)
+    order = (_contrast, _saturation, _hue) if coin_toss(rng) else (_saturation, _hue, _contrast)
+    for change in order:
         if coin_toss(rng):
-            image = _hue(_saturation(_contrast(image, rng), rng), rng)
-        else:
-            image = _contrast(_hue(_saturation(image, rng), rng), rng)
-        if rng.random() < self.swap_rate:
-            channels = image.split()
-            image = Image.merge('RGB', [channels[i] for i in rng.permutation(3)])
-        return image
+            image = change(image, rng)
+    if rng.random() < swap_rate:
+        channels = image.split()
+        image = Image.merge('RGB', [channels[i] for i in rng.permutation(3)])
+    return image
 
 
 def _brightness(image, rng):
-    if not coin_toss(rng):
-        return image
     return image.point(_lookup_table(_LEVELS + rng.uniform(-_BRIGHTNESS, _BRIGHTNESS)) * 3)
 
 
 def _contrast(image, rng):
-    if not coin_toss(rng):
-        return image
     return image.point(_lookup_table(_LEVELS * rng.uniform(*_CONTRAST)) * 3)
 
 
 def _saturation(image, rng):
-    if not coin_toss(rng):
-        return image
     hue, saturation, value = image.convert('HSV').split()
     saturation = saturation.point(_lookup_table(_LEVELS * rng.uniform(*_SATURATION)))
     return Image.merge('HSV', (hue, saturation, value)).convert('RGB')
 
 
 def _hue(image, rng):
-    if not coin_toss(rng):
-        return image
     # The circle has 256 steps.
     turn = round(rng.uniform(-_HUE_DEGREES, _HUE_DEGREES) / 360 * 256)
     hue, saturation, value = image.convert('HSV').split()

@@ -20,16 +20,7 @@ _seed_and_epoch = contextvars.ContextVar('seed_and_epoch', default=(0, 0))
 
 
 def epoch_order(seed, epoch, size):
-    """Returns the order in which an epoch visits a data set.
-
-    Args:
-        seed (int): The run's seed.
-        epoch (int): The epoch, from 0.
-        size (int): Examples of the data set.
-
-    Returns:
-        numpy.ndarray: A permutation of 0 to ``size`` - 1.
-    """
+    """Returns the order in which an epoch, counted from 0, visits a data set: a permutation."""
     return _generator(seed, _ORDER, epoch).permutation(size)
 
 
@@ -44,13 +35,10 @@ def using_epoch(seed, epoch):
 
 
 def example_rng(index):
-    """Returns the generator of one example in the epoch of :func:`using_epoch`, by default in 0.
+    """Returns the generator of one example, always in the same state.
 
-    Args:
-        index (int): The example's index in the whole data set.
-
-    Returns:
-        numpy.random.Generator: Always in the same state.
+    It depends on the example's index in the whole data set, and on the seed and the epoch of
+    :func:`using_epoch`, both 0 by default.
     """
     seed, epoch = _seed_and_epoch.get()
     return _generator(seed, _EXAMPLE, epoch, index)
@@ -64,11 +52,8 @@ def _generator(seed, *key):
 class Augmented(DatasetMixin):
     """A data set of randomly transformed examples.
 
-    What is drawn depends on the run's seed, the epoch and the example's index alone.
-
-    Args:
-        dataset: The examples as they are.
-        transform (callable): From an example and a ``numpy.random.Generator`` to an example.
+    ``transform`` takes an example and a ``numpy.random.Generator``, whose numbers depend on the
+    run's seed, the epoch and the example's index alone.
     """
 
     def __init__(self, dataset, transform):

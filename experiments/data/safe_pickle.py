@@ -75,12 +75,8 @@ class _Unpickler(pickle.Unpickler):
 def read(path, layout):
     """Reads a pickled value of NumPy arrays of numbers, dicts, lists, numbers, bytes and strings.
 
-    Args:
-        path (str): The file, written by Python 2 (whose strings become bytes) or 3.
-        layout (str): What the file must be, for the error.
-
-    Returns:
-        The value.
+    The file was written by Python 2 (whose strings become bytes) or 3; ``layout`` says in the error
+    what it must be.
 
     Raises:
         DataError: If it cannot be read, is damaged, or asks for anything else.

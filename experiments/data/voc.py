@@ -6,8 +6,7 @@ import os
 from xml.etree import ElementTree
 
 from experiments.config.errors import DataError
-from experiments.data.dataset import Data, first_examples
-from experiments.data.files import find_folder, inner_folder, read_lines
+from experiments.data.dataset import Data, find_folder, first_examples, inner_folder, read_lines
 from experiments.data.geometric_transforms import (
     coin_toss,
     constrained_crop,
@@ -17,11 +16,7 @@ from experiments.data.geometric_transforms import (
     resize,
 )
 from experiments.data.images import LabelledImages, ReplaceDamaged
-from experiments.data.photometric_transforms import (
-    VGG_MEAN,
-    Normalization,
-    PhotometricDistortion,
-)
+from experiments.data.photometric_transforms import VGG_MEAN, Normalization, distort
 from experiments.data.randomness import Augmented
 
 import numpy
@@ -31,31 +26,22 @@ _LAYOUT = (
     'a folder VOCdevkit, or the one it is in, with VOC2007/JPEGImages/*.jpg,'
     ' VOC2007/Annotations/*.xml and VOC2007/ImageSets/Main/<split>.txt'
 )
-
-
 _SIDES = ('ymin', 'xmin', 'ymax', 'xmax')
 _OBJECT = 'an object with name and bndbox (xmin, ymin, xmax, ymax)'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SSDTransform:
-    """Resizes and normalizes an image with its boxes, and augments them as SSD is trained with.
+    """Resizes an image with its boxes and normalizes it, augmented as SSD is trained with or not.
 
     The augmentation (Liu et al. 2016, sections 2.2 and 3.6, in the order of the authors' code):
     photometric distortion, expansion on a canvas of the mean colour, constrained crop, resizing
     with a random filter, flip.
-
-    Attributes:
-        size (int): Side of the result.
-        normalization (Normalization): Comes after resizing.
-        augment (bool): Whether to augment.
-        distortion (PhotometricDistortion): The first step of the augmentation.
     """
 
     size: int
     normalization: Normalization
     augment: bool = False
-    distortion: PhotometricDistortion = PhotometricDistortion()
 
     def __call__(self, example, rng=None):
         """Transforms a Pillow image with boxes and classes; what else an example has stays."""
@@ -63,7 +49,7 @@ class SSDTransform:
         if not self.augment:
             image, boxes = resize(image, boxes, self.size)
             return (self.normalization(image), boxes, labels, *others)
-        image = self.distortion(image, rng)
+        image = distort(image, rng)
         image, boxes = expand(image, boxes, VGG_MEAN, rng)
         image, boxes, kept = constrained_crop(image, boxes, rng)
         image, boxes = resize(image, boxes, self.size, rng)
@@ -74,18 +60,10 @@ class SSDTransform:
 
 
 def load(section, dtype):
-    """Reads the annotations; each image is read when its turn comes.
+    """Reads the annotations; each image, (3, size, size) of pixels 0 to 255, is read at its turn.
 
-    Args:
-        section (experiments.config.dataset.VOC): The config.
-        dtype (numpy.dtype): What the network computes in; images are float32 whatever it is.
-
-    Returns:
-        experiments.data.Data: The data; images are of shape (3, size, size), their pixels 0 to
-        255. The network itself subtracts the mean colour, as its pretrained weights want it.
-
-    Raises:
-        DataError: If a file is missing, an annotation is damaged, or an object is of no class.
+    The images are float32 whatever the dtype, and the network subtracts the mean colour itself, as
+    its pretrained weights want it. See :func:`experiments.data.load`.
     """
     folder = inner_folder(section.folder, 'VOCdevkit', _LAYOUT)
     train = _annotated(folder, section.train, section.train_size)
@@ -158,10 +136,10 @@ class Annotation:
 
     Attributes:
         names (tuple of str): Class of each.
-        boxes (numpy.ndarray): float32 of shape (n, 4), each (y_min, x_min, y_max, x_max), the
-            edges of its pixels. The files count pixels from 1 and name the last one inside, so the
-            box of the first pixel alone, (1, 1, 1, 1) in a file, is (0, 0, 1, 1) here.
-        difficult (numpy.ndarray): bool of shape (n,): objects that no detector has to find.
+        boxes (numpy.ndarray): (n, 4) in float32, each (y_min, x_min, y_max, x_max), the edges of
+            its pixels. The files count pixels from 1 and name the last one inside, so the box of
+            the first pixel alone, (1, 1, 1, 1) in a file, is (0, 0, 1, 1) here.
+        difficult (numpy.ndarray): (n,), bool: objects that no detector has to find.
     """
 
     names: tuple
@@ -171,9 +149,6 @@ class Annotation:
 
 def read_annotation(path):
     """Reads the annotation of an image; boxes are clipped to its size, if the file tells it.
-
-    Args:
-        path (str): The file.
 
     Returns:
         Annotation: The objects.

@@ -1,11 +1,13 @@
-"""The models: from a config's ``model`` section to a link."""
+"""The models: from a config's ``model`` section to a link.
+
+All compute in the dtype that Chainer is configured for when they are built.
+"""
 
 import math
 
 from experiments.config.errors import ConfigError
 from experiments.models import vgg16_weights
-from experiments.models.resnet_cifar import CIFARResNet, PreActivationResNet
-from experiments.models.resnet_imagenet import ImageNetResNet
+from experiments.models.resnet import CIFARResNet, ImageNetResNet, PreActivationResNet
 from experiments.models.segnet import SegNetBasic
 from experiments.models.small_models import MLP, SmallCNN
 from experiments.models.ssd import PIXEL_SCALE, SSD
@@ -36,41 +38,6 @@ def build(section, data):
     return _BUILDERS[section.name](section, data)
 
 
-def _mlp(section, data):
-    return MLP(math.prod(data.shape), section.units, data.classes, section.layers)
-
-
-def _cnn(section, data):
-    # With the size: many workers would spend their first update on parameters without one.
-    return SmallCNN(data.shape[0], data.classes, section.channels, data.shape[1:])
-
-
-def _resnet_cifar(section, data):
-    return CIFARResNet(section.depth, data.classes, data.shape[0])
-
-
-def _preactivation_resnet(section, data):
-    return PreActivationResNet(section.depth, data.classes, data.shape[0])
-
-
-def _vgg_cifar(section, data):
-    return CIFARVGG16(data.classes, data.shape[0], section.dropout)
-
-
-def _resnet_imagenet(section, data):
-    return ImageNetResNet(
-        section.depth,
-        data.classes,
-        data.shape[0],
-        section.zero_init_residual,
-        section.stride_in_3x3,
-    )
-
-
-def _segnet(section, data):
-    return SegNetBasic(data.classes, section.channels)
-
-
 def _ssd(section, data):
     if section.pretrained is None:
         return SSD(data.classes, section.size, section.width, PIXEL_SCALE)
@@ -80,12 +47,25 @@ def _ssd(section, data):
 
 
 _BUILDERS = {
-    'cnn': _cnn,
-    'mlp': _mlp,
-    'preactivation_resnet': _preactivation_resnet,
-    'resnet_cifar': _resnet_cifar,
-    'resnet_imagenet': _resnet_imagenet,
-    'segnet': _segnet,
+    'mlp': lambda section, data: MLP(
+        math.prod(data.shape), section.units, data.classes, section.layers
+    ),
+    # With the size: many workers would spend their first update on parameters without one.
+    'cnn': lambda section, data: SmallCNN(
+        data.shape[0], data.classes, section.channels, data.shape[1:]
+    ),
+    'resnet_cifar': lambda section, data: CIFARResNet(section.depth, data.classes, data.shape[0]),
+    'preactivation_resnet': lambda section, data: PreActivationResNet(
+        section.depth, data.classes, data.shape[0]
+    ),
+    'vgg_cifar': lambda section, data: CIFARVGG16(data.classes, data.shape[0], section.dropout),
+    'resnet_imagenet': lambda section, data: ImageNetResNet(
+        section.depth,
+        data.classes,
+        data.shape[0],
+        section.zero_init_residual,
+        section.stride_in_3x3,
+    ),
+    'segnet': lambda section, data: SegNetBasic(data.classes, section.channels),
     'ssd': _ssd,
-    'vgg_cifar': _vgg_cifar,
 }

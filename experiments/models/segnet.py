@@ -7,7 +7,9 @@ import chainer
 import numpy
 from chainer import functions, links
 
-_DEPTH = 4
+# From the input to the output.
+_ENCODERS = ('conv1', 'conv2', 'conv3', 'conv4')
+_DECODERS = ('conv_decode4', 'conv_decode3', 'conv_decode2', 'conv_decode1')
 # Caffe's local response normalization divides alpha by the number of channels that it looks at,
 # and adds 1 where Krizhevsky et al. and Chainer add 2.
 _NEIGHBOURS = 5
@@ -27,8 +29,7 @@ class SegNetBasic(chainer.Chain):
     (``Models/segnet_basic_train.prototxt`` in github.com/alexgkendall/SegNet-Tutorial): of a
     bright pixel it leaves less. It is computed in float32, because its sum of squares overflows
     float16, and so are the statistics of the batch normalizations, which sum over hundreds of
-    thousands of pixels. For the rest, the network computes in the dtype that Chainer is configured
-    for when it is built. Weights after He et al. (2015), as there.
+    thousands of pixels. Weights after He et al. (2015), as there.
 
     Args:
         classes (int): Number of classes.
@@ -40,7 +41,7 @@ class SegNetBasic(chainer.Chain):
         he = chainer.initializers.HeNormal()
         in_channels = 3
         with self.init_scope():
-            for name in (*self._encoders(), *self._decoders()):
+            for name in _ENCODERS + _DECODERS:
                 conv = links.Convolution2D(
                     in_channels, channels, 7, pad=3, nobias=True, initialW=he
                 )
@@ -51,33 +52,22 @@ class SegNetBasic(chainer.Chain):
             self.conv_classifier = links.Convolution2D(channels, classes, 1, initialW=he)
 
     def forward(self, images):
-        """Classifies every pixel of a batch of images.
+        """Returns the logits (n, classes, h, w) of a batch of images, in the network's dtype.
 
         Args:
             images (:ref:`ndarray`): (n, 3, h, w), each value 0 to 255, in float32 whatever the
                 network computes in.
-
-        Returns:
-            ~chainer.Variable: Logits (n, classes, h, w), in the network's dtype.
         """
         x = functions.cast(chainer.as_variable(images), 'float32')
         x = functions.local_response_normalization(x, **_NORMALIZATION)
         h = functions.cast(x, self.conv1.W.dtype)
         poolings = []
-        for name in self._encoders():
+        for name in _ENCODERS:
             h = functions.relu(self[f'{name}_bn'](self[name](h)))
             size = h.shape[2:]
             h, indices = functions.max_pooling_2d(h, 2, 2, return_indices=True)
             poolings.append((indices, size))
-        for name, (indices, size) in zip(self._decoders(), reversed(poolings)):
+        for name, (indices, size) in zip(_DECODERS, reversed(poolings)):
             h = functions.upsampling_2d(h, indices, 2, 2, outsize=size)
             h = self[f'{name}_bn'](self[name](h))
         return self.conv_classifier(h)
-
-    @staticmethod
-    def _encoders():
-        return [f'conv{number}' for number in range(1, _DEPTH + 1)]
-
-    @staticmethod
-    def _decoders():
-        return [f'conv_decode{number}' for number in range(_DEPTH, 0, -1)]

@@ -9,8 +9,7 @@ from chainer import functions, links
 class MLP(chainer.Chain):
     """Linear layers with ReLU in between; weights after He et al. (2015), biases 0.
 
-    Its layers are ``fc1``, ``fc2``, ... from input to output. It computes in the dtype that
-    Chainer is configured for when it is built.
+    Its layers are ``fc1``, ``fc2``, ... from input to output.
 
     Args:
         in_size (int): Number of features.
@@ -39,8 +38,6 @@ class MLP(chainer.Chain):
 
 class SmallCNN(chainer.Chain):
     """Three 3×3 convolutions with ReLU, the last two of stride 2, and a linear classifier.
-
-    It computes in the dtype that Chainer is configured for when it is built.
 
     Args:
         in_channels (int): Channels of the images.

@@ -4,7 +4,7 @@ Liu et al. 2016 (arXiv 1512.02325), as in the authors' released models.
 """
 
 from experiments.data.photometric_transforms import VGG_MEAN
-from experiments.models.default_boxes import GRIDS_300, GRIDS_512, default_boxes
+from experiments.models.ssd_boxes import GRIDS_300, GRIDS_512, default_boxes
 from experiments.models.vgg import VGG16Trunk, scale_channels
 
 import chainer
@@ -17,8 +17,6 @@ _MEAN = numpy.array(VGG_MEAN, numpy.float32)[:, None, None]
 PIXEL_SCALE = 64.0
 # Added under the root of Normalize, so that the gradient is finite where all channels are 0.
 _EPS = 1e-10
-
-
 # On top of the trunk conv6_1 and conv6_2, conv7_1 and conv7_2, ...: output channels of the first, a
 # 1x1 convolution; output channels, kernel, stride and padding of the second.
 _EXTRA_LAYERS = {
@@ -33,19 +31,16 @@ class Normalize(chainer.Link):
 
     Liu et al., ParseNet (arXiv 1506.04579), section 3.3; SSD has it on conv4_3, whose values are
     much larger than those of the other feature maps. It is computed in float32, whatever the dtype
-    of the input: the sum of 512 squares overflows float16 from a root mean square of 11 on.
-
-    Args:
-        channels (int): Channels of the input.
-        initial (float): What the scale begins with.
+    of the input: the sum of 512 squares overflows float16 from a root mean square of 11 on. The
+    scales begin with 20.
     """
 
-    def __init__(self, channels, initial=20.0):
+    def __init__(self, channels):
         super().__init__()
         with self.init_scope():
             # float32 in mixed16, like the scale of a batch normalization.
             dtype = chainer.get_dtype(map_mixed16=numpy.float32)
-            self.scale = chainer.Parameter(chainer.initializers.Constant(initial, dtype), channels)
+            self.scale = chainer.Parameter(chainer.initializers.Constant(20.0, dtype), channels)
 
     def forward(self, x):
         """Normalizes a batch of feature maps (n, channels, h, w); the output has x's dtype."""
@@ -61,9 +56,8 @@ class SSD(chainer.Chain):
     """VGG-16, further and smaller feature maps, and on each of them two 3x3 convolutions.
 
     These say for every default box how to move it (``loc1``, ``loc2``, ...) and what is in it
-    (``conf1``, ``conf2``, ...). It computes in the dtype that Chainer is configured for when it is
-    built. Weights of the new layers are uniform with a variance of 1 / fan-in (LeCun; Caffe's
-    "xavier", which the authors take), biases 0.
+    (``conf1``, ``conf2``, ...). Weights of the new layers are uniform with a variance of 1 / fan-in
+    (LeCun; Caffe's "xavier", which the authors take), biases 0.
 
     Args:
         classes (int): Number of classes, without the background.
@@ -73,8 +67,7 @@ class SSD(chainer.Chain):
             expect it, or something that brings them to about 1 for a training from scratch.
 
     Attributes:
-        default_boxes (numpy.ndarray): (boxes, 4), see
-            :func:`~experiments.models.default_boxes.default_boxes`: 8,732 or 24,564 boxes.
+        default_boxes (numpy.ndarray): (boxes, 4), each (y, x, h, w): 8,732 or 24,564 boxes.
 
     Raises:
         ValueError: If there is no SSD for this size.
@@ -91,8 +84,8 @@ class SSD(chainer.Chain):
         initial = {'initialW': chainer.initializers.LeCunUniform()}
         with self.init_scope():
             self.trunk = VGG16Trunk(width)
-            self.normalize = Normalize(self.trunk.conv4_3_channels)
-            channels = [self.trunk.conv4_3_channels, self.trunk.fc7_channels]
+            channels = [self.trunk.conv4_3.out_channels, self.trunk.fc7.out_channels]
+            self.normalize = Normalize(channels[0])
             self._extras = []
             for number, (between, out, *shape) in enumerate(_EXTRA_LAYERS[size], 6):
                 first, second = f'conv{number}_1', f'conv{number}_2'
@@ -108,16 +101,16 @@ class SSD(chainer.Chain):
                     setattr(self, f'{name}{number}', head)
 
     def forward(self, images):
-        """Finds what is in the default boxes of a batch of images.
+        """Returns where the objects of a batch of images are, and what they are.
 
         Args:
             images (:ref:`ndarray`): (n, 3, size, size): red, green and blue, each 0 to 255. In
                 float32 whatever the network computes in; the mean is subtracted here.
 
         Returns:
-            tuple of ~chainer.Variable: (n, boxes, 4), where the objects are, encoded as
-            :func:`~experiments.models.default_boxes.encode` does, and (n, boxes, classes + 1), the
-            logits of what they are, the background first; in the network's dtype.
+            tuple of ~chainer.Variable: (n, boxes, 4), encoded as
+            :func:`~experiments.models.ssd_boxes.encode` does, and (n, boxes, classes + 1), the
+            logits, the background first; in the network's dtype.
 
         Raises:
             ValueError: If the images have another size.

@@ -3,7 +3,7 @@
 Simonyan and Zisserman 2014 (arXiv 1409.1556), configuration D.
 """
 
-from experiments.models.resnet_blocks import ConvBN
+from experiments.models.resnet import ConvBN
 
 import chainer
 from chainer import functions, links
@@ -20,11 +20,9 @@ _FC_CHANNELS = 1024
 class CIFARVGG16(chainer.Chain):
     """The 13 convolutions of VGG-16, each with batch normalization and ReLU, and one linear layer.
 
-    Simonyan and Zisserman (2015): *Very Deep Convolutional Networks for Large-Scale Image
-    Recognition*, configuration D, its convolutions ``conv1_1`` to ``conv5_3`` with their biases.
-    The five poolings leave one pixel of a 32×32 image, so one layer of 512 to ``classes`` takes the
-    place of the paper's three. Larger images are averaged to one pixel. It computes in the dtype
-    that Chainer is configured for when it is built.
+    The convolutions ``conv1_1`` to ``conv5_3`` have their biases. The five poolings leave one pixel
+    of a 32×32 image, so one layer of 512 to ``classes`` takes the place of the paper's three.
+    Larger images are averaged to one pixel.
 
     Args:
         classes (int): Number of classes.
@@ -60,15 +58,8 @@ class VGG16Trunk(chainer.Chain):
 
     Liu et al. 2016 (arXiv 1512.02325), section 3: there is no classifier and no dropout; pool5 is
     3x3 with stride 1 instead of 2x2 with stride 2; fc6 is a dilated 3x3 convolution, fc7 a 1x1 one.
-    It computes in the dtype that Chainer is configured for when it is built. Weights after He et
-    al. (2015), biases 0; :func:`~experiments.models.vgg16_weights.load` sets trained ones.
-
-    Args:
-        width (float): Factor on all numbers of channels.
-
-    Attributes:
-        conv4_3_channels (int): Channels of the first output.
-        fc7_channels (int): Channels of the second output.
+    Weights after He et al. (2015), biases 0; :func:`~experiments.models.vgg16_weights.load` sets
+    trained ones. ``width`` is a factor on all numbers of channels.
     """
 
     def __init__(self, width=1.0):
@@ -85,13 +76,11 @@ class VGG16Trunk(chainer.Chain):
             size = scale_channels(_FC_CHANNELS, width)
             self.fc6 = links.Convolution2D(channels, size, 3, pad=6, dilate=6, initialW=he)
             self.fc7 = links.Convolution2D(size, size, 1, initialW=he)
-        self.conv4_3_channels = self.conv4_3.out_channels
-        self.fc7_channels = size
 
     @property
     def conv_names(self):
-        """Names of the 3x3 convolutions, from input to output."""
-        return [name for names in _BLOCK_NAMES for name in names]
+        """List of str: Names of the 3x3 convolutions, from input to output."""
+        return sum(_BLOCK_NAMES, [])
 
     def forward(self, x):
         """Returns the two feature maps that boxes are found on.
@@ -117,10 +106,5 @@ class VGG16Trunk(chainer.Chain):
 
 
 def scale_channels(channels, width):
-    """Returns a number of channels times a width factor, rounded, at least 1.
-
-    Args:
-        channels (int): As the network is published.
-        width (float): The factor.
-    """
+    """Returns a number of channels times a width factor, rounded, at least 1."""
     return max(1, round(channels * width))

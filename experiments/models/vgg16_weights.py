@@ -67,8 +67,7 @@ def load(path, trunk):
 
 
 def _set(link, W, b):
-    link.W.array[...] = link.xp.asarray(W)
-    link.b.array[...] = link.xp.asarray(b)
+    link.W.array[...], link.b.array[...] = link.xp.asarray(W), link.xp.asarray(b)
 
 
 def _read(path, names):

@@ -24,9 +24,6 @@ _MOST_ITERATIONS = 5
 def curves(runs):
     """Draws a panel for each key that some log has, a line for each run.
 
-    Args:
-        runs (list of ~experiments.reports.run_folder.RunFolder): The runs.
-
     Returns:
         ~matplotlib.figure.Figure: The picture, or ``None`` if no log has anything to draw.
     """
@@ -51,13 +48,8 @@ def curves(runs):
     shown = {}
     for axes in figure.axes:  # not every run has something in every panel
         shown.update({label: line for line, label in zip(*axes.get_legend_handles_labels())})
-    figure.legend(
-        shown.values(),
-        shown.keys(),
-        loc='outside lower center',
-        ncols=min(3, len(runs)),
-        fontsize=8,
-    )
+    place = {'loc': 'outside lower center', 'ncols': min(3, len(runs)), 'fontsize': 8}
+    figure.legend(shown.values(), shown.keys(), **place)
     return figure
 
 
@@ -79,7 +71,9 @@ def by_layer(rows, threshold=None, title=None):
     reports = [list(group) for _, group in itertools.groupby(rows, lambda row: row.iteration)]
     if not reports:
         raise ValueError('nothing to draw: no rows were reported')
-    shown = [reports[i] for i in _spread(len(reports))]
+    # The first, the last and a few in between.
+    places = numpy.linspace(0, len(reports) - 1, min(len(reports), _MOST_ITERATIONS)).round()
+    shown = [reports[i] for i in sorted(set(places.astype(int).tolist()))]
     figure = Figure(figsize=(11, 4), layout='constrained', dpi=110)
     figure.suptitle(title or 'Gradients by layer', fontsize=11)
     left, right = figure.subplots(1, 2)
@@ -102,9 +96,3 @@ def by_layer(rows, threshold=None, title=None):
         axes.grid(alpha=0.3)
     left.legend(fontsize=8)
     return figure
-
-
-def _spread(count):
-    """Returns the places of the first, the last and a few in between."""
-    places = numpy.linspace(0, count - 1, min(count, _MOST_ITERATIONS))
-    return sorted(set(places.round().astype(int).tolist()))

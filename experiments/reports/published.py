@@ -5,73 +5,58 @@ The numbers are of arXiv 1910.12385 and IJCAI 2020/404.
 
 import statistics
 
-# Task: (what is given, {way of scaling: number}); a way of scaling is a method, or a method and the
-# value of its one knob.
+_METRICS = {'imagenet': 'top-1', 'voc': 'mAP', 'camvid': 'mIoU'}
+# Task: {way of scaling: number}; a way of scaling is a method, or a method and the value of its one
+# knob.
 _NUMBERS = {
-    ('imagenet', 'resnet_imagenet', 18): (
-        'top-1',
-        {
-            'adaptive': 71.48,
-            ('adaptive', 1000): 71.29,
-            'none': 71.24,
-            ('fixed', 128): 71.39,
-            ('dynamic', 10): 71.39,
-        },
-    ),
-    ('imagenet', 'resnet_imagenet', 50): (
-        'top-1',
-        {
-            'adaptive': 76.07,
-            ('adaptive', 'max_scale', 128): 76.22,
-            'none': 76.07,
-            ('fixed', 128): 76.03,
-            ('dynamic', 10): 76.12,
-        },
-    ),
-    ('voc', 'ssd', 512, 8): (
-        'mAP',
-        {
-            'adaptive': 79.27,
-            ('adaptive', 10): 79.24,
-            'fp32': 78.94,
-            'none': 'diverged',
-            ('fixed', 8): 78.83,
-            ('fixed', 128): 78.71,
-            ('fixed', 256): 78.36,
-            ('dynamic', 10): 75.04,
-        },
-    ),
-    ('voc', 'ssd', 512, 32): (
-        'mAP',
-        {'adaptive': 80.30, 'none': 'diverged', ('fixed', 128): 80.01, ('dynamic', 10): 80.17},
-    ),
-    ('voc', 'ssd', 300, 8): (
-        'mAP',
-        {'adaptive': 76.35, ('fixed', 4096): 76.23, ('dynamic', 10): 69.26},
-    ),
-    ('camvid', 'segnet'): ('mIoU', {'adaptive': 60.38, ('dynamic', 10): 60.21}),
+    ('imagenet', 'resnet_imagenet', 18): {
+        'adaptive': 71.48,
+        ('adaptive', 1000): 71.29,
+        'none': 71.24,
+        ('fixed', 128): 71.39,
+        ('dynamic', 10): 71.39,
+    },
+    ('imagenet', 'resnet_imagenet', 50): {
+        'adaptive': 76.07,
+        ('adaptive', 'max_scale', 128): 76.22,
+        'none': 76.07,
+        ('fixed', 128): 76.03,
+        ('dynamic', 10): 76.12,
+    },
+    ('voc', 'ssd', 512, 8): {
+        'adaptive': 79.27,
+        ('adaptive', 10): 79.24,
+        'fp32': 78.94,
+        'none': 'diverged',
+        ('fixed', 8): 78.83,
+        ('fixed', 128): 78.71,
+        ('fixed', 256): 78.36,
+        ('dynamic', 10): 75.04,
+    },
+    ('voc', 'ssd', 512, 32): {
+        'adaptive': 80.30,
+        'none': 'diverged',
+        ('fixed', 128): 80.01,
+        ('dynamic', 10): 80.17,
+    },
+    ('voc', 'ssd', 300, 8): {'adaptive': 76.35, ('fixed', 4096): 76.23, ('dynamic', 10): 69.26},
+    ('camvid', 'segnet'): {'adaptive': 60.38, ('dynamic', 10): 60.21},
 }
 _KNOBS = {'fixed': 'scale', 'dynamic': 'interval', 'adaptive': 'interval'}
-
-
 # What the authors' adaptive runs have besides the interval; another knob has no number of theirs.
 _BOUNDS = {'imagenet': (16, 1024), 'voc': (16, 1024), 'camvid': (65504, 65504)}
 _OTHER_BOUNDS = (128, 4096)
 
 
 def number(config):
-    """Returns what the authors published for a run's task and way of scaling.
+    """Returns what the authors published for a run's task and way of scaling, given its config.
 
-    Args:
-        config (dict): The run's config.
-
-    Returns:
-        str: The number with what it is, such as ``'71.48 (top-1, %)'``; ``None`` if there is none,
-        as for a training on some of the data, or of a smaller model.
+    It is a str with what it is, such as ``'71.48 (top-1, %)'``; ``None`` if there is none, as for a
+    training on some of the data, or of a smaller model.
     """
-    metric, numbers = _NUMBERS.get(_task(config), (None, {}))
+    numbers = _NUMBERS.get(_task(config))
     found = numbers.get(_way(config)) if numbers and _is_full(config) else None
-    return None if found is None else f'{found} ({metric}, %)'
+    return None if found is None else f'{found} ({_METRICS[config["dataset"]["name"]]}, %)'
 
 
 def _task(config):
@@ -121,10 +106,7 @@ def _way(config):
 
 
 def table(runs):
-    """Makes the paper's table of runs: a row a way of scaling, a column an experiment.
-
-    Args:
-        runs (list of ~experiments.reports.run_folder.RunFolder): Runs that are finished.
+    """Makes the paper's table of finished runs: a row a way of scaling, a column an experiment.
 
     Returns:
         tuple: The header, and the rows, of strings: way of scaling; for each experiment the mean of

@@ -62,13 +62,7 @@ class RunFolder:
 
 
 def find(paths):
-    """Finds the folders of runs.
-
-    Args:
-        paths (list of str): Folders of runs, or folders that hold some, up to three levels down.
-
-    Returns:
-        list of str: The folders, each once, in the order given.
+    """Returns the folders of runs in paths, up to three levels down, each once and in order.
 
     Raises:
         ConfigError: If a path is no folder, or holds no run.
@@ -85,14 +79,7 @@ def find(paths):
 
 
 def read(path):
-    """Reads a run's folder; what is missing or damaged is named in ``problem``.
-
-    Args:
-        path (str): The folder.
-
-    Returns:
-        RunFolder: What is there.
-    """
+    """Returns the :class:`RunFolder` of a path; what is missing or damaged is its ``problem``."""
     run = RunFolder(path)
     problems = []
     for attribute, filename, reader in (

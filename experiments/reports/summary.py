@@ -69,13 +69,14 @@ class Result:
         """bool: Whether it went through, but to a loss that is not finite."""
         return self.error is None and not math.isfinite(self.loss)
 
+    def _identity(self):
+        scaling, seed = self.config.scaling, self.config.seed
+        return dict(name=self.name, dtype=scaling.dtype, method=scaling.method, seed=seed)
+
     def row(self):
         """Returns the run's row in the summary, a dict by column; rates are fractions."""
         return {
-            'name': self.name,
-            'dtype': self.config.scaling.dtype,
-            'method': self.config.scaling.method,
-            'seed': self.config.seed,
+            **self._identity(),
             self.metric: f'{self.value:.6g}',
             'loss': f'{self.loss:.6g}',
             'underflow': f'{self.underflow.mean:.6g}',
@@ -87,10 +88,7 @@ class Result:
     def content(self):
         """Returns the result as JSON can hold it: numbers, or ``'nan'`` and the like as strings."""
         content = {
-            'name': self.name,
-            'dtype': self.config.scaling.dtype,
-            'method': self.config.scaling.method,
-            'seed': self.config.seed,
+            **self._identity(),
             'metric': self.metric,
             self.metric: self.value,
             'loss': self.loss,
@@ -101,18 +99,11 @@ class Result:
             'iterations': self.iterations,
             'seconds': self.seconds,
         }
-        return {key: _json_value(value) for key, value in content.items()}
+        return {key: str(v) if _is_not_finite(v) else v for key, v in content.items()}
 
 
 def restore(config, content):
-    """Makes a result of what :meth:`Result.content` gave.
-
-    Args:
-        config (experiments.config.Config): What was run.
-        content (dict): Of JSON.
-
-    Returns:
-        Result: The result.
+    """Makes a result of a config and what :meth:`Result.content` gave.
 
     Raises:
         KeyError, TypeError, ValueError: If it is not one.
@@ -134,14 +125,7 @@ def restore(config, content):
 
 
 def read_underflow(path):
-    """Averages the underflow rates in a ``scales.csv``.
-
-    Args:
-        path (str): The file.
-
-    Returns:
-        Underflow: The means; NaN if nothing was measured.
-    """
+    """Averages the underflow rates in a ``scales.csv``; NaN if nothing was measured."""
     if not os.path.exists(path):
         return Underflow()
     rates = collections.defaultdict(list)
@@ -158,12 +142,7 @@ def read_underflow(path):
 
 
 def write(path, results):
-    """Writes the summary: one row a run. The file is there as a whole or not at all.
-
-    Args:
-        path (str): The csv file.
-        results (list of Result): The runs so far, at least one.
-    """
+    """Writes the summary of one result or more, a row a run; as a whole or not at all."""
     rows = [result.row() for result in results]
     file = io.StringIO()
     writer = csv.DictWriter(file, rows[0], lineterminator='\n')
@@ -176,7 +155,5 @@ def _mean(values):
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _json_value(value):
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+def _is_not_finite(value):
+    return isinstance(value, float) and not math.isfinite(value)

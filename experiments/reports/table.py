@@ -5,18 +5,6 @@ import statistics
 
 from experiments.config import label
 
-_HEADER = (
-    'method',
-    'runs',
-    '{metric}',
-    'loss',
-    'underflow',
-    'worst layer',
-    'unscaled',
-    'T',
-    'skipped',
-    'seconds',
-)
 _LEGEND = """\
 underflow  elements of the layers' data gradients that float16 rounds to zero: mean over layers and
            measured iterations; worst layer: mean of the layer that loses most; unscaled: what the
@@ -27,21 +15,16 @@ fp32       lost nothing: its underflow is what float16 would have lost"""
 
 
 def render(results):
-    """Renders results as a table, with a legend.
+    """Renders results of one task, at least one, as a table with a legend.
 
     Several seeds of one way of scaling are one line, mean ± standard deviation. Runs that failed
     are left out of it and listed below, as are those that diverged.
-
-    Args:
-        results (list of experiments.reports.summary.Result): The runs, at least one, of one task.
-
-    Returns:
-        str: The table.
     """
     groups = {}
     for result in results:
         groups.setdefault(label(result.config.scaling), []).append(result)
-    header = [cell.format(metric=results[0].metric) for cell in _HEADER]
+    header = ['method', 'runs', results[0].metric, 'loss', 'underflow', 'worst layer', 'unscaled']
+    header += ['T', 'skipped', 'seconds']
     lines = aligned([header] + [_row(name, runs) for name, runs in groups.items()])
     lines += ['', _LEGEND]
     if any(result.config.scaling.method == 'fp32' for result in results):
@@ -90,13 +73,9 @@ def percent(rate, digits):
 
 
 def aligned(rows):
-    """Aligns cells in columns, the first to the left and the others to the right.
+    """Aligns rows of strings in columns, the first to the left and the others to the right.
 
-    Args:
-        rows (list of tuple of str): The rows, the header first.
-
-    Returns:
-        list of str: The lines, with one under the header.
+    The first row is the header; returns the lines, with one under it.
     """
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []

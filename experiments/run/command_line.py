@@ -7,17 +7,14 @@ import sys
 from experiments.config import loading
 from experiments.config.errors import ConfigError
 from experiments.reports import table
-from experiments.run import devices, dry_run, multi_node, progress, sweep, train
+from experiments.run import dry_run, multi_node, progress, sweep
+from experiments.run.launch import Launch, device_of_worker, get_device
 
 import threadpoolctl
 
 
 def positive(text):
-    """Returns the integer that an option was given, for argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is not 1 or more.
-    """
+    """Returns the integer that an option was given, for argparse; it must be 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'given {text!r}, allowed: an integer >= 1')
     return int(text)
@@ -87,27 +84,13 @@ def add_sweep_arguments(parser):
 
 
 def run_train(arguments):
-    """Trains the one model that a config describes.
-
-    Args:
-        arguments (argparse.Namespace): Those of ``train``, and the command as ``line``.
-
-    Returns:
-        int: The exit code.
-    """
+    """Trains the one model that a config describes; returns the exit code."""
     config = loading.load(arguments.config, arguments.override)
     return _run(arguments, config, [config.single()])
 
 
 def run_sweep(arguments):
-    """Trains it with every way of scaling and every seed.
-
-    Args:
-        arguments (argparse.Namespace): Those of ``sweep``, and the command as ``line``.
-
-    Returns:
-        int: The exit code.
-    """
+    """Trains it with every way of scaling and every seed; returns the exit code."""
     config = loading.load(arguments.config, arguments.override)
     if config.sweep is None:
         raise ConfigError(
@@ -126,11 +109,11 @@ def say(text):
 
 def _run(arguments, config, configs, summary_path=None):
     slots = _slots(arguments)
-    device = devices.get(slots[0].device)
+    device = get_device(slots[0].device)
     communicator = multi_node.create_communicator(device)
-    device = devices.of_worker(device, communicator)
+    device = device_of_worker(device, communicator)
     folder = os.path.join(arguments.out, config.name)
-    launch = train.Launch(device, communicator, arguments.fresh, command=arguments.line)
+    launch = Launch(device, communicator, arguments.fresh, command=arguments.line)
     with threadpoolctl.threadpool_limits(arguments.threads, user_api='blas'):
         if arguments.dry_run:
             text, is_whole = dry_run.describe(configs, folder, launch, len(slots), say)

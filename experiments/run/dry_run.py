@@ -1,15 +1,13 @@
 """What a command would run, and about how long that would take; nothing is written."""
 
-import dataclasses
 import os
 import statistics
 import tempfile
 import time
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from experiments.reports import table
 from experiments.run import sweep, train
-from experiments.run.trainer import build_timed_trainer
 
 import numpy
 from chainer import training
@@ -21,8 +19,7 @@ times      measured just now, in {_TIMED} iterations of each model and way of sc
            and snapshots come on top"""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Estimate:
+class _Estimate(NamedTuple):
     """How many iterations a training has, the seconds of one, or why that cannot be measured."""
 
     iterations: Optional[int] = None
@@ -55,9 +52,9 @@ def describe(configs, folder, launch, at_a_time=1, progress=lambda text: None):
     Args:
         configs (list of experiments.config.Config): The runs.
         folder (str): Each has a folder of its own in it.
-        launch (experiments.run.train.Launch): How they would be started.
+        launch (experiments.run.launch.Launch): How they would be started.
         at_a_time (int): How many would be run at a time.
-        progress (callable): Is told what is being measured.
+        progress (callable): Is told in words what is being measured.
 
     Returns:
         tuple: The description, a table as a str, and whether every run could be measured.
@@ -81,14 +78,10 @@ def describe(configs, folder, launch, at_a_time=1, progress=lambda text: None):
             continue
         left = (estimate.iterations - (state.iteration or 0)) * estimate.seconds
         to_go += left
+        kind_of_start = 'new' if state.iteration is None else f'resumes at {state.iteration}'
+        seconds = f'{estimate.seconds:.3g}'
         rows.append(
-            (
-                config.run_name,
-                'new' if state.iteration is None else f'resumes at {state.iteration}',
-                str(estimate.iterations),
-                f'{estimate.seconds:.3g}',
-                duration(left),
-            )
+            (config.run_name, kind_of_start, str(estimate.iterations), seconds, duration(left))
         )
     lines = table.aligned([_HEADER, *rows])
     together = f'; {at_a_time} at a time: about {duration(to_go / at_a_time)}'
@@ -113,7 +106,7 @@ def duration(seconds):
 def _measure(config, launch):
     with tempfile.TemporaryDirectory() as folder, train.settings(config, launch.device):
         try:
-            trainer = build_timed_trainer(config, os.path.join(folder, 'run'), launch)
+            trainer = train.build_timed_trainer(config, os.path.join(folder, 'run'), launch)
             iterations = trainer.stop_trigger.period
             trainer.stop_trigger = training.get_trigger(
                 (min(_UNTIMED + _TIMED, iterations), 'iteration')

@@ -21,9 +21,6 @@ class Log(extensions.LogReport):
 
     Chainer's writes into a temporary folder, which stays behind if it is killed, and does not wait
     for the disk.
-
-    Args:
-        trigger: When there is an entry.
     """
 
     default_name = 'LogReport'
@@ -45,9 +42,6 @@ class SkippedUpdates(training.Extension):
     :class:`~chainerlp.AdaptiveLossScaling` counts them itself, on a GPU on the device, so it is
     asked only when the count is read. Chainer's optimizers skip updates only with dynamic loss
     scaling; they tell after each update, but keep no count.
-
-    Args:
-        optimizer (~chainer.GradientMethod or ~chainerlp.AdaptiveLossScaling): The optimizer.
     """
 
     trigger = (1, 'iteration')
@@ -89,8 +83,8 @@ class Throughput(training.Extension):
 
     Args:
         batches (~experiments.data.batches.Batches): What the training reads.
-        interval: When it reports: a trigger as :func:`chainer.training.get_trigger` takes it. It
-            should be the one of the ``LogReport``, which takes the mean of what was reported.
+        interval: A trigger as :func:`chainer.training.get_trigger` takes it. It should be that of
+            the ``LogReport``, which takes the mean of what was reported.
     """
 
     trigger = (1, 'iteration')

@@ -27,13 +27,7 @@ def is_first_process():
 def create_communicator(device):
     """Returns the communicator of the workers, or ``None`` if this process works alone.
 
-    Alone, MPI is not even imported.
-
-    Args:
-        device (~chainer.backend.Device): Where the workers compute.
-
-    Returns:
-        ~chainermn.CommunicatorBase: ``naive`` on CPUs, ``pure_nccl`` on GPUs.
+    It is ``naive`` on CPUs and ``pure_nccl`` on GPUs. Alone, MPI is not even imported.
 
     Raises:
         ConfigError: If it was started under MPI without what that needs.
@@ -57,15 +51,7 @@ def is_first(communicator):
 
 
 def on_first(communicator, function):
-    """Returns what a function returns on the first worker, to all of them.
-
-    Args:
-        communicator (~chainermn.CommunicatorBase): Or ``None``.
-        function (callable): Called without arguments, by the first worker only.
-
-    Raises:
-        Exception: What it raises there, on all workers.
-    """
+    """Returns to all workers what a function returns on the first one, or raises its error."""
     if communicator is None:
         return function()
     value = error = None
@@ -102,11 +88,8 @@ def bcast_params(optimizer, communicator):
     """Gives all workers the first one's parameters.
 
     ChainerMN would spend the first update on it, and a training would be one update shorter. It
-    still does if there are parameters whose size is not known yet.
-
-    Args:
-        optimizer (~chainer.GradientMethod): Made by :func:`average_gradients`, and set up.
-        communicator (~chainermn.CommunicatorBase): Or ``None``.
+    still does if there are parameters whose size is not known yet. The optimizer is made by
+    :func:`average_gradients`, and set up.
     """
     if communicator is not None:
         optimizer.is_changed(optimizer.target)  # it takes note of the parameters that there are

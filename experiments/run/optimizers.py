@@ -18,28 +18,13 @@ DTYPES = {
     'mixed16': chainer.mixed16,
 }
 
-_CLASSES = {
-    'sgd': optimizers.SGD,
-    'momentum_sgd': optimizers.MomentumSGD,
-    'adam': optimizers.Adam,
-}
-POLICIES = {
-    'adaptive': policies.Adaptive,
-    'amax': policies.Amax,
-    'measured': policies.Measured,
-}
+_CLASSES = {'sgd': optimizers.SGD, 'momentum_sgd': optimizers.MomentumSGD, 'adam': optimizers.Adam}
+POLICIES = {'adaptive': policies.Adaptive, 'amax': policies.Amax, 'measured': policies.Measured}
 _OF_THE_WRAPPER = {'initial_scale', 'scale_weights'}
 
 
 def build(section):
-    """Builds an optimizer.
-
-    Args:
-        section: The ``optimizer`` section of a config; its other keys are the class's arguments.
-
-    Returns:
-        ~chainer.GradientMethod: The optimizer, not yet set up.
-    """
+    """Returns an optimizer that is not yet set up, by a config's ``optimizer`` section."""
     return _CLASSES[section.name](**section.model_dump(exclude={'name', 'weight_decay'}))
 
 
@@ -78,12 +63,7 @@ def setup(optimizer, model, scaling):
 
 
 def add_weight_decay(optimizer, section):
-    """Lets an optimizer that is set up decay all parameters, in float32 whatever their dtype.
-
-    Args:
-        optimizer (~chainer.GradientMethod or ~chainerlp.AdaptiveLossScaling): The optimizer.
-        section: The ``optimizer`` section of a config.
-    """
+    """Lets an optimizer that is set up decay all parameters, in float32 whatever their dtype."""
     if section.weight_decay:
         decay = _WeightDecay(section.weight_decay)
         for param in optimizer.target.params():

@@ -14,19 +14,13 @@ _SECONDS_BETWEEN_LOSSES = 0.2
 
 
 class Bars:
-    """A bar for the runs, if there are several, and one for the iterations of the current run.
-
-    Args:
-        runs (int): Number of runs.
-    """
+    """A bar for the runs, if there are several, and one for the iterations of the current run."""
 
     def __init__(self, runs):
         self._total = tqdm.tqdm(total=runs, desc='runs', unit='run', disable=runs == 1)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def close(self):
+        """Closes the bars."""
         self._total.close()
 
     def extensions(self, name):
@@ -39,21 +33,14 @@ class Bars:
 
 
 class Lines:
-    """One line a run, for logs; the same methods as :class:`Bars`.
-
-    Args:
-        runs (int): Number of runs.
-    """
+    """One line a run, for logs; the same methods as :class:`Bars`."""
 
     def __init__(self, runs):
         self._runs = runs
         self._finished = 0
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
+    def close(self):
+        """Does nothing."""
 
     def extensions(self, name):
         """Returns no extensions."""
@@ -76,12 +63,7 @@ class Lines:
 
 
 class _Bar(training.Extension):
-    """Trainer extension: a bar with iterations, their speed, and the loss.
-
-    Args:
-        name (str): What it says in front.
-        position (int): In which line, from the top.
-    """
+    """Trainer extension: a bar with iterations, their speed, and the loss."""
 
     trigger = (1, 'iteration')
     priority = training.PRIORITY_READER

@@ -1,10 +1,18 @@
-"""Resuming a run: what an earlier start left in its folder, and the folder made ready to go on."""
+"""Resuming a run: what an earlier start left in its folder, and the folder made ready to go on.
+
+Each start is recorded in ``run.json``: where the results come from, in command, code, versions and
+machine.
+"""
 
 import contextlib
 import dataclasses
+import datetime
 import glob
+import importlib.metadata
 import json
 import os
+import platform
+import subprocess
 from typing import Optional
 
 from chainerlp.extensions.atomic_write import write_text
@@ -12,8 +20,10 @@ from experiments.config import loading
 from experiments.config.errors import ConfigError, RunError, shown
 from experiments.reports import summary
 from experiments.reports.run_folder import CONFIG, ERROR, LOG, RESULT, SCALES
-from experiments.run import provenance, snapshots
+from experiments.run import snapshots
 
+import chainer
+import numpy
 import yaml
 
 try:
@@ -22,9 +32,11 @@ except ImportError:  # Windows: two processes are not kept from one folder there
     fcntl = None
 
 _LOCK = '.lock'
+_STARTS = 'run.json'
 _UNFINISHED = ('*.unfinished*', ERROR)
-_OF_A_RUN = (CONFIG, LOG, SCALES, RESULT, provenance.FILE, 'snapshot_iter_*', *_UNFINISHED)
+_OF_A_RUN = (CONFIG, LOG, SCALES, RESULT, _STARTS, 'snapshot_iter_*', *_UNFINISHED)
 _WAY_OUT = '--fresh starts over, another --out leaves it as it is'
+_HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +55,7 @@ class State:
 
 
 def find_state(folder, config, launch):
-    """Looks at what an earlier start left.
-
-    Args:
-        folder (str): The run's folder; there may be none.
-        config (experiments.config.Config): The run's config.
-        launch (experiments.run.train.Launch): How it is started.
-
-    Returns:
-        State: How far the run is.
+    """Returns the :class:`State` in which an earlier start left a run's folder, if there is one.
 
     Raises:
         ConfigError: If it is there with another config, or with another number of workers.
@@ -69,20 +73,15 @@ def find_state(folder, config, launch):
 
 
 def prepare(folder, config, launch, state):
-    """Makes a folder ready for a run to begin or to go on, and records the start.
-
-    Args:
-        folder (str): The folder.
-        config (experiments.config.Config): The run's config.
-        launch (experiments.run.train.Launch): How it is started.
-        state (State): How far it is.
-    """
-    _remove(folder, _OF_A_RUN if state.iteration is None else _UNFINISHED)
+    """Makes a folder ready for a run to begin or to go on from its state, and records the start."""
+    for pattern in _OF_A_RUN if state.iteration is None else _UNFINISHED:
+        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
+            os.remove(path)
     for iteration in state.damaged:
         with contextlib.suppress(FileNotFoundError):
             os.remove(snapshots.path_of(folder, iteration))
     write_text(os.path.join(folder, CONFIG), loading.dump(config))
-    provenance.record(folder, config, launch, state.iteration or 0)
+    _record(folder, config, launch, state.iteration or 0)
 
 
 @contextlib.contextmanager
@@ -129,12 +128,10 @@ def _check_config(folder, config):
 
 
 def _check_workers(folder, launch):
-    here = 1 if launch.communicator is None else launch.communicator.size
-    there = {start.get('workers', 1) for start in provenance.starts(folder)[-1:]}
-    if there - {here}:
-        raise ConfigError(
-            f'{folder}: was begun with {there.pop()} workers, and there are {here}: {_WAY_OUT}'
-        )
+    there = {start.get('workers', 1) for start in _starts(folder)[-1:]}
+    if there - {launch.workers}:
+        given = f'with {there.pop()} workers, and there are {launch.workers}'
+        raise ConfigError(f'{folder}: was begun {given}: {_WAY_OUT}')
 
 
 def _finished(folder, config):
@@ -145,7 +142,61 @@ def _finished(folder, config):
         return None  # there is none, or it is damaged: the last snapshot has it
 
 
-def _remove(folder, patterns):
-    for pattern in patterns:
-        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
-            os.remove(path)
+def _record(folder, config, launch, iteration):
+    """Adds the present start of a run, at an iteration, to ``run.json``."""
+    start = {
+        'iteration': iteration,
+        'time': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
+        'command': launch.command,
+        'seed': config.seed,
+        'device': str(launch.device),
+        'workers': launch.workers,
+        'git': _git(),
+        'versions': _versions(launch.device),
+        'platform': platform.platform(),
+    }
+    content = json.dumps({'starts': [*_starts(folder), start]}, indent=2)
+    write_text(os.path.join(folder, _STARTS), content)
+
+
+def _starts(folder):
+    """Returns what was recorded of a run's starts, a list of dicts; empty if it cannot be read."""
+    try:
+        with open(os.path.join(folder, _STARTS), encoding='utf-8') as file:
+            return list(json.load(file)['starts'])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _versions(device):
+    try:
+        ours = importlib.metadata.version('chainerlp')
+    except importlib.metadata.PackageNotFoundError:
+        ours = None  # it runs from a checkout
+    versions = {
+        'python': platform.python_version(),
+        'numpy': numpy.__version__,
+        'chainer': chainer.__version__,
+        'chainerlp': ours,
+    }
+    if device.xp is not numpy:
+        versions['cupy'] = device.xp.__version__
+    return versions
+
+
+def _git():
+    """Returns the commit that this file is from and whether anything was changed since."""
+    try:
+        _output_of('ls-files', '--error-unmatch', os.path.join(_HERE, '__init__.py'))
+        return {
+            'commit': _output_of('rev-parse', 'HEAD'),
+            'dirty': bool(_output_of('status', '--porcelain', '--untracked-files=no')),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git, or no checkout
+
+
+def _output_of(*arguments):
+    command = ['git', '-C', _HERE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()

@@ -13,12 +13,7 @@ from chainer.training.triggers import IntervalTrigger
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """How fast epochs go by on one worker.
-
-    Attributes:
-        examples (int): Examples of an epoch.
-        batch_size (int): Examples of an iteration.
-    """
+    """How fast epochs go by on one worker: the examples of an epoch, and those of an iteration."""
 
     examples: int
     batch_size: int
@@ -33,35 +28,22 @@ class Pace:
 
 
 def training_length(section, pace):
-    """Returns the iterations of a training.
-
-    Args:
-        section (experiments.config.Train): The config.
-        pace (Pace): How fast epochs go by.
-    """
+    """Returns the iterations of a training, by a config's ``train`` section."""
     iterations = pace.length(section)
     return min(iterations, section.max_iterations or iterations)
 
 
 class IntervalAndEnd:
-    """Fires at every interval, and at the last iteration even if it ends none.
-
-    Args:
-        interval (experiments.config.Interval): From one time to the next.
-        iterations (int): Iterations of the whole training.
-    """
+    """Fires at every interval, and at the last of all iterations even if it ends none."""
 
     def __init__(self, interval, iterations):
-        if interval.epochs is not None:
-            self._interval = IntervalTrigger(interval.epochs, 'epoch')
-        else:
-            self._interval = IntervalTrigger(interval.iterations, 'iteration')
+        unit = 'iteration' if interval.epochs is None else 'epoch'
+        self._interval = IntervalTrigger(interval.epochs or interval.iterations, unit)
         self._iterations = iterations
 
     def __call__(self, trainer):
         """Returns whether this is such an iteration."""
-        # The interval keeps count, so it is asked in any case.
-        due = self._interval(trainer)
+        due = self._interval(trainer)  # it keeps count, so it is asked in any case
         return due or trainer.updater.iteration >= self._iterations
 
     def serialize(self, serializer):
@@ -72,11 +54,8 @@ class IntervalAndEnd:
 class LearningRate:
     """Sets an optimizer's rate before an iteration.
 
-    Args:
-        optimizer (~chainer.GradientMethod): The optimizer, with the full rate.
-        attribute (str): What it calls its rate.
-        schedule (experiments.config.Schedule): How it changes.
-        pace (Pace): How fast epochs go by.
+    At first the optimizer must have the full rate, under the name of the attribute; the config's
+    ``schedule`` section says how it changes.
     """
 
     def __init__(self, optimizer, attribute, schedule, pace):
@@ -87,25 +66,15 @@ class LearningRate:
         self._pace = pace
 
     def __call__(self, iteration):
-        """Sets it.
-
-        Args:
-            iteration (int): How many iterations are over.
-        """
+        """Sets it; ``iteration`` is how many are over."""
         rate = self._full * learning_rate_factor(self._schedule, self._pace, iteration)
         setattr(self._optimizer, self._attribute, rate)
 
 
 def learning_rate_factor(schedule, pace, iteration):
-    """Returns the rate as a fraction of the full one.
+    """Returns the rate as a fraction of the full one, after so many iterations.
 
-    Args:
-        schedule (experiments.config.Schedule): How it changes.
-        pace (Pace): How fast epochs go by.
-        iteration (int): How many iterations are over.
-
-    Returns:
-        float: The product of the warm-up's factor and of the steps that were taken.
+    It is the product of the warm-up's factor and of the steps that were taken.
     """
     found = 1.0
     step, warmup = schedule.step, schedule.warmup

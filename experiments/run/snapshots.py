@@ -36,9 +36,6 @@ def found(folder):
 def newest_intact(folder):
     """Finds what to resume from.
 
-    Args:
-        folder (str): A run's folder.
-
     Returns:
         tuple: The iteration of the newest snapshot that is intact, or ``None``; and the iterations
         of newer ones, which are damaged, a list.
@@ -79,12 +76,7 @@ def keep(folder, count):
 
 
 def load(path, trainer, communicator=None):
-    """Loads a snapshot, the same into every worker's trainer.
-
-    Args:
-        path (str): The snapshot; the first worker reads it for all.
-        trainer (~chainer.training.Trainer): What to load it into.
-        communicator (~chainermn.CommunicatorBase): Of the workers; ``None`` if there is one.
+    """Loads a snapshot, which the first worker reads, into the trainer of every worker.
 
     Raises:
         RunError: If it is one of another model, or of another version of the experiments.
@@ -115,14 +107,8 @@ def _is_intact(path):
 class Snapshots(training.Extension):
     """Trainer extension that saves the trainer, at its interval and when the run is to stop.
 
-    All workers have it, and only the first writes; if one is to stop, all do.
-
-    Args:
-        due (callable): A trigger. It is not the extension's own, since that is asked at every
-            iteration whether to stop.
-        iterations (int): Iterations of the whole training.
-        stop (~experiments.run.stopping.Stop): Is asked whether to stop.
-        communicator (~chainermn.CommunicatorBase): Of the workers; ``None`` if there is one.
+    All workers have it, and only the first writes; if one is to stop, all do. The trigger ``due``
+    is not the extension's own, since that is asked at every iteration whether to stop.
     """
 
     trigger = (1, 'iteration')
@@ -141,7 +127,10 @@ class Snapshots(training.Extension):
             KeyboardInterrupt: If the run is to stop and is not over.
         """
         due = self._due(trainer)
-        stops = self._is_to_stop() and trainer.updater.iteration < self._iterations
+        wanted = self._stop.signal is not None
+        if self._communicator is not None:
+            wanted = any(self._communicator.mpi_comm.allgather(wanted))
+        stops = wanted and trainer.updater.iteration < self._iterations
         if (due or stops) and multi_node.is_first(self._communicator):
             save(trainer)
         if stops:
@@ -151,21 +140,12 @@ class Snapshots(training.Extension):
         """Saves or loads the trigger's state."""
         self._due.serialize(serializer['_due'])
 
-    def _is_to_stop(self):
-        wanted = self._stop.signal is not None
-        if self._communicator is None:
-            return wanted
-        return any(self._communicator.mpi_comm.allgather(wanted))
-
 
 class OptimizerState(training.Extension):
     """Trainer extension that saves and loads what Chainer's optimizers leave out of a snapshot.
 
     They leave out the float32 copies of float16 parameters, and the scale of dynamic loss scaling.
     :class:`~chainerlp.AdaptiveLossScaling` saves both itself.
-
-    Args:
-        optimizer (~chainer.GradientMethod or ~chainerlp.AdaptiveLossScaling): The optimizer.
     """
 
     default_name = 'Leftovers'  # snapshots have it under this name

@@ -9,11 +9,11 @@ import os
 import signal
 
 from experiments.config.errors import ConfigError
-from experiments.data.worker_pool import end_with_parent
+from experiments.data.batches import end_with_parent
 from experiments.reports import summary
 from experiments.reports.summary import Result
-from experiments.run import devices, multi_node, resume, train
-from experiments.run.stopping import Stop
+from experiments.run import multi_node, resume, train
+from experiments.run.launch import Launch, Stop, get_device
 
 import threadpoolctl
 
@@ -22,12 +22,7 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """Where one of several runs is computed.
-
-    Attributes:
-        device (str): Chainer's name of the device.
-        threads (int): CPU threads of a matrix product.
-    """
+    """Where one of several runs is computed: Chainer's name of the device, and CPU threads."""
 
     device: str
     threads: int = 1
@@ -39,7 +34,7 @@ def execute(configs, folder, launch, progress, summary_path=None, slots=None):
     Args:
         configs (list of experiments.config.Config): The runs.
         folder (str): Each gets a folder of its own in it.
-        launch (experiments.run.train.Launch): How they are started.
+        launch (experiments.run.launch.Launch): How they are started.
         progress (experiments.run.progress.Bars or experiments.run.progress.Lines): Shows them.
         summary_path (str): The summary, written after every run; none by default.
         slots (list of Slot): As many runs at a time, each in a process of its own;
@@ -56,7 +51,7 @@ def execute(configs, folder, launch, progress, summary_path=None, slots=None):
     found = find_states(configs, folder, launch)
     multi_node.on_first(launch.communicator, lambda: os.makedirs(folder, exist_ok=True))
     results = {}
-    with progress:
+    with contextlib.closing(progress):
         if slots is None:
             ended = _one_by_one(configs, folder, launch, progress)
         else:
@@ -71,15 +66,9 @@ def execute(configs, folder, launch, progress, summary_path=None, slots=None):
 
 
 def find_states(configs, folder, launch):
-    """Looks how far runs are.
+    """Returns how far the runs are, a list of :class:`~experiments.run.resume.State`.
 
-    Args:
-        configs (list of experiments.config.Config): The runs.
-        folder (str): Each has a folder of its own in it.
-        launch (experiments.run.train.Launch): How they are started.
-
-    Returns:
-        list of experiments.run.resume.State: In the same order.
+    The arguments are those of :func:`execute`.
 
     Raises:
         ConfigError: If a folder holds a run of another config.
@@ -175,8 +164,8 @@ def _run_in_process(pipe, config, out, slot, fresh, command):
     end_with_parent()
     with Stop([signal.SIGTERM], message='') as stop:
         try:
-            device = devices.get(slot.device)
-            launch = train.Launch(device, fresh=fresh, stop=stop, command=command)
+            device = get_device(slot.device)
+            launch = Launch(device, fresh=fresh, stop=stop, command=command)
             with threadpoolctl.threadpool_limits(slot.threads, user_api='blas'):
                 result = train.run(config, out, launch)
         except ConfigError as error:

@@ -1,48 +1,32 @@
-"""One training run: from its config to a folder of results."""
+"""One training run: from its config to a trainer, and to a folder of results."""
 
 import contextlib
-import dataclasses
 import json
+import math
 import os
 import sys
 import time
 import traceback
 import warnings
-from typing import Optional
 
+import chainerlp
 from chainerlp.extensions.atomic_write import write_text
-from experiments import tasks
+from experiments import data as datasets
+from experiments import models, tasks
 from experiments.config.errors import ConfigError, RunError
+from experiments.data.batches import Batches
 from experiments.reports.run_folder import ERROR, RESULT, SCALES
 from experiments.reports.summary import Result, read_underflow
-from experiments.run import multi_node, optimizers, resume, seeding, snapshots
-from experiments.run.stopping import Stop
-from experiments.run.trainer import build_trainer
+from experiments.run import multi_node, optimizers, resume, schedule, seeding, snapshots
+from experiments.run.log import Log, SkippedUpdates, Throughput
 
 import chainer
 import numpy
+from chainer import training
+from chainer.training import extensions, updaters
 
 # A worker whose error is one line waits for so long, since the first one most likely says the same.
 _SECONDS_TO_TELL = 2.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Launch:
-    """How runs are started.
-
-    Attributes:
-        device (~chainer.backend.Device): Where they run.
-        communicator (~chainermn.CommunicatorBase): Of the workers; ``None`` if there is one.
-        fresh (bool): Whether they start over, whatever an earlier one left.
-        stop (~experiments.run.stopping.Stop): Is asked whether to stop.
-        command (str): The command, to be written down.
-    """
-
-    device: object
-    communicator: Optional[object] = None
-    fresh: bool = False
-    stop: Stop = dataclasses.field(default_factory=Stop)
-    command: str = ''
 
 
 def run(config, out, launch, extras=()):
@@ -58,8 +42,8 @@ def run(config, out, launch, extras=()):
 
     Args:
         config (experiments.config.Config): The config, of a single run.
-        out (str): Where its files go.
-        launch (Launch): How it is started.
+        out (str): The folder.
+        launch (experiments.run.launch.Launch): How it is started.
         extras (iterable of ~chainer.training.Extension): More to do at each iteration, such as
             showing progress.
 
@@ -148,21 +132,17 @@ def _reason(error):
 
 @contextlib.contextmanager
 def settings(config, device):
-    """Everything global that a run depends on, and back to what it was before.
-
-    Args:
-        config (experiments.config.Config): The config.
-        device (~chainer.backend.Device): Where it runs.
-    """
+    """Sets everything global that a run on a device depends on, and back afterwards."""
     device.use()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(seeding.seeded(config.seed, device))
-        dtype = optimizers.DTYPES[config.scaling.dtype]
-        stack.enter_context(chainer.using_config('dtype', dtype))
+    dtype = optimizers.DTYPES[config.scaling.dtype]
+    with (
+        seeding.seeded(config.seed, device),
+        chainer.using_config('dtype', dtype),
         # Overflow is what is studied here, and it is counted: by the skipped updates, by a loss
         # that is not finite. Chainer and NumPy need not warn of it too.
-        stack.enter_context(numpy.errstate(over='ignore', invalid='ignore'))
-        stack.enter_context(warnings.catch_warnings())
+        numpy.errstate(over='ignore', invalid='ignore'),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings('ignore', 'Non finite number found in param.grad')
         warnings.filterwarnings('ignore', 'chainermn.* is experimental', FutureWarning)
         yield
@@ -179,3 +159,99 @@ def _result(config, trainer):
         skipped=trainer.get_extension('SkippedUpdates').count,
         iterations=trainer.updater.iteration,
     )
+
+
+def build_trainer(config, out, launch, extras=()):
+    """Builds a run's trainer, with all that belongs to a run; its length is in iterations.
+
+    The arguments are those of :func:`run`; the first worker alone gets the ``extras``.
+    """
+    task = tasks.get(config.task)
+    data = datasets.load(config.dataset, chainer.get_dtype())
+    trainer = _bare_trainer(config, task, data, out, launch)
+    optimizer = trainer.updater.get_optimizer('main')
+    iterations = trainer.stop_trigger.period
+    communicator = launch.communicator
+
+    def due(interval):
+        return schedule.IntervalAndEnd(interval, iterations)  # each keeps its own count
+
+    test = multi_node.share(data.test, communicator, force_equal_length=False)
+    test = _batches(test, config.train.batch_size, config, repeat=False, shuffle=False)
+    evaluator = task.evaluator(
+        test, optimizer.target, data, device=launch.device, communicator=communicator
+    )
+    trainer.extend(evaluator, trigger=due(config.train.evaluate))
+    trainer.extend(snapshots.OptimizerState(optimizer))
+    trainer.extend(
+        snapshots.Snapshots(due(config.train.snapshot), iterations, launch.stop, communicator)
+    )
+    if multi_node.is_first(communicator):
+        trainer.extend(_scale_report(config))
+        batches = trainer.updater.get_iterator('main')
+        trainer.extend(Throughput(batches, due(config.train.evaluate)), trigger=(1, 'iteration'))
+        trainer.extend(Log(due(config.train.evaluate)))
+        trainer.extend(extensions.observe_lr(), trigger=(1, 'iteration'))
+        for extension in (SkippedUpdates(optimizer), *extras):
+            trainer.extend(extension)
+    return trainer
+
+
+def build_timed_trainer(config, out, launch):
+    """Builds a run's trainer with only what takes time at each iteration, see :func:`run`."""
+    data = datasets.load(config.dataset, chainer.get_dtype())
+    trainer = _bare_trainer(config, tasks.get(config.task), data, out, launch)
+    if multi_node.is_first(launch.communicator):
+        trainer.extend(_scale_report(config))
+    return trainer
+
+
+class _Updater(updaters.StandardUpdater):
+    """Chainer's, with functions that are called with the iterations so far before each update.
+
+    What they do follows from the iteration alone, so that a snapshot need not hold their state.
+    """
+
+    def __init__(self, *args, before, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._before = before
+
+    def update_core(self):
+        for function in self._before:
+            function(self.iteration)
+        super().update_core()
+
+
+def _bare_trainer(config, task, data, out, launch):
+    communicator = launch.communicator
+    chain = task.chain(models.build(config.model, data), data)
+    optimizer = multi_node.average_gradients(optimizers.build(config.optimizer), communicator)
+    optimizer = optimizers.setup(optimizer, chain, config.scaling)
+    optimizers.add_weight_decay(optimizer, config.optimizer)
+    multi_node.bcast_params(optimizer, communicator)
+    train = multi_node.share(data.train, communicator, shuffle=True, seed=config.seed)
+    # A share each of the batch, so that a config means the same however many work on it.
+    batch_size = math.ceil(config.train.batch_size / launch.workers)
+    seed = seeding.Seeding(config.seed, launch.device)
+    seed(0)  # the first order of the data is the same for all models
+    pace = schedule.Pace(len(train), batch_size)
+    learning_rate = schedule.LearningRate(
+        optimizer, optimizers.learning_rate_attribute(config.optimizer), config.schedule, pace
+    )
+    updater = _Updater(
+        _batches(task.examples(train, chain), batch_size, config),
+        optimizer,
+        device=launch.device,
+        before=[seed, learning_rate],
+    )
+    iterations = schedule.training_length(config.train, pace)
+    return training.Trainer(updater, (iterations, 'iteration'), out)
+
+
+def _scale_report(config):
+    trigger = config.report.interval, 'iteration'
+    return chainerlp.extensions.ScaleReport(SCALES, trigger=trigger)
+
+
+def _batches(examples, batch_size, config, **options):
+    return Batches(examples, batch_size, config.seed, **options, **config.loading.model_dump())

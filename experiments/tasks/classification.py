@@ -7,9 +7,8 @@ layer's scale can bring back, only the scale of the loss: Chainer's loss scale, 
 rate.
 """
 
-from experiments.tasks.evaluator import Evaluator
 from experiments.tasks.metrics import top_k_accuracy
-from experiments.tasks.task import Task
+from experiments.tasks.task import Evaluator, Task
 
 from chainer import functions, links, reporter
 
@@ -30,10 +29,8 @@ class TopFiveEvaluator(Evaluator):
     Reported keys: with those of ``chainer.links.Classifier``, ``main/loss``, ``main/accuracy``
     (top-1) and ``main/accuracy_top5``, with the evaluator's prefix.
 
-    Args:
-        *args: As of :class:`~experiments.tasks.evaluator.Evaluator`; the target must leave the
-            logits in its attribute ``y``, as Chainer's classifier does.
-        **kwargs: As there.
+    Arguments are those of :class:`~experiments.tasks.task.Evaluator`; the target must leave the
+    logits in its attribute ``y``, as Chainer's classifier does.
     """
 
     def __init__(self, *args, **kwargs):
@@ -47,14 +44,14 @@ class TopFiveEvaluator(Evaluator):
         reporter.report({'accuracy_top5': share}, target)
 
 
-def _chain(model, data):
-    return links.Classifier(model, loss, accuracy)
-
-
-def _evaluator(batches, chain, data, device, communicator):
+def _evaluator(batches, chain, data, **kwargs):
     # Among few classes, to be one of five is no achievement.
-    kind = TopFiveEvaluator if data.classes >= 100 else Evaluator
-    return kind(batches, chain, device=device, communicator=communicator)
+    return (TopFiveEvaluator if data.classes >= 100 else Evaluator)(batches, chain, **kwargs)
 
 
-TASK = Task(metric='accuracy', title='test accuracy', chain=_chain, evaluator=_evaluator)
+TASK = Task(
+    metric='accuracy',
+    title='test accuracy',
+    chain=lambda model, data: links.Classifier(model, loss, accuracy),
+    evaluator=_evaluator,
+)

@@ -1,29 +1,72 @@
-"""Detection: its loss and its metric, mean average precision."""
+"""Detection: SSD's loss (Liu et al. 2016, section 2.2) and its metric, mean average precision."""
 
-from experiments.models.detections import detect
-from experiments.models.multibox_loss import BoxMatcher, multibox_loss
+from experiments.models.ssd_boxes import BACKGROUND, BoxMatcher, detect
 from experiments.tasks import metrics
-from experiments.tasks.evaluator import PooledEvaluator
-from experiments.tasks.task import Task
+from experiments.tasks.task import PooledEvaluator, Task
 
 import chainer
 import numpy
-from chainer import backend, reporter
+from chainer import backend, functions, reporter
 from chainer.dataset import concat_examples
 from chainer.datasets import TransformDataset
 
+_NEGATIVES_PER_POSITIVE = 3
 
-class TrainChain(chainer.Chain):
-    """SSD and its loss.
 
-    It reports ``loss``, and its two parts as ``loss/loc`` (where the objects are) and
-    ``loss/conf`` (what they are).
+def multibox_loss(locs, confs, target_locs, targets):
+    """Returns both parts of the loss, in float32: equations 1 to 3 with alpha = 1.
 
-    The objects of a training set are matched by the data set, see
-    :class:`~experiments.models.multibox_loss.BoxMatcher`.
+    Both are sums divided by the number of matched default boxes (positives) in the batch, or by 1
+    if there is none. The network's outputs are cast to float32 first, for the reason, and with the
+    consequence for the gradient, that :mod:`experiments.tasks.classification` gives. Nothing here
+    waits for a device.
 
     Args:
-        predictor (experiments.models.ssd.SSD): The network.
+        locs (~chainer.Variable): (n, boxes, 4), of the network.
+        confs (~chainer.Variable): (n, boxes, classes + 1), of the network.
+        target_locs (:ref:`ndarray`): (n, boxes, 4) in float32, of the
+            :class:`~experiments.models.ssd_boxes.BoxMatcher`.
+        targets (:ref:`ndarray`): (n, boxes) in int32, likewise.
+
+    Returns:
+        tuple of ~chainer.Variable: Smooth L1 loss of the positives' locations, and softmax cross
+        entropy of positives and mined negatives.
+    """
+    xp = backend.get_array_module(targets)
+    positive = targets != BACKGROUND
+    scale = xp.asarray(1.0 / xp.maximum(positive.sum(), 1), numpy.float32)
+    loc = functions.huber_loss(functions.cast(locs, 'float32'), target_locs, 1.0, reduce='no')
+    loc = functions.sum(loc * positive.astype(numpy.float32)[..., None])
+    confs = functions.reshape(functions.cast(confs, 'float32'), (-1, confs.shape[2]))
+    conf = functions.softmax_cross_entropy(confs, targets.ravel(), reduce='no')
+    chosen = positive | hard_negatives(conf.array.reshape(targets.shape), positive)
+    conf = functions.sum(conf * chosen.ravel().astype(numpy.float32))
+    return loc * scale, conf * scale
+
+
+def hard_negatives(losses, positive):
+    """Chooses of each image the negatives of highest loss, three for each positive.
+
+    Args:
+        losses (:ref:`ndarray`): (n, boxes): of each box as what it is.
+        positive (:ref:`ndarray`): (n, boxes), bool.
+
+    Returns:
+        :ref:`ndarray`: (n, boxes), bool; all negatives if there are fewer.
+    """
+    xp = backend.get_array_module(losses)
+    order = xp.argsort(xp.where(positive, -numpy.inf, losses), axis=1)[:, ::-1]
+    count = _NEGATIVES_PER_POSITIVE * positive.sum(axis=1, keepdims=True)
+    chosen = xp.empty(positive.shape, bool)
+    chosen[xp.arange(len(order))[:, None], order] = xp.arange(order.shape[1]) < count
+    return chosen & ~positive
+
+
+class TrainChain(chainer.Chain):
+    """An SSD and its loss: it reports ``loss``, and its parts as ``loss/loc`` and ``loss/conf``.
+
+    The objects of a training set are matched by the data set, see
+    :class:`~experiments.models.ssd_boxes.BoxMatcher`.
     """
 
     def __init__(self, predictor):
@@ -32,18 +75,14 @@ class TrainChain(chainer.Chain):
             self.predictor = predictor
 
     def forward(self, images, target_locs, targets):
-        """Returns the loss of a batch, in float32.
+        """Returns the loss of a batch of images (n, 3, h, w), in float32.
 
-        Args:
-            images (:ref:`ndarray`): (n, 3, h, w).
-            target_locs (:ref:`ndarray`): (n, boxes, 4) in float32, of the matcher.
-            targets (:ref:`ndarray`): (n, boxes) in int32, of the matcher.
+        ``target_locs`` and ``targets`` are those of :func:`multibox_loss`.
         """
-        locs, confs = self.predictor(images)
-        return self.loss(locs, confs, target_locs, targets)
+        return self.loss(*self.predictor(images), target_locs, targets)
 
     def loss(self, locs, confs, target_locs, targets):
-        """Returns and reports the loss of what the network gave."""
+        """Returns and reports the loss of the network's outputs."""
         loc, conf = multibox_loss(locs, confs, target_locs, targets)
         loss = loc + conf
         reporter.report({'loss': loss, 'loss/loc': loc, 'loss/conf': conf}, self)
@@ -64,15 +103,13 @@ class DetectionEvaluator(PooledEvaluator):
             a fourth, which objects are difficult: they need not be found.
         target (TrainChain): The network and its loss.
         class_names (sequence of str): The names of the labels 0, 1, ...
-        eleven_point (bool): Which average precision,
-            see :func:`~experiments.tasks.metrics.average_precision`.
-        **kwargs: ``device`` and ``communicator``, as of
-            :class:`~experiments.tasks.evaluator.PooledEvaluator`.
+        eleven_point (bool): As of :func:`~experiments.tasks.metrics.average_precision`.
+        **kwargs: As of :class:`~experiments.tasks.task.PooledEvaluator`.
     """
 
     def __init__(self, iterator, target, class_names, eleven_point=False, **kwargs):
         super().__init__(iterator, target, **kwargs)
-        self._class_names = list(class_names)
+        self._class_names = class_names
         self._eleven_point = eleven_point
         self._matcher = BoxMatcher(target.predictor.default_boxes)
 
@@ -111,21 +148,14 @@ class DetectionEvaluator(PooledEvaluator):
         }
 
 
-def _evaluator(batches, chain, data, device, communicator):
-    names = data.class_names or [str(number) for number in range(data.classes)]
-    return DetectionEvaluator(
-        batches, chain, names, data.eleven_point, device=device, communicator=communicator
-    )
-
-
-def _matched(train, chain):
-    return TransformDataset(train, BoxMatcher(chain.predictor.default_boxes))
-
-
 TASK = Task(
     metric='map',
     title='test mAP',
     chain=lambda model, data: TrainChain(model),
-    evaluator=_evaluator,
-    examples=_matched,
+    evaluator=lambda batches, chain, data, **kwargs: DetectionEvaluator(
+        batches, chain, data.names, data.eleven_point, **kwargs
+    ),
+    examples=lambda train, chain: TransformDataset(
+        train, BoxMatcher(chain.predictor.default_boxes)
+    ),
 )

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.data.boxes import box_iou
+from experiments.data.geometric_transforms import box_iou
 
 import numpy
 from chainer import backend
@@ -25,7 +25,7 @@ def top_k_accuracy(logits, classes, k):
         k (int): Less than the number of classes: k of k are always right.
 
     Returns:
-        :ref:`ndarray`: The share, a float32 scalar on the device of the logits.
+        :ref:`ndarray`: A float32 scalar on the device of the logits.
 
     Raises:
         ValueError: If there are not more than k classes.
@@ -66,13 +66,9 @@ def confusion_matrix(predicted, labels, classes):
 
 
 def ious(counts):
-    """Returns of each class the intersection over union of truth and prediction.
+    """Returns each class's intersection over union, (classes,), of a confusion matrix.
 
-    Args:
-        counts (numpy.ndarray): A confusion matrix.
-
-    Returns:
-        numpy.ndarray: (classes,), nan of a class that is in neither.
+    That of a class that is neither in the truth nor predicted is nan.
     """
     true = numpy.diag(counts)
     return _ratio(true, counts.sum(axis=0) + counts.sum(axis=1) - true)
@@ -89,10 +85,7 @@ def pixel_accuracy(counts):
 
 
 def class_accuracy(counts):
-    """Returns the mean over the classes present of the share of their pixels that are.
-
-    Badrinarayanan et al. (2017) call it *class average accuracy*.
-    """
+    """Returns the mean of the classes' accuracies (*class average accuracy* of SegNet)."""
     return mean_of_present(_ratio(numpy.diag(counts), counts.sum(axis=1)))
 
 
@@ -167,7 +160,7 @@ def concatenate_matches(matches):
 
 
 def average_precision(matches, eleven_point=False):
-    """Returns the average precision of a class, as in the PASCAL VOC challenge.
+    """Returns the average precision of a class, 0 to 1; nan if there was nothing to be found.
 
     Everingham et al. 2010, section 4.2, and ``VOCevaldet.m`` of the development kit.
 
@@ -176,9 +169,6 @@ def average_precision(matches, eleven_point=False):
         eleven_point (bool): The mean of the precisions at recalls of 0, 0.1, ... 1, as until VOC
             2009, instead of the area under the curve. In both, the precision at a recall is the
             highest at that recall or a higher one.
-
-    Returns:
-        float: 0 to 1, nan if there was nothing to be found.
     """
     if matches.objects == 0:
         return float('nan')

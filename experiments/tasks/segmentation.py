@@ -1,8 +1,7 @@
 """Segmentation, the classification of pixels: its loss and its metric, mean IoU."""
 
 from experiments.tasks import metrics
-from experiments.tasks.evaluator import PooledEvaluator
-from experiments.tasks.task import Task
+from experiments.tasks.task import PooledEvaluator, Task
 
 import chainer
 import numpy
@@ -27,16 +26,11 @@ class TrainChain(chainer.Chain):
             self.predictor = predictor
 
     def forward(self, images, labels):
-        """Returns the loss of a batch, in float32.
-
-        Args:
-            images (:ref:`ndarray`): (n, 3, h, w).
-            labels (:ref:`ndarray`): (n, h, w) in int32, -1 for void.
-        """
+        """Returns the loss of images (n, 3, h, w) and int32 labels (n, h, w), -1 for void."""
         return self.loss(self.predictor(images), labels)
 
     def loss(self, logits, labels):
-        """Returns and reports the loss of what the network gave.
+        """Returns and reports the loss of logits (n, classes, h, w), in float32.
 
         It is the sum over all pixels that are not void of weight times softmax cross entropy,
         divided by their number, and so is its gradient: with 12 images of 360x480 by 2^21, where
@@ -65,13 +59,12 @@ class SegmentationEvaluator(PooledEvaluator):
         iterator (~chainer.dataset.Iterator): Of pairs of image and labels (h, w), -1 for void.
         target (TrainChain): The network and its loss.
         class_names (sequence of str): The names of the labels 0, 1, ...
-        **kwargs: ``device`` and ``communicator``, as of
-            :class:`~experiments.tasks.evaluator.PooledEvaluator`.
+        **kwargs: As of :class:`~experiments.tasks.task.PooledEvaluator`.
     """
 
     def __init__(self, iterator, target, class_names, **kwargs):
         super().__init__(iterator, target, **kwargs)
-        self._class_names = list(class_names)
+        self._class_names = class_names
 
     def _evaluate_batch(self, batch):
         target = self.get_target('main')
@@ -95,14 +88,11 @@ class SegmentationEvaluator(PooledEvaluator):
         }
 
 
-def _evaluator(batches, chain, data, device, communicator):
-    names = data.class_names or [str(number) for number in range(data.classes)]
-    return SegmentationEvaluator(batches, chain, names, device=device, communicator=communicator)
-
-
 TASK = Task(
     metric='miou',
     title='test mIoU',
     chain=lambda model, data: TrainChain(model, data.class_weights),
-    evaluator=_evaluator,
+    evaluator=lambda batches, chain, data, **kwargs: SegmentationEvaluator(
+        batches, chain, data.names, **kwargs
+    ),
 )

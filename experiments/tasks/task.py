@@ -1,9 +1,13 @@
-"""The protocol of a task: its training chain, its evaluator and its metric."""
+"""What a task is: the chain to train, the evaluator and the metric; and evaluation of all data."""
 
 import dataclasses
+import itertools
 from typing import Callable
 
-from chainer.dataset import concat_examples
+import chainer
+from chainer import reporter
+from chainer.dataset import Converter
+from chainer.training import extensions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +21,11 @@ class Task:
         chain (callable): Takes a model and a :class:`~experiments.data.Data`; returns the chain
             to train, which takes a batch, reports ``loss`` and returns it.
         evaluator (callable): Takes batches (an iterator that ends), the chain, the
-            :class:`~experiments.data.Data`, a device and the communicator of the workers or
-            ``None``; returns a trainer extension that reports the metric and, if it has one,
-            ``validation/main/loss``.
+            :class:`~experiments.data.Data` and, as keywords, ``device`` and ``communicator`` (of
+            the workers, or ``None``); returns a trainer extension that reports the metric and, if
+            it has one, ``validation/main/loss``.
         examples (callable): Takes the data set to train with and the chain; returns the data set
             of what the chain is given.
-        converter (callable): Makes the chain's arguments of a list of examples.
     """
 
     metric: str
@@ -30,9 +33,103 @@ class Task:
     chain: Callable
     evaluator: Callable
     examples: Callable = lambda train, chain: train
-    converter: Callable = concat_examples
 
     @property
     def key(self):
         """str: The metric's key in a log."""
         return f'validation/main/{self.metric}'
+
+
+class Evaluator(extensions.Evaluator):
+    """Chainer's evaluator, but for the mean that it takes.
+
+    Chainer's is the mean of the batches' means, in which an example of a small last batch counts
+    for more than the others; here batches count by their sizes. The data set is that of one worker,
+    or a part of it if there is a communicator of several; the other arguments are Chainer's.
+    """
+
+    def __init__(self, *args, communicator=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._communicator = communicator
+
+    def evaluate(self):
+        """Returns the means over the data set, a dict."""
+        batches = self.get_iterator('main')
+        batches.reset()
+        model = self.eval_func or self.get_target('main')
+        means = []
+        for batch in batches:
+            observation = {}
+            with reporter.report_scope(observation), chainer.no_backprop_mode():
+                model(*self.converter(batch, self.device))
+            means.append((observation, len(batch)))
+        mean = _weighted_mean(means)
+        if self._communicator is None:
+            return mean
+        mean = {key: float(value) for key, value in mean.items()}
+        return self._of_all_workers(_weighted_mean, (mean, sum(size for _, size in means)))
+
+    def _of_all_workers(self, function, value):
+        """Returns to every worker the function of the list of all workers' values."""
+        values = self._communicator.gather_obj(value)
+        result = function(values) if self._communicator.rank == 0 else None
+        return self._communicator.bcast_obj(result)
+
+
+def _weighted_mean(values_and_weights):
+    summary = reporter.DictSummary()
+    for values, weight in values_and_weights:
+        summary.add({key: (value, weight) for key, value in values.items()})
+    return summary.compute_mean()
+
+
+class _Unconverted(Converter):
+    def __call__(self, batch, device):
+        return (batch,)
+
+
+class PooledEvaluator(Evaluator):
+    """Base class for metrics of a whole data set that are no means over its batches.
+
+    It pools what :meth:`_evaluate_batch` returns for all batches of all workers, and computes the
+    metrics from that. What the target reports for a batch, such as its loss, is averaged as by
+    :class:`Evaluator`, whose ``device`` and ``communicator`` it takes as well.
+    """
+
+    def __init__(self, iterator, target, **kwargs):
+        super().__init__(
+            iterator,
+            target,
+            converter=_Unconverted(),
+            eval_func=lambda batch: self._parts.append(self._evaluate_batch(batch)),
+            **kwargs,
+        )
+        self._parts = []
+
+    def evaluate(self):
+        """Returns the means over the data set, and the metrics of all of it, a dict."""
+        self._parts = []
+        observation = super().evaluate()
+        parts, self._parts = self._parts, []
+        with reporter.report_scope(observation):
+            reporter.report(self._metrics_of_all(parts), self.get_target('main'))
+        return observation
+
+    def _metrics_of_all(self, parts):
+        if self._communicator is None:
+            return self._metrics(self._pool(parts))
+        return self._of_all_workers(
+            lambda everyones: self._metrics(self._pool(list(itertools.chain(*everyones)))), parts
+        )
+
+    def _evaluate_batch(self, batch):
+        """Runs the target on a list of examples; returns what is to be pooled, on the host."""
+        raise NotImplementedError
+
+    def _pool(self, parts):
+        """Makes one of what :meth:`_evaluate_batch` returned for all batches, in their order."""
+        raise NotImplementedError
+
+    def _metrics(self, pooled):
+        """Returns the metrics by their names, Python floats."""
+        raise NotImplementedError

@@ -3,7 +3,7 @@
 import json
 
 from experiments.__main__ import main
-from experiments.benchmarks import iteration, workloads
+from experiments.benchmarks import iteration
 
 import chainer
 import numpy
@@ -34,12 +34,12 @@ def test_plain_chainer_is_compared_unless_it_is_left_out():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', workloads.NAMES)
+@pytest.mark.parametrize('name', iteration.WORKLOADS)
 def test_every_workload_is_trained_by_every_method(name):
     device = chainer.get_device('@numpy')
     for dtype, prepare in iteration.methods(['adaptive'], with_plain=False).values():
         with chainer.using_config('dtype', dtype):
-            model, arguments = workloads.get(name, device).prepare()
+            model, arguments = iteration.get_workload(name, device).prepare()
         optimizer = prepare(chainer.optimizers.SGD(1e-3), model)
         optimizer.update(model, *arguments)
         assert all(numpy.isfinite(param.array).all() for param in model.params())

@@ -12,7 +12,7 @@ import time
 import warnings
 
 from experiments.config.errors import DamagedImageError
-from experiments.data import cifar, imagenet, worker_pool
+from experiments.data import batches, cifar, imagenet
 from experiments.data.batches import Batches
 from experiments.data.images import LabelledImages, ReplaceDamaged
 from experiments.data.photometric_transforms import Normalization
@@ -33,7 +33,7 @@ WAYS = [(0, 'processes'), (1, 'threads'), (2, 'threads'), (1, 'processes'), (2, 
 @pytest.fixture(autouse=True)
 def two_cpus(monkeypatch):
     """So many workers as the test asks for, whatever the machine has."""
-    monkeypatch.setattr(worker_pool, 'at_most_cpus', lambda workers: workers)
+    monkeypatch.setattr(batches, 'available_cpus', lambda: 64)
 
 
 def crops(count):

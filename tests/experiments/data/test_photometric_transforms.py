@@ -1,4 +1,4 @@
-from experiments.data.photometric_transforms import Normalization, PhotometricDistortion
+from experiments.data.photometric_transforms import Normalization, distort
 
 import numpy
 import pytest
@@ -12,7 +12,7 @@ def image():
 
 
 def distorted(image, seed, **options):
-    return numpy.asarray(PhotometricDistortion(**options)(image, numpy.random.default_rng(seed)))
+    return numpy.asarray(distort(image, numpy.random.default_rng(seed), **options))
 
 
 def test_each_distortion_happens_and_none_does_too(image):

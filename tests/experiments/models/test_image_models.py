@@ -7,8 +7,7 @@ from chainerlp.links import ScaledConvolution2D, ScaledLinear
 from experiments import models
 from experiments.config.errors import ConfigError
 from experiments.data import Data
-from experiments.models.resnet_cifar import CIFARResNet, PreActivationResNet
-from experiments.models.resnet_imagenet import ImageNetResNet
+from experiments.models.resnet import CIFARResNet, ImageNetResNet, PreActivationResNet
 from experiments.models.small_models import SmallCNN
 from experiments.models.vgg import CIFARVGG16
 from experiments.tasks import classification

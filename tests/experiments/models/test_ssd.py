@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import chainerlp
 from experiments import models
 from experiments.data import Data
-from experiments.models.multibox_loss import BoxMatcher
 from experiments.models.ssd import Normalize
+from experiments.models.ssd_boxes import BoxMatcher
 from experiments.models.vgg import VGG16Trunk
 from experiments.tasks.detection import TrainChain
 

@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 from experiments.config.errors import ConfigError
-from experiments.run import devices, multi_node
+from experiments.run import multi_node
+from experiments.run.launch import get_device
 from tests.experiments import made_up_data
 
 import numpy
@@ -201,4 +202,4 @@ def test_under_mpi_without_mpi4py_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setenv('PMI_SIZE', '2')
     monkeypatch.setitem(sys.modules, 'chainermn', None)
     with pytest.raises(ConfigError, match=r"many workers need an MPI and: pip install '.\[mpi\]'"):
-        multi_node.create_communicator(devices.get('@numpy'))
+        multi_node.create_communicator(get_device('@numpy'))

@@ -3,8 +3,8 @@ import sys
 
 from experiments.__main__ import main
 from experiments.config import loading
-from experiments.run import devices, progress, sweep
-from experiments.run.train import Launch
+from experiments.run import progress, sweep
+from experiments.run.launch import Launch, get_device
 
 
 class Terminal(io.StringIO):
@@ -17,12 +17,7 @@ def test_bars_show_the_sweep_and_the_iterations_of_each_run(tiny, tmp_path, monk
     monkeypatch.setattr(sys, 'stderr', Terminal())
     runs = loading.load(tiny, ['train.epochs=40', 'train.max_iterations=400']).runs()
     results = list(
-        sweep.execute(
-            runs,
-            str(tmp_path),
-            Launch(devices.get('@numpy')),
-            progress.Bars(len(runs)),
-        )
+        sweep.execute(runs, str(tmp_path), Launch(get_device('@numpy')), progress.Bars(len(runs)))
     )
     shown = sys.stderr.getvalue()
     assert [result.error for result in results] == [None, None]

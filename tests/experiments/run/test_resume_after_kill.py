@@ -12,8 +12,9 @@ import warnings
 
 from experiments.config import loading
 from experiments.models.small_models import MLP
-from experiments.run import devices, log, resume, snapshots, train
-from experiments.tasks.evaluator import Evaluator
+from experiments.run import log, resume, snapshots, train
+from experiments.run.launch import Launch, get_device
+from experiments.tasks.task import Evaluator
 
 import numpy
 import pytest
@@ -49,7 +50,7 @@ def dropout(monkeypatch):
 
 def run(tiny, folder, scaling='adaptive', more=(), extras=()):
     config = loading.load(tiny, [*OVERRIDES, SCALINGS[scaling], *more]).single()
-    return train.run(config, str(folder), train.Launch(devices.get('@numpy')), extras)
+    return train.run(config, str(folder), Launch(get_device('@numpy')), extras)
 
 
 def die():

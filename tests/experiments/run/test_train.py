@@ -3,7 +3,8 @@ import json
 import pathlib
 
 from experiments.config import loading
-from experiments.run import devices, optimizers, train
+from experiments.run import optimizers, train
+from experiments.run.launch import Launch, get_device
 from experiments.run.log import THROUGHPUT_KEYS
 from experiments.tasks import classification
 
@@ -39,7 +40,7 @@ class Weights(training.Extension):
 
 def run(tiny, folder, overrides=(), extras=(), fresh=False):
     config = loading.load(tiny, overrides).single()
-    launch = train.Launch(devices.get('@numpy'), fresh=fresh)
+    launch = Launch(get_device('@numpy'), fresh=fresh)
     return train.run(config, str(folder), launch, extras)
 
 
@@ -247,7 +248,7 @@ def quickstart(tmp_path_factory):
         single = config.single(config.sweep.scaling[index])
         folder = tmp_path_factory.mktemp(single.run_name)
         with threadpoolctl.threadpool_limits(1):  # as on the command line
-            return train.run(single, str(folder), train.Launch(devices.get('@numpy')))
+            return train.run(single, str(folder), Launch(get_device('@numpy')))
 
     return {'fp32': trained(0), 'none': trained(1)}
 

@@ -5,7 +5,7 @@ Run by test_evaluators.py under mpiexec, or alone. Prints what came of both.
 
 import json
 
-from experiments.models.default_boxes import Grid, default_boxes
+from experiments.models.ssd_boxes import Grid, default_boxes
 from experiments.run import multi_node
 from experiments.tasks import detection, segmentation
 from experiments.tasks.detection import DetectionEvaluator

@@ -8,6 +8,11 @@ import subprocess
 import sys
 import time
 
+from chainerlp import compat
+from experiments.config.errors import ConfigError
+from experiments.run.launch import get_device
+
+import chainer
 import numpy
 import pytest
 
@@ -190,3 +195,17 @@ def test_runs_of_several_jobs_give_what_they_give_one_after_another(cli, tiny, t
     rows = [(tmp_path / 'out' / name / 'summary.csv').read_text() for name in ('one', 'two')]
     first, second = ([row.rpartition(',')[0] for row in text.splitlines()] for text in rows)
     assert first == second  # but for the seconds, and in the same order
+
+
+def test_a_device_that_is_not_there_is_an_error_of_one_line():
+    assert get_device('@numpy') == get_device('-1') == chainer.get_device('@numpy')
+    reason = compat.why_no_cupy()
+    if reason is None:
+        pytest.skip('there is a GPU')
+    with pytest.raises(ConfigError) as error:
+        get_device('@cupy:0')
+    assert str(error.value) == (
+        f'--device @cupy:0: {reason}; allowed: @numpy, or @cupy:0 with CuPy and a GPU'
+    )
+    with pytest.raises(ConfigError, match='^--device nowhere: .*; allowed: @numpy, or @cupy:0'):
+        get_device('nowhere')
