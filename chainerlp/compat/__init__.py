@@ -23,6 +23,7 @@ padding that wraps around  ``functions/array/pad_sequence.py:55``,   numpy2
 their ``atomicAdd``
 copies that may convert    ChainerMN's ``_memory_utility.py:211``,   importing, cupy14
                            on CuPy 14
+sums of fp16, in fp32      wherever it sums, on a GPU                cupy14
 whether there is NCCL      ``multiprocess_parallel_updater.py:15``   cupy14
 =========================  ========================================  ================
 

@@ -71,6 +71,8 @@ def apply():
     from chainer.backends import cuda
     from chainer.training.updaters import MultiprocessParallelUpdater
 
+    if cuda.available:
+        sum_halves_in_float32()
     if cuda.available and cupy_major() >= 14:
         patch(cuda, 'elementwise', with_float16)
         patch(cuda, 'raw', with_half)
@@ -80,6 +82,20 @@ def apply():
     if MultiprocessParallelUpdater.available() and not _has_nccl():
         # It was a static method, which can be called on the class and on an instance.
         patch(MultiprocessParallelUpdater, 'available', lambda available: lambda *_: False)
+
+
+def sum_halves_in_float32():
+    """Has CuPy sum fp16 arrays with float32 in between, as its own kernels and NumPy do.
+
+    By default (``CUPY_ACCELERATORS`` unset) its routines hand sums over contiguous axes to CUB's
+    device reduction, whose sum of ``__half`` is one in fp16: of 4,096 ones it is 2,048. Reductions
+    are still made with CUB's block primitives, which take the type that CuPy says.
+    """
+    from cupy import _core
+
+    _core.set_routine_accelerators(
+        [name for name in _core.get_routine_accelerators() if name != 'cub']
+    )
 
 
 def _has_nccl():

@@ -63,7 +63,7 @@ def gradients_of(link, x, gy, device):
     y = link(x)
     y.grad = device.send(gy)
     chainerlp.backward(y)
-    x_grad = CPU.send(x.grad).astype('d') / float(x._loss_scale)
+    x_grad = CPU.send(x.grad).astype('d')
     of_params = {name: CPU.send(chainerlp.unscaled_grad(p)) for name, p in link.namedparams()}
     function = y.creator
     scales = float(function.scale), float(function.total_scale)

@@ -2,6 +2,7 @@
 
 import math
 
+from chainerlp.compat import cupy14
 from tests.gpu.agreement import CPU, UNIT
 
 import chainer.functions as F
@@ -13,13 +14,14 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(params=['CUB', 'own'])
 def reductions(request, device):
-    """Has CuPy sum with the library CUB, which it does by default, or with kernels of its own."""
+    """Has CuPy reduce with the library CUB, which it does by default, or with its own kernels."""
     from cupy import _core
 
     chosen = ['cub'] if request.param == 'CUB' else []
     before = _core.get_reduction_accelerators(), _core.get_routine_accelerators()
     _core.set_reduction_accelerators(chosen)
     _core.set_routine_accelerators(chosen)
+    cupy14.sum_halves_in_float32()
     yield
     _core.set_reduction_accelerators(before[0])
     _core.set_routine_accelerators(before[1])

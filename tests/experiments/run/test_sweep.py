@@ -3,6 +3,8 @@ import os
 
 from experiments.run import optimizers, train
 
+import pytest
+
 COLUMNS = (
     'name,dtype,method,seed,accuracy,loss,underflow,underflow_unscaled,skipped,seconds'
 ).split(',')
@@ -71,6 +73,7 @@ def test_a_run_that_fails_is_listed_and_does_not_stop_the_sweep(cli, tiny, tmp_p
     assert float(passed['accuracy']) > 0
 
 
+@pytest.mark.filterwarnings('ignore:.* left float16')
 def test_a_run_that_diverges_is_listed_and_is_no_failure(cli, tiny, tmp_path):
     code, out, _ = cli('sweep', tiny, '-o', 'optimizer.lr=1e6', '-o', 'train.max_iterations=8')
     assert code == 0
