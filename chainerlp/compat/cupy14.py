@@ -92,10 +92,12 @@ def sum_halves_in_float32():
     are still made with CUB's block primitives, which take the type that CuPy says.
     """
     from cupy import _core
+    from cupy._core import _accelerator
 
-    _core.set_routine_accelerators(
-        [name for name in _core.get_routine_accelerators() if name != 'cub']
-    )
+    chosen = _core.get_routine_accelerators()
+    if _accelerator.ACCELERATOR_CUB in chosen:
+        keeps_cutensor = _accelerator.ACCELERATOR_CUTENSOR in chosen
+        _core.set_routine_accelerators(['cutensor'] if keeps_cutensor else [])
 
 
 def _has_nccl():
