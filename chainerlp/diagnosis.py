@@ -9,7 +9,7 @@ from chainerlp import policies as available
 from chainerlp.extensions.layer_probe import LayerProbe
 from chainerlp.float16 import to_float32
 from chainerlp.initial_scale import DelayedScale
-from chainerlp.magnitude_counts import count_rounding_losses
+from chainerlp.magnitude_counts import count_underflow_and_overflow
 from chainerlp.model_state import preserved
 from chainerlp.statistics import largest_magnitude
 
@@ -211,7 +211,7 @@ def _measure(function, in_data, gy, initial_scale, formats, policies):
         largest = float(numpy.log2(float(largest_magnitude(product))))
     by_format = []
     for format in formats:
-        lost, overflowed = count_rounding_losses(product, format)
+        lost, overflowed = count_underflow_and_overflow(product, format)
         scales = {}
         for name, policy in policies.items():
             if hasattr(policy, 'format'):

@@ -15,10 +15,10 @@ _EXPONENT_BIAS = formats.FLOAT32.bias
 
 
 def exponent_counts(array):
-    """Counts the nonzero elements of a float32 array between the powers of two.
+    """Counts the nonzero elements of an array, as float32, between the powers of two.
 
     Args:
-        array (:ref:`ndarray`): A float32 array of any shape.
+        array (:ref:`ndarray`): A float array of any shape.
 
     Returns:
         :ref:`ndarray`: 256 integers; number ``i`` counts the elements with
@@ -26,6 +26,7 @@ def exponent_counts(array):
         the smallest subnormal's half rounds to zero. Inf is counted in number 254, NaN in 255,
         float32's subnormals in 0.
     """
+    array = array.astype(numpy.float32, copy=False)
     if on_gpu(array):
         return _exponent_counts_on_gpu(array)
     bits = (array.view(numpy.int32) & numpy.int32(0x7FFFFFFF)).ravel()
@@ -77,7 +78,7 @@ def magnitude_histogram(array, lowest, highest):
     return xp.concatenate([zero, below, counts[first:end], above, nan])
 
 
-def smallest_shift(counts, threshold, rate):
+def smallest_scale_that_keeps(counts, threshold, rate):
     """Returns the power of two that leaves at most a share of elements at or below a threshold.
 
     Args:
@@ -97,7 +98,7 @@ def smallest_shift(counts, threshold, rate):
     return xp.where(total > 0, xp.ldexp(xp.float64(1), exponent.astype(numpy.int32)), numpy.nan)
 
 
-def count_rounding_losses(product, format):
+def count_underflow_and_overflow(product, format):
     """Counts what rounding a product to a format loses.
 
     Args:
@@ -109,7 +110,7 @@ def count_rounding_losses(product, format):
         the format has instead).
     """
     if on_gpu(product):
-        return _count_rounding_losses_on_gpu(product, format)
+        return _count_underflow_and_overflow_on_gpu(product, format)
     magnitude = numpy.abs(product)
     underflowed = (magnitude <= format.underflow_threshold) & (magnitude > 0)
     with numpy.errstate(over='ignore'):  # float32's own threshold is beyond float32
@@ -117,7 +118,7 @@ def count_rounding_losses(product, format):
     return numpy.count_nonzero(underflowed), numpy.count_nonzero(overflowed)
 
 
-def _count_rounding_losses_on_gpu(product, format):
+def _count_underflow_and_overflow_on_gpu(product, format):
     with numpy.errstate(over='ignore'):  # float32's own threshold is beyond float32
         ends = numpy.array([format.underflow_threshold, format.overflow_threshold], numpy.float32)
     underflow, overflow = ends.view(numpy.uint32).tolist()

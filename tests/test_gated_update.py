@@ -104,6 +104,14 @@ def spoil(wrapped, *args):
     wrapped.update()
 
 
+def numbers_of(wrapped):
+    """What update rules count on the host: t, and MSVAG's power of beta."""
+    return [
+        {name: value for name, value in vars(p.update_rule).items() if type(value) in (int, float)}
+        for p in wrapped.target.params()
+    ]
+
+
 @pytest.mark.parametrize('dtype', [chainer.mixed16, numpy.float32])
 @pytest.mark.parametrize('kind', OPTIMIZERS, ids=lambda kind: kind.__name__)
 def test_an_update_that_overflowed_leaves_no_trace(late, runs, kind, dtype):
@@ -111,10 +119,11 @@ def test_an_update_that_overflowed_leaves_no_trace(late, runs, kind, dtype):
     kind_of_x = 'f' if dtype == numpy.float32 else 'e'
     for seed in range(2):
         wrapped.update(wrapped.target, *batch(seed, kind_of_x))
-    before = state_of(wrapped)
+    before, numbers = state_of(wrapped), numbers_of(wrapped)
     with numpy.errstate(all='ignore'):
         spoil(wrapped, *batch(2, kind_of_x))
     assert_same(state_of(wrapped), before)
+    assert wrapped.skipped == 1 and numbers_of(wrapped) == numbers
     assert len(runs) == 2  # the first update has to make the optimizer's state
     assert wrapped.skipped == 1
     wrapped.update(wrapped.target, *batch(3, kind_of_x))

@@ -121,8 +121,8 @@ def test_magnitude_histogram(array, lowest, bins):
 @example(numpy.array([2.0**-25], numpy.float32), 2.0**-25, 0.1)
 @example(numpy.array([1e-30, 1, 1, 1], numpy.float32), 2.0**-25, 0.25)
 @example(numpy.zeros(3, numpy.float32), 2.0**-25, 0.25)
-def test_smallest_shift_against_all_powers_of_two(array, threshold, rate):
-    shift = magnitude_counts.smallest_shift(
+def test_smallest_scale_that_keeps_against_all_powers_of_two(array, threshold, rate):
+    shift = magnitude_counts.smallest_scale_that_keeps(
         magnitude_counts.exponent_counts(array), threshold, rate
     )
     magnitudes = [abs(x) for x in values(array) if x != 0]
@@ -138,9 +138,9 @@ def test_smallest_shift_against_all_powers_of_two(array, threshold, rate):
     assert shift == expected
 
 
-def test_smallest_shift_takes_a_singles_subnormals_for_the_smallest_normal():
+def test_smallest_scale_that_keeps_takes_a_singles_subnormals_for_the_smallest_normal():
     counts = magnitude_counts.exponent_counts(numpy.array([1e-45], numpy.float32))
-    assert magnitude_counts.smallest_shift(counts, 2.0**-25, 0.1) == 2.0**-25 / 2.0**-127
+    assert magnitude_counts.smallest_scale_that_keeps(counts, 2.0**-25, 0.1) == 2.0**-25 / 2.0**-127
 
 
 def rounded(array, format):
@@ -170,7 +170,7 @@ FORMATS = [
 @example(array=numpy.array([2.0**-134, 1e-45, 3.4028235e38, -3.39e38, 3.3961775e38, INF], 'f'))
 def test_losses_are_what_rounding_loses(array, format):
     after = rounded(array, format)
-    lost, overflowed = magnitude_counts.count_rounding_losses(array, format)
+    lost, overflowed = magnitude_counts.count_underflow_and_overflow(array, format)
     assert lost == ((array != 0) & (after == 0)).sum()
     assert overflowed == (numpy.isfinite(array) & ~numpy.isfinite(after)).sum()
 
@@ -185,11 +185,11 @@ def test_losses_are_what_rounding_loses(array, format):
 )
 def test_losses_in_the_fp8s(format, kept):
     kept = numpy.array(kept, numpy.float32)
-    assert magnitude_counts.count_rounding_losses(kept, format) == (0, 0)
+    assert magnitude_counts.count_underflow_and_overflow(kept, format) == (0, 0)
     lost = numpy.float32(format.smallest_subnormal / 2)
     overflowing = numpy.nextafter(kept[-1], numpy.float32(INF))
     beyond = numpy.array([lost, -lost, 0, overflowing, -overflowing, -1e5, INF], numpy.float32)
-    assert magnitude_counts.count_rounding_losses(beyond, format) == (2, 3)
+    assert magnitude_counts.count_underflow_and_overflow(beyond, format) == (2, 3)
 
 
 def test_losses_at_the_thresholds_of_float16():
@@ -199,8 +199,8 @@ def test_losses_at_the_thresholds_of_float16():
         [tiny, numpy.nextafter(tiny, up), 0, huge, numpy.nextafter(huge, down), -INF, NAN],
         numpy.float32,
     )
-    assert magnitude_counts.count_rounding_losses(array, formats.FLOAT16) == (1, 1)
-    assert magnitude_counts.count_rounding_losses(-array, formats.FLOAT16) == (1, 1)
+    assert magnitude_counts.count_underflow_and_overflow(array, formats.FLOAT16) == (1, 1)
+    assert magnitude_counts.count_underflow_and_overflow(-array, formats.FLOAT16) == (1, 1)
 
 
 STATISTICS = {
@@ -209,8 +209,8 @@ STATISTICS = {
         lambda array: magnitude_counts.magnitude_histogram(array, -126, 127)[1:-1],
         lambda array: exponent_counts_of(array)[:255],
     ),
-    'count_rounding_losses': (
-        lambda array: magnitude_counts.count_rounding_losses(array, formats.FLOAT16),
+    'count_underflow_and_overflow': (
+        lambda array: magnitude_counts.count_underflow_and_overflow(array, formats.FLOAT16),
         lambda array: (0, 0),
     ),
 }

@@ -8,8 +8,12 @@ import pickle
 import statistics
 from fractions import Fraction
 
+import chainerlp
 from chainerlp import formats, geometry, policies
 
+import chainer
+import chainer.functions as F
+import chainer.links as L
 import numpy
 import pytest
 from hypothesis import assume, example, given, settings
@@ -788,3 +792,43 @@ def test_numbers_of_numpy_are_as_good_as_pythons(cls):
     alpha = policy.scale(gy, W, 16.0)
     assert type(alpha) is float
     assert alpha == cls(max_scale=8.0, max_total_scale=64.0).scale(gy, W, 16.0)
+
+
+class Halving(policies.Policy):
+    """What a user writes: one method."""
+
+    def scale(self, gy, W, total_scale=1.0, **context):
+        return 0.5
+
+
+def test_a_policy_of_ones_own_is_one_method():
+    policy = policies.check(Halving())
+    assert (policy.interval, policy.scales_weights) == (1, False)
+    assert policy.within_bounds(8.0, 1.0) == 8.0
+    link = chainerlp.convert(L.Linear(3, 2), policy)
+    link.W.array, link.b.array = link.W.array.astype('e'), link.b.array.astype('e')
+    link.cleargrads()
+    y = link(chainer.Variable(numpy.ones((2, 3), 'e')))
+    chainerlp.backward(F.sum(y))
+    assert y.creator_node.scale == 0.5
+
+
+@pytest.mark.parametrize('part', ['interval', 'scales_weights', 'needs_product', 'within_bounds'])
+def test_what_lacks_a_part_of_the_protocol_is_refused_with_its_name(part):
+    parts = {'interval', 'scales_weights', 'needs_product', 'within_bounds', 'scale'} - {part}
+    incomplete = type('Mine', (), {name: lambda *args: 1.0 for name in parts})()
+    with pytest.raises(TypeError, match=f'^policy Mine has no {part}: derive it from .*Policy$'):
+        chainerlp.convert(L.Linear(3, 2), incomplete)
+    with pytest.raises(TypeError, match=f'^policy Mine has no {part}'):
+        chainerlp.AdaptiveLossScaling(chainer.optimizers.SGD(), incomplete)
+
+
+@pytest.mark.parametrize('dtype', [numpy.float16, numpy.float32, numpy.float64])
+def test_measured_takes_a_product_of_any_float_dtype(dtype):
+    product = numpy.array([2.0**-20, 2.0**-10, 1.0] * 100, dtype)
+    gy = W = numpy.ones((1, 1), numpy.float16)
+    expected = policies.Measured().scale(gy, W, product=product.astype('f'))
+    assert policies.Measured().scale(gy, W, product=product) == expected == 1.0
+    tiny = (product * dtype(2.0**-4)).astype(dtype)
+    found = policies.Measured(0.1).scale(gy, W, product=(tiny * dtype(2.0**-3)).astype(dtype))
+    assert found == policies.Measured(0.1).scale(gy, W, product=(tiny * dtype(2.0**-3)).astype('f'))

@@ -3,7 +3,7 @@
 import collections
 
 from chainerlp import formats, functions, links
-from chainerlp.magnitude_counts import count_rounding_losses, magnitude_histogram
+from chainerlp.magnitude_counts import count_underflow_and_overflow, magnitude_histogram
 from chainerlp.statistics import largest_magnitude
 
 import chainer
@@ -114,9 +114,9 @@ def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
     if total_scale is None:  # plain backward, where only the loss is scaled
         total_scale = loss_scale
     size = max(product.size, 1)
-    unscaled, _ = count_rounding_losses(product / (total_scale / scale), format)
+    unscaled, _ = count_underflow_and_overflow(product / (total_scale / scale), format)
     product *= scale
-    lost, overflowed = count_rounding_losses(product, format)
+    lost, overflowed = count_underflow_and_overflow(product, format)
     absmax = largest_magnitude(product)
     counts = None
     if with_histogram:

@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 from chainerlp import formats, statistics
 from chainerlp.gpu import on_gpu
-from chainerlp.policies.policy import CUDA_BOUND, Bounded, Threshold, terms_of
+from chainerlp.policies.bounds import CUDA_BOUND, Bounded, Threshold, terms_of
 
 import numpy
 from chainer.backends import cuda
@@ -39,7 +39,7 @@ class Adaptive(Bounded, Threshold):
             return self._choose_on_gpu(gy, W, total_scale, terms_of(W, terms), backoff)
         return super().scale(gy, W, total_scale, terms=terms, backoff=backoff)
 
-    def unbounded(self, gy, W, terms, product, backoff):
+    def scale_before_bounds(self, gy, W, terms, product, backoff):
         """Returns α before it is bounded; see the class."""
         format = formats.get(self.format)
         variance = (

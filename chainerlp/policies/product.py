@@ -5,7 +5,7 @@ import math
 
 from chainerlp import formats, geometry, magnitude_counts, statistics
 from chainerlp.float16 import to_float32
-from chainerlp.policies.policy import Bounded, Margin, Threshold
+from chainerlp.policies.bounds import Bounded, Margin, Threshold
 
 from chainer import backend
 
@@ -28,7 +28,7 @@ class Amax(Bounded, Margin):
     scales_weights = True
     needs_product = True
 
-    def unbounded(self, gy, W, terms, product, backoff):
+    def scale_before_bounds(self, gy, W, terms, product, backoff):
         """Returns α before it is bounded; see the class."""
         product = _product(gy, W) if product is None else product
         return self._largest(product, backoff)
@@ -51,14 +51,14 @@ class Measured(Amax, Threshold):
         margin (float): As :class:`Amax`'s.
     """
 
-    def unbounded(self, gy, W, terms, product, backoff):
+    def scale_before_bounds(self, gy, W, terms, product, backoff):
         """Returns α before it is bounded; see the class."""
         xp = backend.get_array_module(gy)
         product = _product(gy, W) if product is None else product
         counts = magnitude_counts.exponent_counts(product)
         lost = formats.get(self.format).underflow_threshold
         lowest = xp.maximum(
-            backoff * magnitude_counts.smallest_shift(counts, lost, self.threshold), 1.0
+            backoff * magnitude_counts.smallest_scale_that_keeps(counts, lost, self.threshold), 1.0
         )
         return xp.minimum(lowest, self._largest(product, backoff))
 

@@ -6,15 +6,15 @@ from statistics import NormalDist
 
 from chainerlp import formats, statistics
 from chainerlp.gpu import on_gpu
-from chainerlp.policies.policy import (
+from chainerlp.policies.bounds import (
     LARGEST_TOTAL_SCALE,
     SMALLEST_TOTAL_SCALE,
     Bounded,
-    Policy,
     Threshold,
     bound_on_gpu,
     is_real,
 )
+from chainerlp.policies.policy import Policy
 
 import numpy
 from chainer import backend
@@ -65,7 +65,7 @@ class AbsRange(Bounded):
     α = min(max((u_min / K) / o_min, 1), (u_max / K) / o_max), then as :class:`Adaptive`.
     """
 
-    def unbounded(self, gy, W, terms, product, backoff):
+    def scale_before_bounds(self, gy, W, terms, product, backoff):
         """Returns α before it is bounded; see the class."""
         xp = backend.get_array_module(gy)
         format = formats.get(self.format)
@@ -86,7 +86,7 @@ class ElementWiseRange(Bounded):
     gives the same α from the extremes of each output channel.
     """
 
-    def unbounded(self, gy, W, terms, product, backoff):
+    def scale_before_bounds(self, gy, W, terms, product, backoff):
         """Returns α before it is bounded; see the class."""
         xp = backend.get_array_module(gy)
         format = formats.get(self.format)
@@ -112,7 +112,7 @@ class LogNormal(Bounded, Threshold):
 
     needs_product = True
 
-    def unbounded(self, gy, W, terms, product, backoff):
+    def scale_before_bounds(self, gy, W, terms, product, backoff):
         """Returns α before it is bounded; see the class."""
         xp = backend.get_array_module(gy)
         format = formats.get(self.format)
