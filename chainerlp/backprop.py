@@ -161,7 +161,7 @@ class ScaledBackprop:
                 is_unscaled = not unscaled.isdisjoint(y for y in outputs if y is not None)
                 for index, gradient in self._step(function, indexes, arrived, is_unscaled):
                     node = function.inputs[index]
-                    if not functions.is_half_embedding(function):
+                    if not functions.is_made_in_float32(function):
                         variable._check_grad_type(function, node, True, gradient.array)
                     if is_unscaled and not self._scales(function, index):
                         unscaled.add(node)
@@ -214,8 +214,10 @@ class ScaledBackprop:
                     )
                 elif isinstance(function, Forget):
                     gradients = self._recompute(function, indexes, aligned, is_unscaled)
-                elif functions.is_half_embedding(function):
-                    gradients = [functions.backward_embedding(function, aligned[0])]
+                elif functions.is_made_in_float32(function):
+                    gradients = functions.backward_in_float32(
+                        function, indexes, aligned[0], self._margin
+                    )
                 else:
                     if needs_true_gradient(function):
                         aligned, scale = [None if g is None else g.to(1.0) for g in aligned], 1.0

@@ -521,3 +521,23 @@ def test_total_scales_stay_normal_numbers_of_float32():
         with leaf_scales() as scales:
             chainerlp.backward(F.sum(net(x)), initial_scale=initial)
         assert 2.0**-126 <= min(scales.values()) and max(scales.values()) <= 2.0**126
+
+
+def test_layer_normalization_of_small_embeddings_does_not_overflow():
+    # 1 / std³ is 1.25e5; in between, Chainer's backward forms it in float16.
+    x = numpy.random.RandomState(0).normal(0, 0.02, (6, 16)).astype('e')
+    gy = numpy.random.RandomState(1).standard_normal((6, 16)).astype('e') * numpy.float16(500)
+    results = []
+    for dtype in ('e', 'd'):
+        with chainer.using_config('dtype', numpy.dtype(dtype)):
+            norm = L.LayerNormalization(16)
+        norm.cleargrads()
+        leaf = chainer.Variable(x.astype(dtype))
+        y = norm(leaf * 1)  # so that the gradient is rounded to float16 once
+        y.grad = gy.astype(dtype)
+        chainerlp.backward(y)
+        results.append([leaf.grad, norm.gamma.grad, norm.beta.grad])
+    for actual, expected in zip(*results):
+        error = numpy.abs(actual - expected).max()
+        # The statistics of float16 inputs in float32, and one rounding.
+        assert error <= 2.0**-10 * numpy.abs(expected).max()

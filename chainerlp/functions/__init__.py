@@ -17,12 +17,11 @@ from chainerlp.functions.deconvolution import (
     scaled_deconvolution_2d,
     scaled_deconvolution_nd,
 )
+from chainerlp.functions.float32_backward import backward_in_float32, is_made_in_float32
 from chainerlp.functions.layer_functions import (
-    backward_embedding,
     backward_plain_layer,
     data_gradient_of,
     has_data_gradient,
-    is_half_embedding,
     is_plain_layer,
 )
 from chainerlp.functions.linear import ScaledLinearFunction, scaled_linear
@@ -40,11 +39,11 @@ __all__ = [
     'ScaledFunction',
     'ScaledLinearFunction',
     'ScaledLocalConvolution2DFunction',
-    'backward_embedding',
+    'backward_in_float32',
     'backward_plain_layer',
     'data_gradient_of',
     'has_data_gradient',
-    'is_half_embedding',
+    'is_made_in_float32',
     'is_plain_layer',
     'scaled_bilinear',
     'scaled_convolution_2d',

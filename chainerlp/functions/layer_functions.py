@@ -13,16 +13,13 @@ from chainerlp.functions.deconvolution import (
 from chainerlp.functions.linear import ScaledLinearFunction
 from chainerlp.functions.scaled_function import LayerGradients, ScaledBackward, ScaledFunction
 from chainerlp.gemm import factor
-from chainerlp.scaled_array import ScaledArray, round_to_fit
 
 import numpy
-from chainer.backends import cuda
 from chainer.functions.connection.bilinear import BilinearFunction
 from chainer.functions.connection.convolution_2d import Convolution2DFunction
 from chainer.functions.connection.convolution_nd import ConvolutionND
 from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
 from chainer.functions.connection.deconvolution_nd import DeconvolutionND
-from chainer.functions.connection.embed_id import EmbedIDFunction
 from chainer.functions.connection.linear import LinearFunction
 from chainer.functions.connection.local_convolution_2d import LocalConvolution2DFunction
 
@@ -114,45 +111,3 @@ class _PlainLayer(LayerGradients, ScaledBackward):
     def geometry(self, _):
         kind = next(kind for kind in _GEOMETRIES if isinstance(self._function, kind))
         return _GEOMETRIES[kind](self._function)
-
-
-def is_half_embedding(function):
-    """Returns whether a function is ``F.embed_id`` with a float16 weight."""
-    return isinstance(function, EmbedIDFunction) and function.inputs[1].dtype == numpy.float16
-
-
-def backward_embedding(function, gy):
-    """Runs ``F.embed_id`` backward with float32 sums: Chainer adds the rows of an id in float16.
-
-    Args:
-        function (~chainer.FunctionNode): A function that :func:`is_half_embedding`.
-        gy (~chainerlp.scaled_array.ScaledArray): The gradient of its output.
-
-    Returns:
-        ~chainerlp.scaled_array.ScaledArray: The gradient of W: float32 where W is a leaf of the
-        graph, otherwise float16.
-    """
-    ids = function.get_retained_inputs()[0].array.ravel()
-    W = function.inputs[1]
-    rows = gy.array.reshape(ids.size, W.shape[1])
-    kept = None if function.ignore_label is None else ids != function.ignore_label
-    if isinstance(rows, numpy.ndarray):
-        if kept is not None:
-            ids, rows = ids[kept], rows[kept]
-        gW = numpy.zeros(W.shape, numpy.float32)
-        # All rows of an id at once: one after the other is slow in NumPy.
-        order = numpy.argsort(ids, kind='stable')
-        starts = numpy.flatnonzero(numpy.diff(ids[order], prepend=-1 if ids.size else []))
-        if ids.size:
-            gW[ids[order][starts]] = numpy.add.reduceat(
-                rows[order].astype(numpy.float32), starts, axis=0
-            )
-    else:
-        rows = rows.astype(numpy.float32)
-        if kept is not None:
-            ids = cuda.cupy.where(kept, ids, 0)
-            rows *= kept[:, None]
-        gW = cuda.cupy.zeros(W.shape, numpy.float32)
-        cuda.cupyx.scatter_add(gW, ids, rows)
-    gradient = ScaledArray(gW, gy.scale)
-    return gradient if W.creator_node is None else round_to_fit(gradient, numpy.float16)

@@ -212,3 +212,29 @@ def test_what_scale_report_measures_is_what_the_cpu_measures(device, tmp_path):
             [float(v) for v in row[5:8]], [float(v) for v in expected[5:8]], atol=0.005
         )
         assert abs(float(row[8]) / float(expected[8]) - 1) < 0.01
+
+
+@pytest.mark.parametrize('ignore', [None, 3])
+def test_what_is_made_in_float32_is_the_cpus(device, ignore):
+    ids = numpy.random.RandomState(0).randint(0, 8, (50, 20)).astype('i')
+    gy = numpy.random.RandomState(1).standard_normal((1000, 16)).astype('e') * numpy.float16(100)
+    found = []
+    for where in (device, CPU):
+        numpy.random.seed(0)
+        with chainer.using_config('dtype', numpy.dtype('e')):
+            small = chainer.initializers.Normal(0.02)
+            model = chainer.Sequential(
+                L.EmbedID(8, 16, initialW=small, ignore_label=ignore),
+                lambda h: h.reshape(-1, 16),
+                L.LayerNormalization(16),
+            )
+        model.to_device(where)
+        model.cleargrads()
+        y = model(where.send(ids))
+        y.grad = where.send(gy)
+        chainerlp.backward(y)
+        found.append([CPU.send(p.grad) for _, p in sorted(model.namedparams())])
+    for actual, expected in zip(*found):
+        assert actual.dtype == expected.dtype == 'float32'
+        bound = 2.0**-9 * numpy.abs(expected).max()
+        assert numpy.abs(actual - expected).max() <= bound

@@ -1,0 +1,91 @@
+"""Chainer's own functions whose float16 backward pass is made in float32, where float16 fails.
+
+``F.embed_id`` adds up the rows of an id one after the other; ``F.layer_normalization`` divides by
+powers of a standard deviation, which overflows behind small embeddings. What these return is
+rounded once, at a scale at which it fits; gradients of leaves of the graph stay in float32.
+"""
+
+from chainerlp.float16 import to_float32
+from chainerlp.gpu import on_gpu
+from chainerlp.scaled_array import MARGIN, ScaledArray, round_to_fit
+
+import chainer
+import numpy
+from chainer.backends import cuda
+from chainer.functions.connection.embed_id import EmbedIDFunction
+from chainer.functions.normalization.layer_normalization import LayerNormalization
+
+
+def is_made_in_float32(function):
+    """Returns whether the backward pass of a function is made in float32.
+
+    Args:
+        function (~chainer.FunctionNode): Any function.
+    """
+    if isinstance(function, EmbedIDFunction):
+        return function.inputs[1].dtype == numpy.float16
+    return type(function) is LayerNormalization and function.inputs[0].dtype == numpy.float16
+
+
+def backward_in_float32(function, indexes, gy, margin=MARGIN):
+    """Runs a function backward that :func:`is_made_in_float32`.
+
+    Args:
+        function (~chainer.FunctionNode): The function.
+        indexes (tuple of int): The inputs whose gradients are wanted.
+        gy (~chainerlp.scaled_array.ScaledArray): The gradient of its output.
+        margin (float): As for :func:`~chainerlp.scaled_array.join`.
+
+    Returns:
+        list of ~chainerlp.scaled_array.ScaledArray: A gradient for each index.
+    """
+    if isinstance(function, EmbedIDFunction):
+        arrays = [_embedding_gradient(function, gy.array)]
+    else:
+        arrays = _layer_normalization_gradients(function, indexes, gy.array)
+    gradients = []
+    for index, array in zip(indexes, arrays):
+        gradient = ScaledArray(array, gy.scale)
+        if function.inputs[index].creator_node is not None:
+            gradient = round_to_fit(gradient, numpy.float16, margin)
+        gradients.append(gradient)
+    return gradients
+
+
+def _embedding_gradient(function, gy):
+    ids = function.get_retained_inputs()[0].array.ravel()
+    shape = function.inputs[1].shape
+    rows = gy.reshape(ids.size, shape[1])
+    kept = None if function.ignore_label is None else ids != function.ignore_label
+    if on_gpu(rows):
+        rows = rows.astype(numpy.float32)
+        if kept is not None:
+            ids = cuda.cupy.where(kept, ids, 0)
+            rows *= kept[:, None]
+        gW = cuda.cupy.zeros(shape, numpy.float32)
+        cuda.cupyx.scatter_add(gW, ids, rows)
+        return gW
+    if kept is not None:
+        ids, rows = ids[kept], rows[kept]
+    gW = numpy.zeros(shape, numpy.float32)
+    if ids.size:
+        # All rows of an id at once: one after the other is slow in NumPy.
+        order = numpy.argsort(ids, kind='stable')
+        starts = numpy.flatnonzero(numpy.diff(ids[order], prepend=-1))
+        gW[ids[order][starts]] = numpy.add.reduceat(to_float32(rows[order]), starts, axis=0)
+    return gW
+
+
+def _layer_normalization_gradients(function, indexes, gy):
+    retained = [chainer.Variable(to_float32(v.array)) for v in function.get_retained_inputs()]
+    single = _WithRetained(function.eps)
+    single.retained = retained
+    gradients = single.backward(indexes, (chainer.as_variable(to_float32(gy)),))
+    return [gradients[index].array for index in indexes]
+
+
+class _WithRetained(LayerNormalization):
+    """Chainer's function with inputs of float32 in place of those that it was applied to."""
+
+    def get_retained_inputs(self):
+        return self.retained
