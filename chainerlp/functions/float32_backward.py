@@ -63,7 +63,7 @@ def _embedding_gradient(function, gy):
             ids = cuda.cupy.where(kept, ids, 0)
             rows *= kept[:, None]
         gW = cuda.cupy.zeros(shape, numpy.float32)
-        cuda.cupyx.scatter_add(gW, ids, rows)
+        cuda.cupy.add.at(gW, ids, rows)
         return gW
     if kept is not None:
         ids, rows = ids[kept], rows[kept]
