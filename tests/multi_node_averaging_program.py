@@ -1,7 +1,7 @@
 """Averages gradients with ChainerMN; run by test_multi_node.py under mpiexec.
 
-Rank 0 prints, for each parameter, what the workers' gradients were, what became of them, and what
-they carry then.
+Rank 0 prints, for each parameter, what the workers' gradients were, and what became of them: where
+they are summed in their own dtype, and where in float16.
 """
 
 import json
@@ -30,10 +30,26 @@ class Layers(chainer.Chain):
             self.first, self.second, self.third = (L.Linear(6, 4) for _ in range(3))
 
 
+class HalfSums:
+    """A communicator that converts gradients to float16 for the mean, as pure_nccl may."""
+
+    allreduce_grad_dtype = numpy.dtype('float16')
+
+    def __getattr__(self, name):
+        return getattr(COMM, name)
+
+    def multi_node_mean_grad(self, model, zero_fill=False):
+        for _, param in sorted(model.namedparams()):
+            if param.grad is not None:
+                everyones = COMM.mpi_comm.allgather(param.grad.astype(self.allreduce_grad_dtype))
+                mean = sum(everyones[1:], everyones[0]) / numpy.float16(COMM.size)
+                param.grad[...] = mean
+
+
 def set_gradient(param, gradient, scale):
-    """Sets a gradient as a scaled backward pass would have left it."""
-    param.grad = None if gradient is None else gradient
-    param._loss_scale = None if gradient is None else scale
+    """Sets a gradient as Chainer's backward pass with a loss scale would have left it."""
+    param.grad = gradient
+    param._loss_scale = scale
 
 
 def without_gradients(model):
@@ -86,29 +102,28 @@ def views(model):
 CASES = [without_gradients, shared, zero_on_one, zero_on_all, far_apart, large, views]
 
 
-def average(case, zero_fill):
+def average(case, zero_fill, communicator):
     model = Layers()
     optimizer = chainermn.create_multi_node_optimizer(
-        optimizers.SGD(0.1), COMM, zero_fill=zero_fill
+        optimizers.SGD(0.1), communicator, zero_fill=zero_fill
     )
     chainerlp.AdaptiveLossScaling(optimizer, policies.Fixed(1.0)).setup(model)
     model.zerograds()
     case(model)
     optimizer.is_changed(model)  # as in a first update, in which nothing is averaged
     before = {path: as_list(chainerlp.unscaled_grad(p)) for path, p in model.namedparams()}
-    assert multi_node.mean_gradients(optimizer)
-    after = {
-        path: (as_list(chainerlp.unscaled_grad(p)), p._loss_scale)
-        for path, p in model.namedparams()
-    }
+    is_averaged, _ = multi_node.mean_gradients(optimizer)
+    assert is_averaged
+    after = {path: as_list(chainerlp.unscaled_grad(p)) for path, p in model.namedparams()}
     return before, after
 
 
 def main():
     found = {
-        f'{case.__name__} {zero_fill}': COMM.gather_obj(average(case, zero_fill))
+        f'{case.__name__} {zero_fill} {name}': COMM.gather_obj(average(case, zero_fill, each))
         for case in CASES
         for zero_fill in (False, True)
+        for name, each in (('own', COMM), ('float16', HalfSums()))
     }
     if COMM.rank == 0:
         print(json.dumps(found))

@@ -36,7 +36,6 @@ def loss_of(model, x, factor):
 
 
 def train(optimizer, model, x, factor, bad_at=None, is_bad=False):
-    scales = []
     for update in range(UPDATES + 1):  # ChainerMN's first only distributes the parameters
         if is_bad and update == bad_at:
             before = [p.array.copy() for p in model.params()]
@@ -48,8 +47,22 @@ def train(optimizer, model, x, factor, bad_at=None, is_bad=False):
             assert all((a == p.array).all() for a, p in zip(before, model.params()))
         else:
             optimizer.update(loss_of, model, x, factor)
-        scales.append([p._loss_scale for p in model.params()])
-    return scales
+
+
+def bad_losses():
+    """Twelve updates in which the loss of one worker is not finite."""
+    comm = chainermn.create_communicator('naive')
+    model = make_model('mixed16', seed=0)
+    optimizer = chainerlp.AdaptiveLossScaling(
+        chainermn.create_multi_node_optimizer(optimizers.MomentumSGD(0.05), comm)
+    ).setup(model)
+    x, factor = data(model)
+    optimizer.update(loss_of, model, x, factor)
+    for _ in range(12):
+        optimizer.update(lambda: loss_of(model, x, factor) * (numpy.nan if comm.rank == 1 else 1.0))
+    everyones = comm.gather_obj((optimizer.skipped, optimizer.recovery.backoff))
+    if comm.rank == 0:
+        print(json.dumps(everyones))
 
 
 def main(dtype, policy, bad_at):
@@ -78,4 +91,7 @@ def main(dtype, policy, bad_at):
 
 
 if __name__ == '__main__':
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else None)
+    if sys.argv[1] == 'bad losses':
+        bad_losses()
+    else:
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else None)
