@@ -229,6 +229,64 @@ def test_two_uses_of_a_layer_are_two_rows():
     assert '/predictor/conv2 #1' in str(diagnosis)
 
 
+class PlainDeconvolution(chainer.Chain):
+    """A layer that no link is: its data gradient sums over the output's channels and the kernel."""
+
+    def __init__(self, groups, stride):
+        super().__init__()
+        self.options = dict(stride=stride, groups=groups)
+        rng = numpy.random.RandomState(0)
+        with self.init_scope():
+            self.scale = chainer.Parameter(numpy.ones((1, 4, 1, 1), 'f'))
+            self.W = chainer.Parameter(rng.standard_normal((4, 6 // groups, 3, 3)).astype('f'))
+
+    def forward(self, x):
+        return F.sum(F.deconvolution_2d(x * self.scale, self.W, **self.options) ** 2)
+
+
+@pytest.mark.parametrize('groups', [1, 2])
+@pytest.mark.parametrize('stride', [1, 2])
+def test_a_plain_deconvolutions_product_and_its_length_are_those_of_its_geometry(groups, stride):
+    net = PlainDeconvolution(groups, stride)
+    x = numpy.random.RandomState(1).standard_normal((2, 4, 5, 5)).astype('f') * 2.0**-14
+    by_terms = policies.Adaptive(max_scale=math.inf, max_total_scale=math.inf)
+    (row,) = chainerlp.diagnose(
+        net, net, x, policies=[by_terms], formats=['float16'], show=False
+    ).rows
+    scaled = chainer.Variable(x)
+    y = F.deconvolution_2d(scaled, net.W, **net.options)
+    F.sum(y**2).backward(retain_grad=True)
+    with numpy.errstate(over='ignore'):
+        rounded = scaled.grad.astype('e')
+    assert row.underflow == ((rounded == 0) & (scaled.grad != 0)).mean()
+    expected = by_terms.scale(y.grad, net.W.array, terms=6 // groups * 9)
+    assert row.scales['Adaptive'] == float(expected)
+
+
+def test_the_convolutions_of_a_gradient_penalty_are_diagnosed_too():
+    class Critic(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.first = L.Convolution2D(3, 4, 3, stride=2)
+                self.second = L.Deconvolution2D(4, 2, 3, stride=2)
+
+        def forward(self, x):
+            return self.second(F.tanh(self.first(x)))
+
+    critic = Critic()
+
+    def penalty(x):
+        x = chainer.Variable(x)
+        (gx,) = chainer.grad([F.sum(critic(x) ** 2)], [x], enable_double_backprop=True)
+        return F.mean((F.sqrt(F.sum(gx**2, axis=(1, 2, 3))) - 1) ** 2)
+
+    x = numpy.random.RandomState(0).standard_normal((2, 3, 9, 9)).astype('f')
+    diagnosis = chainerlp.diagnose(critic, penalty, x, formats=['float16'], show=False)
+    assert any('second' in row.layer for row in diagnosis.rows)
+    assert all(math.isfinite(row.headroom) for row in diagnosis.rows)
+
+
 def test_it_prints_aligned_tables_unless_told_not_to(model, capsys):
     diagnosis = chainerlp.diagnose(model, model, *batch_of('f'))
     printed = capsys.readouterr().out

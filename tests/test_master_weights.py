@@ -81,3 +81,41 @@ def test_copies_that_share_their_parameters_are_trained_as_in_float32(times):
     # 20 updates, each from activations and gradients rounded to 2^-11.
     for a, b in zip(half.params(), single.params()):
         numpy.testing.assert_allclose(a.array.astype('f'), b.array, atol=20 * 2.0**-11)
+
+
+class FailingSerializer(chainer.Serializer):
+    """A save that ends in an error, as on a full disk, after some keys."""
+
+    def __init__(self, error, keys_before):
+        self.error = error
+        self.keys_left = keys_before
+
+    def __getitem__(self, key):
+        return self
+
+    def __call__(self, key, value):
+        if self.keys_left == 0:
+            raise self.error
+        self.keys_left -= 1
+        return value
+
+
+@pytest.mark.parametrize('error', [ValueError('not supported'), KeyError('exists'), OSError(28)])
+def test_a_save_that_fails_is_that_error_and_loses_no_master_weight(error, recwarn):
+    model = make_model()
+    wrapped = wrap(model, optimizers.Adam())
+    wrapped.update(loss_of, model)
+    masters = [param.update_rule._fp32_param for param in model.params()]
+    n_keys = 0
+    while n_keys < 100:
+        try:
+            wrapped.serialize(FailingSerializer(error, n_keys))
+            break
+        except type(error) as raised:
+            assert raised is error
+        n_keys += 1
+    assert n_keys > 10  # each of the keys was one that failed once
+    assert not recwarn.list
+    for param, master in zip(model.params(), masters):
+        assert master is not None
+        assert param.update_rule._fp32_param is master
