@@ -195,14 +195,46 @@ def test_raw_code_that_names_half_gets_it():
     assert raw(code, 'f') == ((code, 'f'), {})
 
 
+# As in cupy/_core/_accelerator.pyx.
+CUB, CUTENSOR = 1, 2
+
+
+def of_cupy(monkeypatch, accelerators):
+    """Puts what chooses CuPy's routines for sums in the place of CuPy, which may be missing."""
+    routines = types.ModuleType('cupy._core')
+    routines.accelerators = accelerators
+    routines.get_routine_accelerators = lambda: routines.accelerators
+    routines.set_routine_accelerators = lambda names: setattr(routines, 'accelerators', names)
+    routines._accelerator = types.ModuleType('cupy._core._accelerator')
+    routines._accelerator.ACCELERATOR_CUB = CUB
+    routines._accelerator.ACCELERATOR_CUTENSOR = CUTENSOR
+    package = types.ModuleType('cupy')
+    package._core = routines
+    for module in (package, routines, routines._accelerator):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return routines
+
+
+@pytest.mark.parametrize(
+    'before, after',
+    [([CUB], []), ([CUB, CUTENSOR], ['cutensor']), ([CUTENSOR], [CUTENSOR]), ([], [])],
+)
+def test_no_sum_of_halves_is_left_to_cub(monkeypatch, before, after):
+    routines = of_cupy(monkeypatch, before)
+    cupy14.sum_halves_in_float32()
+    assert routines.accelerators == after
+
+
 @pytest.mark.parametrize('major, patched', [(13, False), (14, True), (15, True)])
 def test_kernels_are_patched_from_cupy_14_on(monkeypatch, major, patched):
     monkeypatch.setattr(cuda, 'elementwise', declared)
     monkeypatch.setattr(cuda, 'raw', declared)
     monkeypatch.setattr(cuda, 'available', True)
     monkeypatch.setattr('chainerlp.compat.cupy14.cupy_major', lambda: major)
+    routines = of_cupy(monkeypatch, [CUB])
     for _ in range(2):
         cupy14.apply()
+    assert routines.accelerators == []
     assert ((cuda.elementwise, cuda.raw) != (declared, declared)) == patched
     # ChainerMN calls it by this name.
     assert chainer.cuda.raw is cuda.raw
