@@ -24,6 +24,7 @@ from chainerlp.scaled_array import (
     align,
     gradient_of,
     join,
+    round_to_fit,
     set_true_gradient,
     true_sum,
 )
@@ -273,7 +274,11 @@ class ScaledBackprop:
         of_inputs = {}
 
         def accumulate(leaf, gradients, is_unscaled):
-            if leaf in nodes:
+            if leaf in nodes:  # what is made in float32 leaves it so in leaves
+                gradients = [
+                    g if g.array.dtype == leaf.dtype else round_to_fit(g, leaf.dtype, self._margin)
+                    for g in gradients
+                ]
                 of_inputs[leaf] = _join(gradients, self._margin)
             else:
                 self._accumulate(leaf, gradients, is_unscaled)

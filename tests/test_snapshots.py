@@ -89,9 +89,10 @@ def test_the_count_of_skipped_updates_and_the_back_off_are_restored(tmp_path):
     trainer = make_trainer(tmp_path, stop=3)
     trainer.run()
     optimizer = trainer.updater.get_optimizer('main')
+    optimizer._conclude()
     for _ in range(3):
-        optimizer.recovery.count(True)
-        optimizer.recovery.update(found_inf=True)
+        optimizer._recovery.count(True)
+        optimizer._recovery.update(found_inf=True)
     assert (optimizer.skipped, optimizer.recovery.backoff) == (3, 0.25)
     serializers.save_npz(tmp_path / 'optimizer.npz', optimizer)
     restored = make_trainer(tmp_path).updater.get_optimizer('main')
@@ -188,3 +189,23 @@ def test_an_hdf5_file_of_an_unwrapped_run_loads_with_a_note(tmp_path):
     with pytest.warns(RuntimeWarning, match='made without AdaptiveLossScaling'):
         serializers.load_hdf5(tmp_path / 'plain.h5', wrapped)
     assert wrapped.t == 2
+
+
+@pytest.mark.parametrize('is_loaded', [True, False])
+@pytest.mark.filterwarnings('ignore:the snapshot was made without')
+def test_momentum_of_a_training_in_float16_goes_on_in_float32(tmp_path, is_loaded):
+    with chainer.using_config('dtype', chainer.mixed16):
+        model = L.Linear(4, 2)
+    x = numpy.ones((2, 4), 'e')
+    plain = optimizers.Adam().setup(model)  # without use_fp32_update()
+    plain.update(lambda: F.sum(model(x)))
+    assert model.W.update_rule.state['v'].dtype == numpy.float16
+    if is_loaded:
+        serializers.save_npz(tmp_path / 'plain.npz', plain)
+        wrapped = chainerlp.AdaptiveLossScaling(optimizers.Adam()).setup(model)
+        serializers.load_npz(tmp_path / 'plain.npz', wrapped)
+    else:
+        wrapped = chainerlp.AdaptiveLossScaling(plain)
+    for _ in range(2):
+        wrapped.update(lambda: F.sum(model(x)))
+        assert {a.dtype.name for a in model.W.update_rule.state.values()} == {'float32'}
