@@ -216,6 +216,8 @@ class ScaledBackprop:
                 elif isinstance(function, Forget):
                     gradients = self._recompute(function, indexes, aligned, is_unscaled)
                 elif functions.is_made_in_float32(function):
+                    if is_unscaled:
+                        self.first_gradients.append(aligned[0])
                     gradients = functions.backward_in_float32(
                         function, indexes, aligned[0], self._margin
                     )

@@ -283,13 +283,11 @@ class AdaptiveLossScaling:
             def remember(param, is_first):
                 overflow.remember(param, this_pass, is_first)
 
-            layers = self._functional_layers
-            layers.start_pass()
             look_closer, self._look_closer = self._look_closer, False
             scaled_pass = backprop.ScaledBackprop(
                 backoff=self._recovery.backoff,
                 margin=getattr(self.policy, 'margin', scaled_array.MARGIN),
-                layer_scales=layers.layer_scale,
+                layer_scales=self._functional_layers.of_pass(),
                 on_parameter=remember,
                 find_culprit=look_closer,
                 **kwargs,
@@ -342,6 +340,7 @@ class AdaptiveLossScaling:
             own('initial_scale', self._fixed_scale)
         for path, layer_scale in self._layer_scales():
             layer_scale.serialize(own['layers'][path.lstrip('/')])
+        self._functional_layers.serialize(own)
         master_weights.serialize(own['masters'], self.target)
 
     def _layer_scales(self):
