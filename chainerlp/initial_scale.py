@@ -9,15 +9,13 @@ import functools
 
 from chainerlp import formats
 from chainerlp.gpu import on_gpu
+from chainerlp.scaled_array import MARGIN
 from chainerlp.statistics import largest_magnitude
 
 import numpy
 from chainer import backend
 from chainer.backends import cuda
 
-_HALF = formats.FLOAT16
-# As Amax's margin: powers of two that are left for what comes before the next layer chooses.
-_LIMIT = _HALF.largest * 2.0**-4
 _LARGEST = 2.0**24
 # A gradient of 1 times this is still finite in float16.
 _LARGEST_FOR_HALF = 2.0**15
@@ -27,21 +25,23 @@ class DelayedScale:
     """Chooses the initial scale of a pass from the gradients of the pass before.
 
     It is the largest power of two at which the largest float16 gradient that no layer could scale
-    would have stayed under 65504 / 2^4. Passes in which these gradients are all zero, or not all
-    finite, say nothing. On a GPU the scale stays there, and nothing waits for it.
+    would have stayed under 65504 / 2^margin. Passes in which these gradients are all zero, or not
+    all finite, say nothing. On a GPU the scale stays there, and nothing waits for it.
 
     Args:
         largest (float): What the scale must not exceed.
+        margin (float): Powers of two that are left for what comes before the next layer chooses.
 
     Attributes:
         scale (float or 0-d float32 array): The scale of the next pass; 1 at first.
         is_known (bool): Whether a pass has been looked at, or a snapshot loaded.
     """
 
-    def __init__(self, largest=numpy.inf):
+    def __init__(self, largest=numpy.inf, margin=MARGIN):
         self.scale = 1.0
         self.is_known = False
         self._largest = min(largest, _LARGEST)
+        self._limit = formats.FLOAT16.largest * 2.0**-margin
 
     def observe(self, gradients, loss_dtype):
         """Takes note of a pass.
@@ -61,10 +61,12 @@ class DelayedScale:
             device = backend.GpuDevice.from_array(next(filter(on_gpu, largest)))
             largest = [device.send(each) if on_gpu(each) else each for each in largest]
             self.is_known = True
-            self.scale = _choose_on_gpu(functools.reduce(_larger, largest), bound, self.scale)
+            self.scale = _choose_on_gpu(
+                functools.reduce(_larger, largest), self._limit, bound, self.scale
+            )
         elif 0 < numpy.max(largest) < numpy.inf:
             self.is_known = True
-            self.scale = float(formats.floor_power_of_two(min(_LIMIT / max(largest), bound)))
+            self.scale = float(formats.floor_power_of_two(min(self._limit / max(largest), bound)))
 
     def serialize(self, serializer):
         """Saves or loads the scale."""
@@ -77,7 +79,7 @@ def _larger(a, b):
     return cuda.cupy.maximum(a, b)
 
 
-def _choose_on_gpu(largest, bound, before):
+def _choose_on_gpu(largest, limit, bound, before):
     return cuda.elementwise(
         'float64 largest, float64 limit, float64 bound, float32 before',
         'float32 scale',
@@ -87,4 +89,4 @@ def _choose_on_gpu(largest, bound, before):
         """,
         'chainerlp_delayed_scale',
         preamble=formats.CUDA_FLOOR_POWER_OF_TWO,
-    )(largest, _LIMIT, bound, before, cuda.cupy.empty((), numpy.float32))
+    )(largest, limit, bound, before, cuda.cupy.empty((), numpy.float32))

@@ -122,7 +122,11 @@ class AdaptiveLossScaling:
         self._fixed_scale, self._delayed_scale = _checked_scale(scale), None
         if scale == 'auto':
             largest = getattr(self.policy, 'max_total_scale', numpy.inf)
-            self._delayed_scale = DelayedScale(largest)
+            self._delayed_scale = DelayedScale(largest, self._margin)
+
+    @property
+    def _margin(self):
+        return getattr(self.policy, 'margin', scaled_array.MARGIN)
 
     @property
     def recovery(self):
@@ -284,7 +288,7 @@ class AdaptiveLossScaling:
             look_closer = self._recovery.skipped_in_a_row == _MANY_SKIPS - 1
             scaled_pass = backprop.ScaledBackprop(
                 backoff=self._recovery.backoff,
-                margin=getattr(self.policy, 'margin', scaled_array.MARGIN),
+                margin=self._margin,
                 layer_scales=layers.layer_scale,
                 on_parameter=remember,
                 find_culprit=look_closer,

@@ -22,7 +22,7 @@ from chainer import variable as chainer_variable
 from chainer.backends import cuda
 
 MARGIN = 4.0
-"""float: Powers of two that a sum leaves below the format's largest number by default."""
+"""float: Powers of two that are left below the format's largest number by default."""
 
 _MIDDLE = 1.0
 # What one launch of a kernel adds; more are added in several.

@@ -43,6 +43,14 @@ def test_the_largest_gradient_that_no_layer_scaled_would_have_been_under_a_sixte
     assert delayed.scale == min(2.0 ** (11 - 3 - exponent), 2.0**24)
 
 
+@pytest.mark.parametrize('policy, margin', [(policies.Amax(margin=10.0), 10), (policies.Amax(), 4)])
+def test_it_leaves_the_margin_of_the_policy(policy, margin):
+    model = make_model()
+    wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.0), policy).setup(model)
+    wrapped.update(lambda: loss_of(model, 2.0**-4))
+    assert wrapped.initial_scale == 2.0 ** (15 - margin + 4)  # gy is 2^-4 everywhere
+
+
 def test_a_gradient_that_starts_in_float16_must_not_overflow_at_once():
     model = make_model()
     assert observe(loss_of(model, 1.0, cast=False)).scale == 2.0**8
