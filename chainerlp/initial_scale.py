@@ -12,6 +12,7 @@ from chainerlp.gpu import on_gpu
 from chainerlp.scaled_array import MARGIN
 from chainerlp.statistics import largest_magnitude
 
+import chainer
 import numpy
 from chainer import backend
 from chainer.backends import cuda
@@ -19,6 +20,9 @@ from chainer.backends import cuda
 _LARGEST = 2.0**24
 # A gradient of 1 times this is still finite in float16.
 _LARGEST_FOR_HALF = 2.0**15
+# Clean passes after which a limit that was lowered is raised again, and how low it may become.
+_RAISE_INTERVAL = 200
+_LOWEST_LIMIT = 2.0**-10
 
 
 class DelayedScale:
@@ -27,6 +31,11 @@ class DelayedScale:
     It is the largest power of two at which the largest float16 gradient that no layer could scale
     would have stayed under 65504 / 2^margin. Passes in which these gradients are all zero, or not
     all finite, say nothing. On a GPU the scale stays there, and nothing waits for it.
+
+    Behind the first layers there are functions that make gradients larger than the margin allows
+    for, such as the square roots of a twice differentiated LayerNormalization. So an overflow
+    halves both the scale and that limit, down to 2^-10 of it; after 200 passes without another, the
+    limit is doubled.
 
     Args:
         largest (float): What the scale must not exceed.
@@ -41,7 +50,8 @@ class DelayedScale:
         self.scale = 1.0
         self.is_known = False
         self._largest = min(largest, _LARGEST)
-        self._limit = formats.FLOAT16.largest * 2.0**-margin
+        self._limit = self._highest_limit = formats.FLOAT16.largest * 2.0**-margin
+        self._passes = 0  # since the last overflow, or the last change of the limit
 
     def observe(self, gradients, loss_dtype):
         """Takes note of a pass.
@@ -51,6 +61,7 @@ class DelayedScale:
                 :attr:`~chainerlp.backprop.ScaledBackprop.first_gradients`.
             loss_dtype (numpy.dtype): The dtype of its loss, whose gradient is 1 times the scale.
         """
+        self._raise_limit()
         if not gradients:
             return
         bound = self._largest
@@ -67,6 +78,20 @@ class DelayedScale:
         elif 0 < numpy.max(largest) < numpy.inf:
             self.is_known = True
             self.scale = float(formats.floor_power_of_two(min(self._limit / max(largest), bound)))
+
+    def lower(self):
+        """Halves the scale, after an update that was skipped although the loss was finite."""
+        self._passes = 0
+        if self._limit > _LOWEST_LIMIT * self._highest_limit:
+            self._limit /= 2
+            with chainer.using_device(backend.get_device_from_array(self.scale)):
+                self.scale = self.scale * 0.5
+
+    def _raise_limit(self):
+        self._passes += 1
+        if self._passes == _RAISE_INTERVAL:
+            self._passes = 0
+            self._limit = min(2 * self._limit, self._highest_limit)
 
     def serialize(self, serializer):
         """Saves or loads the scale."""

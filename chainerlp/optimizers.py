@@ -263,6 +263,8 @@ class AdaptiveLossScaling:
             ]
             self._verdicts.clear()
             self._recovery.update(bool(overflowed), all(overflowed))
+            if overflowed and all(overflowed) and self._delayed_scale is not None:
+                self._delayed_scale.lower()
 
     def _forget_scales(self):
         for _, layer_scale in self._layer_scales():

@@ -191,6 +191,50 @@ def test_auto_waits_for_a_loss_that_is_finite():
     assert wrapped.skipped == 1
 
 
+def test_an_overflow_behind_the_first_layer_makes_the_next_passes_begin_lower():
+    class Steep(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope(), chainer.using_config('dtype', chainer.mixed16):
+                self.first = L.Linear(1, 1, initialW=1)
+                self.second = L.Linear(1, 1, initialW=1)
+
+        def forward(self, x):
+            return F.sum(F.cast(self.second(self.first(x) * 2.0**6), 'f'))
+
+    model = Steep()
+    wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.0), policies.Fixed(1)).setup(model)
+    scales = []
+    for _ in range(12):
+        wrapped.update(model, numpy.full((1, 1), 2.0**-6, 'e'))
+        assert wrapped.recovery.backoff >= 0.5
+        scales.append(wrapped.initial_scale)
+    # All first gradients are 1. Times 2^6 they are finite from 2^9 on.
+    assert scales == [2.0**11, 2.0**10, *[2.0**9] * 10]
+    assert wrapped.skipped == 2
+
+
+def test_after_200_passes_without_an_overflow_it_is_raised_up_to_the_margin():
+    delayed = DelayedScale()
+    loss = loss_of(make_model(), 2.0**-4)
+    first = observe(loss, delayed).scale
+    for _ in range(100):
+        delayed.lower()
+    assert delayed.scale == first * 2.0**-10
+    scales = [observe(loss, delayed).scale for _ in range(200 * 11)]
+    assert scales == [first * 2.0**k for k in range(-10, 0) for _ in range(200)][1:] + [first] * 201
+
+
+def test_a_loss_that_is_not_finite_does_not_lower_it():
+    model = make_model()
+    wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.0)).setup(model)
+    for factor in (2.0, numpy.inf, numpy.inf, 2.0):
+        with numpy.errstate(invalid='ignore'):
+            wrapped.update(lambda factor=factor: loss_of(model, factor))
+        assert wrapped.initial_scale == 2.0**7
+    assert wrapped.skipped == 2
+
+
 def test_it_is_the_default_and_in_snapshots(tmp_path):
     model = make_model()
     wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD()).setup(model)
