@@ -43,15 +43,19 @@ class DelayedScale:
 
     Attributes:
         scale (float or 0-d float32 array): The scale of the next pass; 1 at first.
-        is_known (bool): Whether a pass has been looked at, or a snapshot loaded.
     """
 
     def __init__(self, largest=numpy.inf, margin=MARGIN):
         self.scale = 1.0
-        self.is_known = False
+        self._is_known = False  # or a 0-d array on the device
         self._largest = min(largest, _LARGEST)
         self._limit = self._highest_limit = formats.FLOAT16.largest * 2.0**-margin
         self._passes = 0  # since the last overflow, or the last change of the limit
+
+    @property
+    def is_known(self):
+        """bool: Whether a pass said something, or a snapshot was loaded; waits for the device."""
+        return bool(self._is_known)
 
     def observe(self, gradients, loss_dtype):
         """Takes note of a pass.
@@ -60,10 +64,15 @@ class DelayedScale:
             gradients (list of ~chainerlp.scaled_array.ScaledArray): Its
                 :attr:`~chainerlp.backprop.ScaledBackprop.first_gradients`.
             loss_dtype (numpy.dtype): The dtype of its loss, whose gradient is 1 times the scale.
+
+        Returns:
+            bool: Whether the scale has become known by this pass; on a GPU, where that cannot be
+            told without waiting, whether this is the first pass.
         """
         self._raise_limit()
         if not gradients:
-            return
+            return False
+        was_unknown = self._is_known is False
         bound = self._largest
         if loss_dtype == numpy.float16:
             bound = min(bound, _LARGEST_FOR_HALF)
@@ -71,13 +80,13 @@ class DelayedScale:
         if any(map(on_gpu, largest)):
             device = backend.GpuDevice.from_array(next(filter(on_gpu, largest)))
             largest = [device.send(each) if on_gpu(each) else each for each in largest]
-            self.is_known = True
-            self.scale = _choose_on_gpu(
-                functools.reduce(_larger, largest), self._limit, bound, self.scale
+            self.scale, self._is_known = _choose_on_gpu(
+                functools.reduce(_larger, largest), self._limit, bound, self.scale, self._is_known
             )
         elif 0 < numpy.max(largest) < numpy.inf:
-            self.is_known = True
+            self._is_known = True
             self.scale = float(formats.floor_power_of_two(min(self._limit / max(largest), bound)))
+        return was_unknown and self._is_known is not False
 
     def lower(self):
         """Halves the scale, after an update that was skipped although the loss was finite."""
@@ -97,21 +106,30 @@ class DelayedScale:
         """Saves or loads the scale."""
         saved = float(serializer('initial_scale', float(self.scale) if self.is_known else 0.0))
         if saved > 0:
-            self.scale, self.is_known = saved, True
+            self.scale, self._is_known = saved, True
 
 
 def _larger(a, b):
     return cuda.cupy.maximum(a, b)
 
 
-def _choose_on_gpu(largest, limit, bound, before):
+def _choose_on_gpu(largest, limit, bound, before, was_known):
     return cuda.elementwise(
-        'float64 largest, float64 limit, float64 bound, float32 before',
-        'float32 scale',
+        'float64 largest, float64 limit, float64 bound, float32 before, bool was_known',
+        'float32 scale, bool is_known',
         """
         const bool says_something = largest > 0 && isfinite(largest);
         scale = says_something ? floor_power_of_two(min(limit / largest, bound)) : before;
+        is_known = was_known || says_something;
         """,
         'chainerlp_delayed_scale',
         preamble=formats.CUDA_FLOOR_POWER_OF_TWO,
-    )(largest, limit, bound, before, cuda.cupy.empty((), numpy.float32))
+    )(
+        largest,
+        limit,
+        bound,
+        before,
+        was_known,
+        cuda.cupy.empty((), numpy.float32),
+        cuda.cupy.empty((), bool),
+    )

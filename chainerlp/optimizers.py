@@ -298,11 +298,9 @@ class AdaptiveLossScaling:
             )
             delayed = self._delayed_scale
             scaled_pass.run(loss, self._fixed_scale if delayed is None else delayed.scale)
-            if delayed is not None:
-                was_known = delayed.is_known
-                delayed.observe(scaled_pass.first_gradients, loss.dtype)
-                if delayed.is_known and not was_known:
-                    self._forget_scales()  # they were chosen for a pass that began with 1
+            first_gradients = scaled_pass.first_gradients
+            if delayed is not None and delayed.observe(first_gradients, loss.dtype):
+                self._forget_scales()  # they were chosen for a pass that began with 1
             if not self._has_run:
                 self._has_run = True
                 training_warnings.warn_after_first_pass(self.target, scaled_pass.scaled)
