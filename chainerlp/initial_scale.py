@@ -103,10 +103,16 @@ class DelayedScale:
             self._limit = min(2 * self._limit, self._highest_limit)
 
     def serialize(self, serializer):
-        """Saves or loads the scale."""
+        """Saves or loads the scale, and by how much the limit is lowered."""
         saved = float(serializer('initial_scale', float(self.scale) if self.is_known else 0.0))
         if saved > 0:
             self.scale, self._is_known = saved, True
+        try:
+            share = float(serializer('initial_limit', self._limit / self._highest_limit))
+            self._passes = int(serializer('initial_passes', self._passes))
+        except KeyError:  # the scale was a fixed one, which has no limit
+            return
+        self._limit = share * self._highest_limit
 
 
 def _larger(a, b):

@@ -244,3 +244,26 @@ def test_it_is_the_default_and_in_snapshots(tmp_path):
     assert restored.initial_scale == 'auto'
     serializers.load_npz(tmp_path / 'optimizer.npz', restored)
     assert restored.initial_scale == wrapped.initial_scale == 1024.0
+
+
+def test_a_snapshot_holds_by_how_much_it_was_lowered(tmp_path):
+    loss = loss_of(make_model(), 2.0**-4)
+    delayed, restored = observe(loss), DelayedScale()
+    delayed.lower()
+    for _ in range(150):
+        observe(loss, delayed)
+    serializers.save_npz(tmp_path / 'scale.npz', delayed)
+    serializers.load_npz(tmp_path / 'scale.npz', restored)
+    assert restored.scale == delayed.scale
+    for _ in range(60):
+        assert observe(loss, restored).scale == observe(loss, delayed).scale
+
+
+def test_a_fixed_scale_in_a_snapshot_is_where_it_begins(tmp_path):
+    fixed, restored = (
+        chainerlp.AdaptiveLossScaling(optimizers.SGD(), initial_scale=scale).setup(make_model())
+        for scale in (64.0, 'auto')
+    )
+    serializers.save_npz(tmp_path / 'optimizer.npz', fixed)
+    serializers.load_npz(tmp_path / 'optimizer.npz', restored)
+    assert restored.initial_scale == 64.0
