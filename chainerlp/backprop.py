@@ -383,7 +383,7 @@ def _at_one_scale(function, arrived, margin):
         return arrived, 1.0
     aligned, scale = align(present, margin), None
     if multi_node.communicates(function):
-        aligned, scale = multi_node.exchange_scales(function, aligned)
+        aligned, scale = multi_node.exchange_scales(function, aligned, margin)
     scale = aligned[0].scale if scale is None else scale
     aligned = iter(aligned)
     return [None if g is None else next(aligned) for g in arrived], scale

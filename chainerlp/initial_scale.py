@@ -9,39 +9,53 @@ import functools
 
 from chainerlp import formats
 from chainerlp.gpu import on_gpu
+from chainerlp.scaled_array import MARGIN
 from chainerlp.statistics import largest_magnitude
 
+import chainer
 import numpy
 from chainer import backend
 from chainer.backends import cuda
 
-_HALF = formats.FLOAT16
-# As Amax's margin: powers of two that are left for what comes before the next layer chooses.
-_LIMIT = _HALF.largest * 2.0**-4
 _LARGEST = 2.0**24
 # A gradient of 1 times this is still finite in float16.
 _LARGEST_FOR_HALF = 2.0**15
+# Clean passes after which a limit that was lowered is raised again, and how low it may become.
+_RAISE_INTERVAL = 200
+_LOWEST_LIMIT = 2.0**-10
 
 
 class DelayedScale:
     """Chooses the initial scale of a pass from the gradients of the pass before.
 
     It is the largest power of two at which the largest float16 gradient that no layer could scale
-    would have stayed under 65504 / 2^4. Passes in which these gradients are all zero, or not all
-    finite, say nothing. On a GPU the scale stays there, and nothing waits for it.
+    would have stayed under 65504 / 2^margin. Passes in which these gradients are all zero, or not
+    all finite, say nothing. On a GPU the scale stays there, and nothing waits for it.
+
+    Behind the first layers there are functions that make gradients larger than the margin allows
+    for, such as the square roots of a twice differentiated LayerNormalization. So an overflow
+    halves both the scale and that limit, down to 2^-10 of it; after 200 passes without another, the
+    limit is doubled.
 
     Args:
         largest (float): What the scale must not exceed.
+        margin (float): Powers of two that are left for what comes before the next layer chooses.
 
     Attributes:
         scale (float or 0-d float32 array): The scale of the next pass; 1 at first.
-        is_known (bool): Whether a pass has been looked at, or a snapshot loaded.
     """
 
-    def __init__(self, largest=numpy.inf):
+    def __init__(self, largest=numpy.inf, margin=MARGIN):
         self.scale = 1.0
-        self.is_known = False
+        self._is_known = False  # or a 0-d array on the device
         self._largest = min(largest, _LARGEST)
+        self._limit = self._highest_limit = formats.FLOAT16.largest * 2.0**-margin
+        self._passes = 0  # since the last overflow, or the last change of the limit
+
+    @property
+    def is_known(self):
+        """bool: Whether a pass said something, or a snapshot was loaded; waits for the device."""
+        return bool(self._is_known)
 
     def observe(self, gradients, loss_dtype):
         """Takes note of a pass.
@@ -50,9 +64,15 @@ class DelayedScale:
             gradients (list of ~chainerlp.scaled_array.ScaledArray): Its
                 :attr:`~chainerlp.backprop.ScaledBackprop.first_gradients`.
             loss_dtype (numpy.dtype): The dtype of its loss, whose gradient is 1 times the scale.
+
+        Returns:
+            bool: Whether the scale has become known by this pass; on a GPU, where that cannot be
+            told without waiting, whether this is the first pass.
         """
+        self._raise_limit()
         if not gradients:
-            return
+            return False
+        was_unknown = self._is_known is False
         bound = self._largest
         if loss_dtype == numpy.float16:
             bound = min(bound, _LARGEST_FOR_HALF)
@@ -60,31 +80,62 @@ class DelayedScale:
         if any(map(on_gpu, largest)):
             device = backend.GpuDevice.from_array(next(filter(on_gpu, largest)))
             largest = [device.send(each) if on_gpu(each) else each for each in largest]
-            self.is_known = True
-            self.scale = _choose_on_gpu(functools.reduce(_larger, largest), bound, self.scale)
+            self.scale, self._is_known = _choose_on_gpu(
+                functools.reduce(_larger, largest), self._limit, bound, self.scale, self._is_known
+            )
         elif 0 < numpy.max(largest) < numpy.inf:
-            self.is_known = True
-            self.scale = float(formats.floor_power_of_two(min(_LIMIT / max(largest), bound)))
+            self._is_known = True
+            self.scale = float(formats.floor_power_of_two(min(self._limit / max(largest), bound)))
+        return was_unknown and self._is_known is not False
+
+    def lower(self):
+        """Halves the scale, after an update that was skipped although the loss was finite."""
+        self._passes = 0
+        if self._limit > _LOWEST_LIMIT * self._highest_limit:
+            self._limit /= 2
+            with chainer.using_device(backend.get_device_from_array(self.scale)):
+                self.scale = self.scale * 0.5
+
+    def _raise_limit(self):
+        self._passes += 1
+        if self._passes == _RAISE_INTERVAL:
+            self._passes = 0
+            self._limit = min(2 * self._limit, self._highest_limit)
 
     def serialize(self, serializer):
-        """Saves or loads the scale."""
+        """Saves or loads the scale, and by how much the limit is lowered."""
         saved = float(serializer('initial_scale', float(self.scale) if self.is_known else 0.0))
         if saved > 0:
-            self.scale, self.is_known = saved, True
+            self.scale, self._is_known = saved, True
+        try:
+            share = float(serializer('initial_limit', self._limit / self._highest_limit))
+            self._passes = int(serializer('initial_passes', self._passes))
+        except KeyError:  # the scale was a fixed one, which has no limit
+            return
+        self._limit = share * self._highest_limit
 
 
 def _larger(a, b):
     return cuda.cupy.maximum(a, b)
 
 
-def _choose_on_gpu(largest, bound, before):
+def _choose_on_gpu(largest, limit, bound, before, was_known):
     return cuda.elementwise(
-        'float64 largest, float64 limit, float64 bound, float32 before',
-        'float32 scale',
+        'float64 largest, float64 limit, float64 bound, float32 before, bool was_known',
+        'float32 scale, bool is_known',
         """
         const bool says_something = largest > 0 && isfinite(largest);
         scale = says_something ? floor_power_of_two(min(limit / largest, bound)) : before;
+        is_known = was_known || says_something;
         """,
         'chainerlp_delayed_scale',
         preamble=formats.CUDA_FLOOR_POWER_OF_TWO,
-    )(largest, _LIMIT, bound, before, cuda.cupy.empty((), numpy.float32))
+    )(
+        largest,
+        limit,
+        bound,
+        before,
+        was_known,
+        cuda.cupy.empty((), numpy.float32),
+        cuda.cupy.empty((), bool),
+    )

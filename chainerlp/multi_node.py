@@ -24,7 +24,14 @@ import inspect
 from chainerlp import formats, master_weights
 from chainerlp.compat.patching import patch
 from chainerlp.gpu import on_gpu
-from chainerlp.scaled_array import ScaledArray, gradient_of, set_true_gradient, true_sum
+from chainerlp.scaled_array import (
+    MARGIN,
+    ScaledArray,
+    common_scale,
+    gradient_of,
+    set_true_gradient,
+    true_sum,
+)
 from chainerlp.statistics import largest_magnitude
 
 import chainer
@@ -37,8 +44,8 @@ _COLLECTIVE = frozenset(
     ['AllGather', 'AllToAll', 'Bcast', 'Gather', 'Scatter', 'MultiNodeBNImplSelector']
 )
 _POINT_TO_POINT = frozenset(['Send', 'Recv'])
-_NO_GRADIENT = 0.0
-_TOO_LARGE = 2.0**60
+# Its reciprocal is a normal number of float32, in which it is applied.
+_LARGEST_SCALE = 1 / formats.FLOAT32.smallest_normal
 
 
 def mean_gradients(optimizer, passes=(), is_resumed=False):
@@ -150,16 +157,31 @@ def _prepare_for_mean(params, wanted, communicator):
         for k in narrow:
             with chainer.using_device(params[k].device):
                 magnitudes.append(largest_magnitude(params[k].grad))
-        # As if they carried a scale that is too large, so that it is made to fit.
-        magnitudes = [magnitude * _TOO_LARGE for magnitude in _on_host(magnitudes)]
-        common = agree(
-            magnitudes, [_TOO_LARGE] * len(narrow), [dtypes[k] for k in narrow], communicator
-        )
+        largest_sums = [_largest_sum(dtypes[k], communicator.size) for k in narrow]
+        common = _scales_for_sums(_on_host(magnitudes), largest_sums, communicator)
         for k, scale in zip(narrow, common):
             with chainer.using_device(params[k].device):
                 params[k].grad *= scale
             scales[k] = scale
     return scales
+
+
+def _scales_for_sums(magnitudes, largest_sums, communicator):
+    """Returns the largest powers of two at which true gradients can be added up by the workers.
+
+    Args:
+        magnitudes (list of float): The largest magnitude of each of this worker's gradients.
+        largest_sums (list of float): What their sums must not exceed.
+        communicator (~chainermn.CommunicatorBase): The workers.
+    """
+    own = numpy.array(magnitudes)
+    everyones = numpy.empty((communicator.size, len(own)))
+    communicator.mpi_comm.Allgather(own, everyones)
+    with numpy.errstate(all='ignore'):
+        total = everyones.sum(axis=0)
+        fits = numpy.minimum(numpy.array(largest_sums) / total, _LARGEST_SCALE)
+    # What is not finite stays so at any scale.
+    return numpy.where(numpy.isfinite(total), formats.floor_power_of_two(fits), 1.0).tolist()
 
 
 def _dtype_of_sum(param, communicator):
@@ -197,7 +219,7 @@ def communicates(function):
     return _communicating_part(function) is not None
 
 
-def exchange_scales(function, gradients):
+def exchange_scales(function, gradients, margin=MARGIN):
     """Brings gradients to the scale that the workers at a function's other ends bring theirs to.
 
     Collective functions put together what comes from all workers, so these agree on a scale first;
@@ -209,6 +231,7 @@ def exchange_scales(function, gradients):
         function (~chainer.FunctionNode): One that :func:`communicates`.
         gradients (list of ~chainerlp.scaled_array.ScaledArray): The gradients of its outputs, all
             at one scale.
+        margin (float): As for :func:`agree`.
 
     Returns:
         tuple: The list of gradients, and the total scale that the gradients of the function's
@@ -225,7 +248,7 @@ def exchange_scales(function, gradients):
     xp = backend.get_array_module(*arrays)
     largest = functools.reduce(xp.maximum, map(largest_magnitude, arrays))
     dtype = min((array.dtype for array in arrays), key=lambda each: each.itemsize)
-    common = agree([largest], [scale], [dtype], part.comm)[0]
+    common = agree(largest, scale, dtype, part.comm, margin)
     return [gradient.to(common) for gradient in gradients], common
 
 
@@ -240,62 +263,40 @@ def _communicating_part(function):
     return None
 
 
-def agree(magnitudes, scales, dtypes, communicator):
-    """Agrees with the other workers on a total scale for each of some gradients.
+def agree(magnitude, scale, dtype, communicator, margin=MARGIN):
+    """Agrees with the other workers on a total scale for a gradient that all of them have.
 
-    The rule is that of joins (design, section 1), across workers: the largest of their scales at
-    which the sum of their largest magnitudes stays in the format, or the largest power of two at
-    which it does. So a mean is not lost where a gradient is small, and not inf where only the sum,
-    which ChainerMN forms first, would be too large. Workers without a gradient, or with only zeros,
-    have no say.
+    The rule is that of joins (:func:`~chainerlp.scaled_array.align`), across workers: the scale of
+    the largest true gradient, or a larger one of theirs as far as it leaves the sum of their
+    largest magnitudes under 1; but none at which that sum leaves less room in the format than the
+    margin. The smallest dtype and the largest margin of all workers count.
 
-    All workers call it alike. It takes one message of two numbers a gradient, from host memory, so
-    that any MPI will do; on a GPU it waits for the device, once.
+    All workers call it alike. It takes one message of three numbers, from host memory, so that any
+    MPI will do; on a GPU it waits for the device, once.
 
     Args:
-        magnitudes (list): The largest magnitude in what each gradient holds, its scale included: a
-            number, or a 0-d array on the device.
-        scales (list): The total scales that they carry: floats, or 0-d arrays on the device;
-            ``None`` where this worker has no gradient.
-        dtypes (list of numpy.dtype): What each is added up in.
+        magnitude (float or 0-d array): The largest magnitude in what the gradient holds, its scale
+            included.
+        scale (float or 0-d array): The total scale that it carries.
+        dtype (numpy.dtype): What the gradients are added up in.
         communicator (~chainermn.CommunicatorBase): The workers.
+        margin (float): Powers of two between the sum and the largest number of the format.
 
     Returns:
-        list: The scale for each gradient, a float, the same on all workers; ``None`` where no
-        worker has a gradient.
+        float: The scale, the same on all workers.
     """
-    scales = [_NO_GRADIENT if scale is None else scale for scale in scales]
-    own = numpy.array(_on_host([*magnitudes, *scales])).reshape(2, len(scales))
-    everyones = numpy.empty((communicator.size, *own.shape))
+    limit = _largest_sum(dtype, communicator.size) * 2.0**-margin
+    own = numpy.array(_on_host([magnitude, scale, limit]))
+    everyones = numpy.empty((communicator.size, len(own)))
     communicator.mpi_comm.Allgather(own, everyones)
-    limits = [_largest_sum(dtype, communicator.size) for dtype in dtypes]
-    common = _choose(everyones[:, 0], everyones[:, 1], numpy.array(limits))
-    return [None if scale == _NO_GRADIENT else scale for scale in common.tolist()]
+    magnitudes, scales, limits = everyones.T.tolist()
+    return common_scale(magnitudes, scales, min(limits))
 
 
 def _largest_sum(dtype, workers):
     # Each worker's share is rounded when it is rescaled, and so is each of the sums after it.
     number_format = formats.get(numpy.dtype(dtype).name)
     return number_format.largest * (1 - number_format.relative_rounding) ** workers
-
-
-def _choose(magnitudes, scales, limits):
-    """Chooses a scale for each gradient; 0 where there is none.
-
-    ``magnitudes`` and ``scales`` are of shape (workers, gradients); ``limits`` has what the sum of
-    each gradient's magnitudes must not exceed.
-    """
-    has_gradient = scales > _NO_GRADIENT
-    has_say = has_gradient & (magnitudes != 0)
-    with numpy.errstate(all='ignore'):
-        total = numpy.where(has_say, magnitudes / scales, 0).sum(axis=0)
-        highest = numpy.where(has_say, scales, 0).max(axis=0)
-        fits = formats.floor_power_of_two(limits / total)
-        chosen = numpy.where(total * highest <= limits, highest, fits)
-    # What is not finite stays so at any scale, and so do zeros.
-    lowest = numpy.where(has_gradient, scales, numpy.inf).min(axis=0)
-    is_free = ~numpy.isfinite(total) | ~has_say.any(axis=0)
-    return numpy.where(has_gradient.any(axis=0), numpy.where(is_free, lowest, chosen), _NO_GRADIENT)
 
 
 def _on_host(values):

@@ -122,7 +122,11 @@ class AdaptiveLossScaling:
         self._fixed_scale, self._delayed_scale = _checked_scale(scale), None
         if scale == 'auto':
             largest = getattr(self.policy, 'max_total_scale', numpy.inf)
-            self._delayed_scale = DelayedScale(largest)
+            self._delayed_scale = DelayedScale(largest, self._margin)
+
+    @property
+    def _margin(self):
+        return getattr(self.policy, 'margin', scaled_array.MARGIN)
 
     @property
     def recovery(self):
@@ -260,6 +264,9 @@ class AdaptiveLossScaling:
 
     def _conclude(self):
         """Adapts the back-off to the updates since the last backward pass of this optimizer."""
+        overflows = [loss_is_finite for found_inf, loss_is_finite in self._verdicts if found_inf]
+        if overflows and all(overflows) and self._delayed_scale is not None:
+            self._delayed_scale.lower()
         self._recovery = self._recovery.after(self._verdicts)
         self._verdicts.clear()
 
@@ -286,7 +293,7 @@ class AdaptiveLossScaling:
             look_closer, self._look_closer = self._look_closer, False
             scaled_pass = backprop.ScaledBackprop(
                 backoff=self._recovery.backoff,
-                margin=getattr(self.policy, 'margin', scaled_array.MARGIN),
+                margin=self._margin,
                 layer_scales=self._functional_layers.of_pass(),
                 on_parameter=remember,
                 find_culprit=look_closer,
@@ -294,11 +301,9 @@ class AdaptiveLossScaling:
             )
             delayed = self._delayed_scale
             scaled_pass.run(loss, self._fixed_scale if delayed is None else delayed.scale)
-            if delayed is not None:
-                was_known = delayed.is_known
-                delayed.observe(scaled_pass.first_gradients, loss.dtype)
-                if delayed.is_known and not was_known:
-                    self._forget_scales()  # they were chosen for a pass that began with 1
+            first_gradients = scaled_pass.first_gradients
+            if delayed is not None and delayed.observe(first_gradients, loss.dtype):
+                self._forget_scales()  # they were chosen for a pass that began with 1
             if not self._has_run:
                 self._has_run = True
                 training_warnings.warn_after_first_pass(self.target, scaled_pass.scaled)

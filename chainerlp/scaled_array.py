@@ -22,7 +22,7 @@ from chainer import variable as chainer_variable
 from chainer.backends import cuda
 
 MARGIN = 4.0
-"""float: Powers of two that a sum leaves below the format's largest number by default."""
+"""float: Powers of two that are left below the format's largest number by default."""
 
 _MIDDLE = 1.0
 # What one launch of a kernel adds; more are added in several.
@@ -232,6 +232,17 @@ def _common_scale(gradients, limit):
     maxima = [largest_magnitude(gradient.array) for gradient in gradients]
     if any(map(on_gpu, maxima)):
         return _common_scale_on_gpu(maxima, scales, limit)
+    return common_scale(maxima, scales, limit)
+
+
+def common_scale(maxima, scales, limit):
+    """Returns the scale for gradients that are to be added; see :func:`align`.
+
+    Args:
+        maxima (list of float): The largest magnitude that is stored of each.
+        scales (list of float): The total scale that each carries.
+        limit (float): What the sum of the maxima must not exceed.
+    """
     with numpy.errstate(all='ignore'):
         largest = [float(maximum) / scale for maximum, scale in zip(maxima, scales)]
     return _chosen(sum(largest), max(zip(largest, scales))[1], max(scales), limit)

@@ -43,6 +43,14 @@ def test_the_largest_gradient_that_no_layer_scaled_would_have_been_under_a_sixte
     assert delayed.scale == min(2.0 ** (11 - 3 - exponent), 2.0**24)
 
 
+@pytest.mark.parametrize('policy, margin', [(policies.Amax(margin=10.0), 10), (policies.Amax(), 4)])
+def test_it_leaves_the_margin_of_the_policy(policy, margin):
+    model = make_model()
+    wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.0), policy).setup(model)
+    wrapped.update(lambda: loss_of(model, 2.0**-4))
+    assert wrapped.initial_scale == 2.0 ** (15 - margin + 4)  # gy is 2^-4 everywhere
+
+
 def test_a_gradient_that_starts_in_float16_must_not_overflow_at_once():
     model = make_model()
     assert observe(loss_of(model, 1.0, cast=False)).scale == 2.0**8
@@ -183,6 +191,50 @@ def test_auto_waits_for_a_loss_that_is_finite():
     assert wrapped.skipped == 1
 
 
+def test_an_overflow_behind_the_first_layer_makes_the_next_passes_begin_lower():
+    class Steep(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope(), chainer.using_config('dtype', chainer.mixed16):
+                self.first = L.Linear(1, 1, initialW=1)
+                self.second = L.Linear(1, 1, initialW=1)
+
+        def forward(self, x):
+            return F.sum(F.cast(self.second(self.first(x) * 2.0**6), 'f'))
+
+    model = Steep()
+    wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.0), policies.Fixed(1)).setup(model)
+    scales = []
+    for _ in range(12):
+        wrapped.update(model, numpy.full((1, 1), 2.0**-6, 'e'))
+        assert wrapped.recovery.backoff >= 0.5
+        scales.append(wrapped.initial_scale)
+    # All first gradients are 1. Times 2^6 they are finite from 2^9 on.
+    assert scales == [2.0**11, 2.0**11, 2.0**10, *[2.0**9] * 9]
+    assert wrapped.skipped == 2
+
+
+def test_after_200_passes_without_an_overflow_it_is_raised_up_to_the_margin():
+    delayed = DelayedScale()
+    loss = loss_of(make_model(), 2.0**-4)
+    first = observe(loss, delayed).scale
+    for _ in range(100):
+        delayed.lower()
+    assert delayed.scale == first * 2.0**-10
+    scales = [observe(loss, delayed).scale for _ in range(200 * 11)]
+    assert scales == [first * 2.0**k for k in range(-10, 0) for _ in range(200)][1:] + [first] * 201
+
+
+def test_a_loss_that_is_not_finite_does_not_lower_it():
+    model = make_model()
+    wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.0)).setup(model)
+    for factor in (2.0, numpy.inf, numpy.inf, 2.0):
+        with numpy.errstate(invalid='ignore'):
+            wrapped.update(lambda factor=factor: loss_of(model, factor))
+        assert wrapped.initial_scale == 2.0**7
+    assert wrapped.skipped == 2
+
+
 def test_it_is_the_default_and_in_snapshots(tmp_path):
     model = make_model()
     wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD()).setup(model)
@@ -192,3 +244,26 @@ def test_it_is_the_default_and_in_snapshots(tmp_path):
     assert restored.initial_scale == 'auto'
     serializers.load_npz(tmp_path / 'optimizer.npz', restored)
     assert restored.initial_scale == wrapped.initial_scale == 1024.0
+
+
+def test_a_snapshot_holds_by_how_much_it_was_lowered(tmp_path):
+    loss = loss_of(make_model(), 2.0**-4)
+    delayed, restored = observe(loss), DelayedScale()
+    delayed.lower()
+    for _ in range(150):
+        observe(loss, delayed)
+    serializers.save_npz(tmp_path / 'scale.npz', delayed)
+    serializers.load_npz(tmp_path / 'scale.npz', restored)
+    assert restored.scale == delayed.scale
+    for _ in range(60):
+        assert observe(loss, restored).scale == observe(loss, delayed).scale
+
+
+def test_a_fixed_scale_in_a_snapshot_is_where_it_begins(tmp_path):
+    fixed, restored = (
+        chainerlp.AdaptiveLossScaling(optimizers.SGD(), initial_scale=scale).setup(make_model())
+        for scale in (64.0, 'auto')
+    )
+    serializers.save_npz(tmp_path / 'optimizer.npz', fixed)
+    serializers.load_npz(tmp_path / 'optimizer.npz', restored)
+    assert restored.initial_scale == 64.0

@@ -4,7 +4,8 @@ import json
 import pathlib
 
 import chainerlp
-from chainerlp import multi_node, statistics
+from chainerlp import backprop, multi_node, statistics
+from chainerlp.scaled_array import MARGIN, ScaledArray
 
 import chainer
 import chainer.functions as F
@@ -277,17 +278,17 @@ class Workers:
         everyones[...] = [own, *self.others]
 
 
-def agree(*workers, dtype='float16'):
-    """Takes (largest magnitude, scale) of each worker for one gradient."""
+def agree(*workers, dtype='float16', margin=MARGIN):
+    """Takes (largest magnitude, scale) of each worker; the others have the same limit."""
     (magnitude, scale), *others = workers
-    communicator = Workers([[[m], [0.0 if s is None else s]] for m, s in others])
-    return multi_node.agree([magnitude], [scale], [numpy.dtype(dtype)], communicator)[0]
+    u_max = {'float16': 65504.0, 'float32': float(numpy.finfo('f').max)}[dtype]
+    communicator = Workers([[m, s, u_max * 2.0**-margin] for m, s in others])
+    return multi_node.agree(magnitude, scale, numpy.dtype(dtype), communicator, margin)
 
 
-def test_it_takes_one_message_of_two_numbers_a_gradient():
-    workers = Workers([numpy.ones((2, 3))])
-    scales = multi_node.agree([1.0] * 3, [1.0] * 3, [numpy.dtype('e')] * 3, workers)
-    assert scales == [1.0] * 3
+def test_it_takes_one_message_of_three_numbers():
+    workers = Workers([[0.25, 1.0, 65504.0]])
+    assert multi_node.agree(0.25, 1.0, numpy.dtype('e'), workers) == 1.0
     assert workers.messages == 1
 
 
@@ -295,39 +296,47 @@ def test_where_all_carry_one_scale_and_the_sum_fits_it_stays():
     assert agree((3.0, 64.0), (5.0, 64.0)) == 64
 
 
-def test_the_largest_scale_is_taken_if_the_sum_fits():
-    assert agree((3.0, 1.0), (5.0, 1024.0)) == 1024
+def test_the_scale_of_the_largest_true_gradient_is_taken():
+    assert agree((3.0, 1.0), (5.0, 1024.0)) == agree((5.0, 1024.0), (3.0, 1.0)) == 1
+    assert agree((3.0, 1024.0), (3.0, 1.0), (2.0, 64.0)) == 1
 
 
-def test_else_the_largest_power_of_two_at_which_it_fits():
-    # True gradients of 8 and 8: 16 * 2^11 fits under 65504, 16 * 2^12 does not.
-    assert agree((8.0, 1.0), (8 * 2.0**12, 2.0**12)) == 2.0**11
+def test_a_larger_one_is_taken_as_far_as_the_sum_stays_under_one():
+    assert agree((2.0**-12, 1.0), (2.0**-12, 1024.0)) == 1024
+    assert agree((2.0**-6, 1.0), (2.0**-6, 1024.0)) == 32  # the sum is 2^-6 + 2^-16
 
 
-def test_it_may_be_smaller_than_all_that_are_carried():
-    assert agree((40000.0, 1.0), (40000.0, 1.0)) == 0.5
+def test_the_sum_keeps_the_margin():
+    # 65504 / 2^4 is a little less than 2^12.
+    assert agree((3000.0, 1.0), (500.0, 1.0)) == 1
+    assert agree((4000.0, 1.0), (500.0, 1.0)) == agree((500.0, 1.0), (4000.0, 1.0)) == 0.5
+    assert agree((4000.0, 1.0), (500.0, 1.0), margin=3) == 1
+    assert agree((40.0, 1.0), (5.0, 1.0), margin=11) == 0.5
+    assert agree((40000.0, 1.0), (40000.0, 1.0), margin=0) == 0.5
 
 
-@pytest.mark.parametrize('other', [(0.0, 2.0**-10), (0.0, None), (0.0, 2.0**40)])
-def test_who_has_no_gradient_or_only_zeros_has_no_say(other):
-    assert agree((3.0, 64.0), other) == agree(other, (3.0, 64.0)) == 64
+def test_the_largest_margin_of_the_workers_counts():
+    others = Workers([[40.0, 1.0, 65504 / 2.0**10]])
+    assert multi_node.agree(40.0, 1.0, numpy.dtype('e'), others) == 0.5
 
 
-def test_without_any_gradient_there_is_no_scale():
-    assert agree((0.0, None), (0.0, None)) is None
+@pytest.mark.parametrize('other', [(0.0, 2.0**-10), (0.0, 2.0**40)])
+def test_who_has_only_zeros_has_no_say_over_what_is_large(other):
+    assert agree((90.0, 64.0), other) == agree(other, (90.0, 64.0)) == 64
 
 
 def test_only_zeros_get_a_scale_that_one_of_them_carries():
-    assert agree((0.0, 4.0), (0.0, None), (0.0, 8.0)) in (4, 8)
+    assert agree((0.0, 4.0), (0.0, 8.0)) == 8
 
 
 @pytest.mark.parametrize('bad', [numpy.inf, numpy.nan])
 def test_what_is_not_finite_gets_a_finite_scale(bad):
-    assert agree((bad, 1.0), (3.0, 1024.0)) == agree((3.0, 1024.0), (bad, 1.0)) == 1
+    for workers in ([(bad, 1.0), (3.0, 1024.0)], [(3.0, 1024.0), (bad, 1.0)]):
+        assert agree(*workers) in (1, 1024)
 
 
 def test_a_float32_sum_has_more_room():
-    assert agree((40000.0, 1.0), (40000.0, 2.0**20), dtype='float32') == 2.0**20
+    assert agree((40000.0, 1.0), (40000.0, 1.0), dtype='float32') == 1
 
 
 carried = st.tuples(
@@ -335,18 +344,50 @@ carried = st.tuples(
 )
 
 
-@given(st.lists(carried, min_size=2, max_size=8))
-def test_the_sum_is_finite_however_it_is_rounded_on_the_way(workers):
-    common = agree(*workers)
-    assert all(agree(*workers[k:], *workers[:k]) == common for k in range(len(workers)))
+@given(st.lists(carried, min_size=2, max_size=8), st.sampled_from([0.0, 4.0]))
+def test_the_sum_is_finite_however_it_is_rounded_on_the_way(workers, margin):
+    common = agree(*workers, margin=margin)
     total = numpy.float16(0)
     for magnitude, scale in workers:
         total += numpy.float16(magnitude * (common / scale))  # as NCCL adds up halves
-    assert numpy.isfinite(total)
-    largest = max(scale for _, scale in workers)
-    # Nor is it smaller than it has to be, but for the roundings that are allowed for.
+    assert total <= 65504 * 2.0**-margin
     exact = sum(magnitude / scale for magnitude, scale in workers)
-    assert common == largest or exact * 2 * common > 65504 * (1 - 2.0**-11) ** len(workers)
+    assert 2 * common * exact > 1 or common == max(scale for _, scale in workers)
+
+
+class AllGather:
+    """Looks like what ChainerMN's ``allgather`` leaves in a graph."""
+
+    __module__ = 'chainermn.functions.collective_communication'
+
+    def __init__(self, others):
+        self.comm = Workers(others)
+
+    @property
+    def function(self):
+        return self
+
+
+def test_gradients_that_are_exchanged_keep_the_margin_of_the_pass():
+    gradients = [ScaledArray(numpy.full(3, 40.0, 'e'))] * 2
+    for margin, expected in ((4.0, 1.0), (10.0, 0.5)):
+        function = AllGather([[40.0, 1.0, 65504.0]])
+        aligned, common = multi_node.exchange_scales(function, gradients, margin)
+        assert common == expected
+        assert [gradient.scale for gradient in aligned] == [expected] * 2
+
+
+def test_a_backward_pass_hands_on_its_margin(monkeypatch):
+    found = []
+    monkeypatch.setattr(multi_node, 'communicates', lambda function: True)
+    monkeypatch.setattr(
+        multi_node,
+        'exchange_scales',
+        lambda function, gradients, margin=None: (found.append(margin), (gradients, 1.0))[1],
+    )
+    x = chainer.Variable(numpy.ones(3, 'e'))
+    backprop.ScaledBackprop(margin=7.0).run(F.sum(F.relu(x)))
+    assert found == [7.0, 7.0]
 
 
 @pytest.mark.gpu
@@ -357,5 +398,5 @@ def test_numbers_on_a_device_are_sent_from_the_host():
     gradient = cupy.asarray([1, -3], 'e')
     scale = cupy.asarray(64, 'f')
     largest = statistics.largest_magnitude(gradient)
-    communicator = Workers([[[5.0], [1024.0]]])
-    assert multi_node.agree([largest], [scale], [gradient.dtype], communicator) == [1024]
+    communicator = Workers([[5.0, 1024.0, 65504.0]])
+    assert multi_node.agree(largest, scale, gradient.dtype, communicator) == 64

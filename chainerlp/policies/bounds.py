@@ -7,6 +7,7 @@ import numbers
 from chainerlp import formats
 from chainerlp.gpu import on_gpu
 from chainerlp.policies.policy import Policy
+from chainerlp.scaled_array import MARGIN
 
 import numpy
 from chainer.backends import cuda
@@ -47,7 +48,7 @@ class Threshold:
 class Margin:
     """Mixed in where powers of two are left between the largest gradient and u_max."""
 
-    margin: float = 4.0
+    margin: float = MARGIN
 
 
 @dataclasses.dataclass(frozen=True)

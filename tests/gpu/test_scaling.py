@@ -2,6 +2,8 @@
 
 import chainerlp
 from chainerlp import policies
+from chainerlp.initial_scale import DelayedScale
+from chainerlp.scaled_array import ScaledArray
 from experiments.benchmarks import measurement
 from tests.gpu.agreement import CPU, UNIT
 
@@ -10,6 +12,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 import pytest
+from chainer import serializers
 
 pytestmark = pytest.mark.gpu
 
@@ -238,3 +241,26 @@ def test_what_is_made_in_float32_is_the_cpus(device, ignore):
         assert actual.dtype == expected.dtype == 'float32'
         bound = 2.0**-9 * numpy.abs(expected).max()
         assert numpy.abs(actual - expected).max() <= bound
+
+
+@pytest.mark.parametrize('nothing', [0.0, numpy.inf, numpy.nan])
+def test_an_initial_scale_is_unknown_until_a_pass_says_something(device, nothing, tmp_path):
+    def observe(delayed, value):
+        gradient = ScaledArray(device.send(numpy.full(3, value, 'e')), 2.0)
+        return delayed.observe([gradient], numpy.dtype('f'))
+
+    def saved(delayed):
+        serializers.save_npz(tmp_path / 'scale.npz', delayed)
+        return float(numpy.load(tmp_path / 'scale.npz')['initial_scale'])
+
+    delayed = DelayedScale()
+    observe(delayed, nothing)
+    assert (delayed.is_known, float(delayed.scale), saved(delayed)) == (False, 1.0, 0.0)
+    for value, expected in ((2.0**-4, 2.0**16), (nothing, 2.0**16)):
+        observe(delayed, value)
+        assert (delayed.is_known, float(delayed.scale), saved(delayed)) == (True, *[expected] * 2)
+    observe(delayed, 2.0**-4)
+    delayed.lower()
+    assert (delayed.scale.dtype, float(delayed.scale)) == ('f', 2.0**15)
+    observe(delayed, 2.0**-4)
+    assert float(delayed.scale) == 2.0**15
