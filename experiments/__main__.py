@@ -7,7 +7,7 @@ import sys
 
 from experiments.benchmarks import command_line as benchmark
 from experiments.config import Config
-from experiments.config.errors import ConfigError
+from experiments.config.errors import ConfigError, shortened
 from experiments.run import command_line as run
 from experiments.run.multi_node import is_first_process
 
@@ -39,7 +39,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as everything here does, and under MPI once."""
 
     def error(self, message):
-        text = f'{self.prog}: {message} (see --help)\n'
+        text = f'{self.prog}: {shortened(message, 200)} (see --help)\n'
         self.exit(2, text if is_first_process() else None)
 
 

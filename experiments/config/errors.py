@@ -8,15 +8,26 @@ import difflib
 
 import yaml
 
-_LONGEST = 60
+_LONGEST = 60  # characters of a value or a key
+_LONGEST_LINE = 299
+_LEAST = 120  # characters that are left to say what is wrong, however long the path is
 _UNKNOWN_KEY = ('extra_forbidden', 'invalid_key')
 
 
 class _OneLineError(Exception):
-    """Shown as one line, without a traceback."""
+    """Shown as one line of what can be printed, without a traceback."""
 
     def __init__(self, message):
-        super().__init__(' '.join(message.split()))
+        super().__init__(_one_line(message))
+
+
+def _one_line(text):
+    line = ' '.join(text.split())
+    return line if line.isprintable() else ''.join(map(_printable, line))
+
+
+def _printable(character):
+    return character if character.isprintable() else ascii(character)[1:-1]
 
 
 class ConfigError(_OneLineError):
@@ -38,6 +49,12 @@ class RunError(_OneLineError):
     """A run failed for a reason outside its code, such as a full disk."""
 
 
+def located(where, what):
+    """Returns a ConfigError: where, and what is wrong there, cut so that it is no long line."""
+    where = _one_line(where)
+    return ConfigError(f'{where}: {shortened(what, max(_LEAST, _LONGEST_LINE - len(where) - 2))}')
+
+
 def describe(error, model):
     """Puts the first of the errors that pydantic found in a model class's input into words.
 
@@ -55,7 +72,7 @@ def describe(error, model):
         key.append(str(loc[-1]))
     elif kind in ('union_tag_invalid', 'union_tag_not_found'):
         key.append(detail['ctx']['discriminator'].strip("'"))
-    return key, f'{".".join(key)}: {_message(detail, schema)}'
+    return key, f'{shortened(".".join(key))}: {_message(detail, schema)}'
 
 
 def _message(detail, schema):
@@ -92,11 +109,38 @@ def shown(value):
     ('{lr: .inf}', "'0.1'", '0.1')
     """
     if isinstance(value, str):
-        text = repr(value)
+        return shortened(repr(value))
+    text = ''
+    for piece in _flow(value):  # only as far as it is shown
+        text += piece
+        if len(text) > 2 * _LONGEST:
+            break
+    return shortened(text)
+
+
+def _flow(value):
+    if isinstance(value, (dict, list, tuple)):
+        is_mapping = isinstance(value, dict)
+        opening, closing = '{}' if is_mapping else '[]'
+        yield opening
+        for index, item in enumerate(value):
+            yield ', ' if index else ''
+            yield from _flow(item)
+            if is_mapping:
+                yield ': '
+                yield from _flow(value[item])
+        yield closing
     else:
-        text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-        text = ' '.join(text.split()).replace(' ...', '')
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + '...'
+        try:
+            yield yaml.safe_dump([value], default_flow_style=True, width=10**6).strip()[1:-1]
+        except yaml.representer.RepresenterError:  # no value of YAML's
+            yield str(value)
+
+
+def shortened(text, longest=_LONGEST):
+    """Shows a text in one line, and cuts what is longer than it may be; three dots say so."""
+    text = _one_line(text)
+    return text if len(text) <= longest else text[: longest - 3] + '...'
 
 
 def _walk(schema, loc):
@@ -114,7 +158,10 @@ def _walk(schema, loc):
             node = {'$ref': tagged[part]}
             continue
         key.append(str(part))
-        node = node['items'] if isinstance(part, int) else node['properties'].get(part, {})
+        if isinstance(part, int):
+            node = node['prefixItems'][part] if 'prefixItems' in node else node['items']
+        else:
+            node = node['properties'].get(part, {})
     return key, _resolved(node, schema)
 
 
@@ -155,6 +202,9 @@ def _allowed(node, schema):
     if node['type'] == 'object':
         return f'{words} with the keys {", ".join(node["properties"])}'
     if node['type'] == 'array':
+        if 'prefixItems' in node:  # of the same kind, all of them
+            items = node['prefixItems']
+            return f'{words} of {len(items)} items, each {_allowed(items[0], schema)}'
         least = f' with at least {node["minItems"]} item' if 'minItems' in node else ''
         return f'{words}{least}, each {_allowed(node["items"], schema)}'
     return words + _limits(node)
@@ -165,4 +215,6 @@ def _limits(node):
     limits = [f'{sign} {node[name]}' for name, sign in signs.items() if name in node]
     if 'pattern' in node:
         limits.append(f'that matches {node["pattern"]}')
+    if 'maxLength' in node:
+        limits.append(f'of at most {node["maxLength"]} characters')
     return ' ' + ' and '.join(limits) if limits else ''

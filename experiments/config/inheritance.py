@@ -8,11 +8,13 @@ length in epochs replaces one in iterations, and the other way round.
 
 import os
 
-from experiments.config.errors import ConfigError, shown
+from experiments.config.errors import located, shortened, shown
 from experiments.config.section import UNITS
 
 _KEY = 'base'
 _KINDS = ('name', 'method')
+_MOST_BASES = 8
+_LONGEST_PATH = 160
 
 
 def read_chain(path, read):
@@ -20,7 +22,8 @@ def read_chain(path, read):
 
     Args:
         path (str): The config.
-        read (callable): Reads one file, by its path, into a mapping.
+        read (callable): Reads one file into a mapping, by its path and the way to it, which is what
+            its errors begin with.
 
     Returns:
         list of tuple: Pairs of path and mapping, the config's own first; the mappings are without
@@ -32,19 +35,16 @@ def read_chain(path, read):
     chain = []
     while path is not None:
         names = [name for name, _ in chain]
-        way = ' -> '.join([*names, path])
+        way = _way([*names, path])
         if any(os.path.realpath(name) == os.path.realpath(path) for name in names):
-            raise ConfigError(f'{way}: base: a config cannot build on itself')
-        try:
-            content = read(path)
-        except ConfigError as error:
-            raise ConfigError(f'{" -> ".join([*names, str(error)])}') from None
+            raise located(way, 'base: a config cannot build on itself')
+        if len(chain) > _MOST_BASES:
+            raise located(way, f'base: a config cannot build on more than {_MOST_BASES} others')
+        content = read(path, way)
         base = content.pop(_KEY, None)
         chain.append((path, content))
         if base is not None and not isinstance(base, str):
-            raise ConfigError(
-                f'{way}: base: given {shown(base)}, allowed: the path of a config file'
-            )
+            raise located(way, f'base: given {shown(base)}, allowed: the path of a config file')
         path = None if base is None else os.path.join(os.path.dirname(path), base)
     return chain
 
@@ -64,7 +64,7 @@ def source_of(chain, key):
     """
     for index, (_, content) in enumerate(chain):
         if _has(content, key):
-            return ' -> '.join(path for path, _ in chain[: index + 1])
+            return _way([path for path, _ in chain[: index + 1]])
     return chain[0][0]
 
 
@@ -89,6 +89,12 @@ def _merged(base, own, is_section=True):
         merged[key] = _merged(merged[key], value) if both else value
     drop_other_unit(merged, own)
     return merged
+
+
+def _way(paths):
+    first, *bases = paths
+    bases = [shortened(base, _LONGEST_PATH) for base in bases]
+    return ' -> '.join([first, *(bases if len(bases) <= 2 else ['...', *bases[-2:]])])
 
 
 def _has(content, key):

@@ -1,45 +1,21 @@
 """Config files: read with the command line's overrides, written, and compared."""
 
+import copy
 import dataclasses
-import re
 
-from experiments.config import inheritance
-from experiments.config.errors import ConfigError, describe, shown
+from experiments.config import bounded_yaml, inheritance
+from experiments.config.errors import describe, located, shortened, shown
 from experiments.config.experiment import Config
 
 import pydantic
 import yaml
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, but 1e-3 is a number, as in YAML 1.2, and no key may be given twice."""
-
-    def construct_mapping(self, node, deep=False):
-        given = set()
-        for key, _ in node.value:
-            if (key.tag, str(key.value)) in given:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f'key {key.value} is given twice', key.start_mark
-                )
-            given.add((key.tag, str(key.value)))
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    'tag:yaml.org,2002:float',
-    re.compile(r'[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$'),
-    list('-+.0123456789'),
-)
-# Besides its own errors PyYAML raises ValueError for a date that does not exist, and RecursionError
-# for lists nested too deeply.
-_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Override:
-    """One ``-o key.path=value``: its text, the keys on the way, and the value as YAML reads it."""
+    """One ``-o key.path=value``: as errors name it, the keys on the way, and the value."""
 
-    text: str
+    name: str
     path: tuple
     value: object
 
@@ -47,12 +23,15 @@ class _Override:
     def parse(cls, text):
         key, equals, value = text.partition('=')
         path = tuple(key.strip().split('.'))
-        if not equals or not all(path):
-            raise ConfigError(f'-o {text}: given no key.path=value, allowed: train.epochs=2')
+        name = f'-o {shortened(text)}'
+        if not equals or not all(key and key.isprintable() for key in path):
+            raise located(name, 'given no key.path=value, allowed: train.epochs=2')
+        if len(path) > bounded_yaml.DEEPEST:
+            raise located(name, f'more than {bounded_yaml.DEEPEST} keys')
         try:
-            return cls(text, path, yaml.load(value, _Loader))
-        except _NOT_YAML as error:
-            raise ConfigError(f'-o {text}: the value is not YAML: {_reason(error)}') from None
+            return cls(name, path, bounded_yaml.parse(value.encode('utf-8', 'surrogatepass')))
+        except ValueError as error:
+            raise located(name, f'the value is {error}') from None
 
 
 def load(path, overrides=()):
@@ -79,10 +58,10 @@ def load(path, overrides=()):
         key, message = describe(error, Config)
         blamed = [o for o in overrides if all(a == b for a, b in zip(o.path, key))]
         if blamed:
-            where = f'{path}, -o {blamed[-1].text}'
+            where = f'{path}, {blamed[-1].name}'
         else:
             where = inheritance.source_of(chain, key)
-        raise ConfigError(f'{where}: {message}') from None
+        raise located(where, message) from None
 
 
 def dump(config):
@@ -112,34 +91,24 @@ def _flatten(content, prefix=''):
             yield f'{prefix}{key}', value
 
 
-def _read(path):
+def _read(path, way):
     try:
-        with open(path, encoding='utf-8') as file:
-            content = yaml.load(file, _Loader)
+        with open(path, 'rb') as file:
+            content = bounded_yaml.parse(file.read(bounded_yaml.LARGEST + 1))
     except OSError as error:
-        raise ConfigError(f'{path}: {error.strerror}') from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f'{path}: not UTF-8 text (byte {error.start})') from None
-    except _NOT_YAML as error:
-        raise ConfigError(f'{path}: not YAML: {_reason(error)}') from None
+        raise located(way, error.strerror) from None
+    except ValueError as error:
+        raise located(way, str(error)) from None
     if not isinstance(content, dict):
         keys = ', '.join(Config.model_fields)
-        raise ConfigError(
-            f'{path}: given {shown(content)}, allowed: a mapping with the keys {keys}'
-        )
+        raise located(way, f'given {shown(content)}, allowed: a mapping with the keys {keys}')
     return content
-
-
-def _reason(error):
-    mark = getattr(error, 'problem_mark', None)
-    where = f'line {mark.line + 1}, column {mark.column + 1}: ' if mark else ''
-    return f'{where}{getattr(error, "problem", None) or error}'
 
 
 def _apply(override, content, path):
     """Sets the override's key in what the file holds, with the mappings that lead to it."""
     if override.path == ('base',):
-        raise ConfigError(f'-o {override.text}: the base is named in the file, and only there')
+        raise located(override.name, 'the base is named in the file, and only there')
     node = content
     for depth, key in enumerate(override.path):
         last = depth == len(override.path) - 1
@@ -147,24 +116,26 @@ def _apply(override, content, path):
             key = _index(override, depth, node, path)
         elif not isinstance(node, dict):
             parent = '.'.join(override.path[:depth])
-            raise ConfigError(
-                f'{path}, -o {override.text}: {parent}: given {shown(node)},'
-                ' allowed: a mapping or a list'
+            raise located(
+                f'{path}, {override.name}',
+                f'{shortened(parent)}: given {shown(node)}, allowed: a mapping or a list',
             )
         if last:
             node[key] = override.value
             inheritance.drop_other_unit(node, [key])
         elif isinstance(node, dict) and node.get(key) is None:
             node[key] = {}
+        else:
+            node[key] = copy.copy(node[key])  # an alias may have it in another place, too
         node = node[key]
 
 
 def _index(override, depth, items, path):
     key = override.path[depth]
-    if not key.isdecimal() or int(key) >= len(items):
+    if key not in map(str, range(len(items))):
         parent = '.'.join(override.path[:depth])
-        allowed = f'0 to {len(items) - 1}'
-        raise ConfigError(
-            f'{path}, -o {override.text}: {parent}: given item {key}, allowed: {allowed}'
+        raise located(
+            f'{path}, {override.name}',
+            f'{shortened(parent)}: given item {shortened(key)}, allowed: 0 to {len(items) - 1}',
         )
     return int(key)

@@ -121,6 +121,6 @@ def label(scaling):
 def _short(value):
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and value < 1e16:  # 1e300 stays short
         return str(int(value))
     return str(value)

@@ -39,6 +39,14 @@ def one_line(result):
         ('dataset={name: mnist, folder: 1}', 'dataset.folder', '1', 'a string'),
         ('model={name: resnet_cifar, depth: 21}', 'model.depth', '21', '6n + 2, such as 20, 56'),
         ('model={name: segnet}', 'model', '{name: segnet}', 'a model for classification, as dig'),
+        ('model={name: cnn, channels: 1}', 'model.channels', '1', 'a list of 3 items, each an int'),
+        ('model={name: cnn, channels: [1, x, 1]}', 'model.channels.1', "'x'", 'an integer >= 1'),
+        (
+            'dataset={name: camvid, folder: x, crop: [1, 2, 3]}',
+            'dataset.crop',
+            '[1, 2, 3]',
+            'a list',
+        ),
         ('dataset.test_size=5000', 'dataset.test_size', '5000', 'an integer >= 10 and <= 1787'),
         ('model.layers=1', 'model.layers', '1', 'an integer >= 2'),
         ('model=null', 'model', 'null', 'a mapping with name: one of cnn, mlp, '),
@@ -83,6 +91,32 @@ def test_an_unknown_key_is_told_its_nearest_and_all_allowed(
 def test_an_option_of_another_method_is_unknown(cli, tiny):
     error = one_line(cli('train', tiny, '-o', 'scaling={method: none, threshold: 0.1}'))
     assert 'scaling.threshold: unknown key (given 0.1), allowed: method, dtype, label\n' in error
+
+
+@pytest.mark.parametrize(
+    'override',
+    [
+        'name=' + 'x' * 101,
+        'seed=' + 'x' * 10000,
+        'x' * 10000 + '=1',
+        'sweep.seeds.' + '9' * 5000 + '=1',
+        'a.' * 10000 + 'a=1',
+        'seed=[' + '1, ' * 2000 + ']',
+        'seed=' + 'x' * 10000 + ': [',
+        'model={name: ' + 'x' * 10000 + '}',
+        'dataset={name: voc, folder: x, ' + 'x' * 100 + ': ' + 'x' * 100 + '}',
+    ],
+)
+def test_however_long_the_mistake_its_message_is_short(cli, tiny, override):
+    error = one_line(cli('train', tiny, '-o', override))
+    assert f'-o {override[:20]}' in error and len(error) <= 300
+
+
+@pytest.mark.parametrize('text', ['\x1b[2J', '\x07', '\u202e', '\udc80'])
+def test_what_cannot_be_printed_is_shown_by_its_code(cli, tiny, text):
+    for override in (f'{text}=1', f'seed={text}', f'name={text!a}', f'{{{text!a}: 1}}'):
+        error = one_line(cli('train', tiny, '-o', override))
+        assert text not in error and repr(text)[1:-1] in error
 
 
 @pytest.mark.parametrize(

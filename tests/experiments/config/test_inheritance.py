@@ -85,6 +85,23 @@ def test_a_circle_is_told_with_the_way_around(write, tmp_path):
     assert 'cannot build on itself' in error_of(write('c.yaml', 'base: c.yaml\n'))
 
 
+def test_a_config_builds_on_a_few_others_and_not_on_a_hundred(write, tmp_path):
+    for index in range(100):
+        write(f'{index}.yaml', f'base: {index - 1}.yaml\n' if index else 'base: tiny.yaml\n')
+    assert loading.load(f'{tmp_path}/7.yaml').name == 'tiny'
+    first = f'{tmp_path}/99.yaml'
+    assert error_of(first) == (
+        f'{first} -> ... -> {tmp_path}/91.yaml -> {tmp_path}/90.yaml:'
+        ' base: a config cannot build on more than 8 others'
+    )
+
+
+@pytest.mark.parametrize('base', ['x' * 10000, 'x/' * 2000, '../' * 2000 + 'x', r'"\e\a"'])
+def test_a_base_that_no_file_can_be_is_told_in_short(write, base):
+    own = write('own.yaml', f'base: {base}\n')
+    assert error_of(own).startswith(f'{own} -> ') and len(error_of(own)) < 300
+
+
 @pytest.mark.parametrize(
     'text, said',
     [

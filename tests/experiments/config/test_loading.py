@@ -55,6 +55,15 @@ def test_the_last_of_two_overrides_wins():
     assert loading.load(DIGITS_MLP, ['seed=1', 'seed=2']).seed == 2
 
 
+def test_an_override_changes_one_of_the_places_that_an_alias_fills(tmp_path):
+    path = tmp_path / 'aliases.yaml'
+    train = 'train: {batch_size: 1, epochs: 9, evaluate: &x {epochs: 2}, snapshot: *x}'
+    content = pathlib.Path(DIGITS_MLP).read_text()
+    path.write_text('\n'.join(train if 'train: {' in x else x for x in content.split('\n')))
+    loaded = loading.load(str(path), ['train.evaluate.epochs=3']).train
+    assert (loaded.evaluate.epochs, loaded.snapshot.epochs) == (3, 2)
+
+
 def test_an_override_without_an_equals_sign_is_an_error():
     with pytest.raises(ConfigError, match='key.path=value'):
         loading.load(DIGITS_MLP, ['seed'])

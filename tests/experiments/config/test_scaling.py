@@ -40,6 +40,7 @@ def test_a_method_has_the_options_and_the_defaults_of_its_policy(method, policy)
         ({'method': 'adaptive', 'threshold': 1e-3}, 'adaptive'),
         ({'method': 'adaptive', 'interval': 1000}, 'adaptive-interval=1000'),
         ({'method': 'adaptive', 'max_scale': math.inf}, 'adaptive-max_scale=inf'),
+        ({'method': 'adaptive', 'max_scale': 1e300}, 'adaptive-max_scale=1e+300'),
         ({'method': 'amax', 'scale_weights': False}, 'amax-scale_weights=false'),
         ({'method': 'none', 'dtype': 'float16'}, 'none-dtype=float16'),
     ],
