@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import time
 import warnings
@@ -255,6 +256,19 @@ def test_a_run_that_is_killed_at_any_time_does_too(tiny, tmp_path, whole):
         os.waitpid(pid, 0)
     assert run(tiny, tmp_path / 'killed', 'measured').error is None
     assert_same(tmp_path / 'killed', whole('measured'))
+
+
+def test_a_run_that_is_killed_while_it_makes_a_damaged_result_again_makes_it_once_more(
+    tiny, tmp_path, whole
+):
+    folder = tmp_path / 'killed'
+    shutil.copytree(whole('adaptive'), folder)
+    path = folder / 'result.json'
+    path.write_text(path.read_text().replace('"loss": ', '"loss": 9'))
+    killed(tiny, folder, 'adaptive', 'result', ITERATIONS)
+    assert not path.exists()
+    assert run(tiny, folder).is_new
+    assert_same(folder, whole('adaptive'))
 
 
 def damage(path, how):
