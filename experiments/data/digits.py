@@ -20,6 +20,8 @@ _SPLIT_SEED = 0
 # Of MNIST.
 _BRIGHTEST = 255
 _UNSIGNED_BYTES = 8  # the type of the values, in the third byte of an idx file
+_MOST_BYTES = 2**31  # 2.7 million images of 28x28
+_MOST_PACKED = 1032  # bytes that deflate can make of one, at most
 _LAYOUT = (
     'a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte'
     ' and t10k-labels-idx1-ubyte, each gzipped (.gz) or not'
@@ -93,30 +95,44 @@ def _read_idx(path, ndim):
     """Reads an array of unsigned bytes in MNIST's idx format, gzipped (``path`` and .gz) or not.
 
     The format: two zero bytes, the type, the number of dimensions; each dimension as a 4-byte
-    big-endian integer; then the values, the last dimension fastest.
+    big-endian integer; then the values, the last dimension fastest. No more is read, or unpacked,
+    than the header asks for.
     """
     zipped = not os.path.exists(path)
     path = f'{path}.gz' if zipped else path
     try:
-        with gzip.open(path) if zipped else open(path, 'rb') as file:
-            content = file.read()
+        with open(path, 'rb') as packed, gzip.open(packed) if zipped else packed as file:
+            shape = _read_shape(file, ndim, path)
+            size = math.prod(shape)
+            most = os.fstat(packed.fileno()).st_size * (_MOST_PACKED if zipped else 1)
+            # One more, which reads the gzip file's checksum and would tell that it goes on.
+            content = file.read(size + 1) if size <= min(most, _MOST_BYTES) else None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f'{path}: damaged gzip file ({error})') from None
     except OSError as error:
         either = f'{path[:-3]} or {path}' if zipped else path
         raise DataError(f'{either}: {error.strerror}; it must be an idx file') from None
-    magic = bytes([0, 0, _UNSIGNED_BYTES, ndim])
-    if content[:4] != magic:
+    values = f'{" x ".join(map(str, shape))} values'
+    if size > _MOST_BYTES:
+        raise DataError(f'{path}: given a header of {values}, allowed: at most {_MOST_BYTES}')
+    if content is None or len(content) != size:
+        given = 'more' if content and len(content) > size else 'fewer'
         raise DataError(
-            f'{path}: given the first bytes {content[:4].hex(" ") or "(none)"}, allowed:'
+            f'{path}: given {given} bytes than its header asks for, allowed: {size} ({values});'
+            ' the file is damaged'
+        )
+    return numpy.frombuffer(content, numpy.uint8).reshape(shape)
+
+
+def _read_shape(file, ndim, path):
+    """Reads the header of an idx file."""
+    magic = bytes([0, 0, _UNSIGNED_BYTES, ndim])
+    header = file.read(4 + 4 * ndim)
+    if header[:4] != magic:
+        raise DataError(
+            f'{path}: given the first bytes {header[:4].hex(" ") or "(none)"}, allowed:'
             f' {magic.hex(" ")}, an idx file of unsigned bytes in {ndim} dimensions'
         )
-    begin = 4 + 4 * ndim
-    shape = tuple(int.from_bytes(content[i : i + 4], 'big') for i in range(4, begin, 4))
-    size = begin + math.prod(shape)
-    if len(content) != size:
-        raise DataError(
-            f'{path}: given {len(content)} bytes, allowed: {size}, which its header asks for'
-            f' ({" x ".join(map(str, shape))} values); the file is cut off or damaged'
-        )
-    return numpy.frombuffer(content, numpy.uint8, offset=begin).reshape(shape)
+    if len(header) < 4 + 4 * ndim:
+        raise DataError(f'{path}: given {len(header)} bytes, allowed: a header of {4 + 4 * ndim}')
+    return tuple(int.from_bytes(header[i : i + 4], 'big') for i in range(4, len(header), 4))

@@ -54,9 +54,14 @@ def number(config):
     It is a str with what it is, such as ``'71.48 (top-1, %)'``; ``None`` if there is none, as for a
     training on some of the data, or of a smaller model.
     """
-    numbers = _NUMBERS.get(_task(config))
-    found = numbers.get(_way(config)) if numbers and _is_full(config) else None
+    numbers = _look_up(_NUMBERS, _task(config))
+    found = _look_up(numbers, _way(config)) if numbers and _is_full(config) else None
     return None if found is None else f'{found} ({_METRICS[config["dataset"]["name"]]}, %)'
+
+
+def _look_up(table, wanted):
+    """Returns a value of a dict by a key that may hold anything a config can, lists included."""
+    return next((value for key, value in table.items() if key == wanted), None)
 
 
 def _task(config):
@@ -95,7 +100,7 @@ def _way(config):
     if method in ('fp32', 'none'):
         return method
     if method != 'adaptive':
-        return method, scaling.get(_KNOBS.get(method))
+        return method, scaling.get(_look_up(_KNOBS, method))
     interval = scaling.get('interval', 1)
     bounds = scaling.get('max_scale', 16), scaling.get('max_total_scale', 1024)
     if scaling.get('threshold', 1e-3) != 1e-3:

@@ -2,13 +2,14 @@
 
 import base64
 import datetime
+import functools
 import os
 import re
 
 from chainerlp.extensions import pictures
 from chainerlp.extensions.atomic_write import write_text
 from experiments.config import loading
-from experiments.reports import figures, published, run_folder
+from experiments.reports import figures, published, run_files, run_folder
 from experiments.reports.table import percent
 
 import markdown
@@ -19,7 +20,6 @@ _MORE = (
     ('top-5 accuracy', 'validation/main/accuracy_top5'),
     ('examples / s', 'data/images_per_sec'),
 )
-_PICTURES = (('scales', pictures.scales), ('underflow', pictures.underflow))
 _PAGE = """\
 <!doctype html>
 <html lang="en">
@@ -84,7 +84,7 @@ def _sections(runs, folder):
     figure = figures.curves(runs)
     if figure is not None:
         yield '## Curves'
-        yield _picture(figure, folder, 'curves', 'losses and metrics by iteration')
+        yield _picture(lambda: figure, folder, 'curves', 'losses and metrics by iteration')
     differing = loading.compare([run.config for run in whole])
     if differing:
         yield '## What differs between the configs'
@@ -156,19 +156,23 @@ def _scales(runs, folder):
     for run in drawn:
         yield f'### `{run.name}`'
         stem = run.name.replace('/', '-')
-        threshold = run.config.get('scaling', {}).get('threshold', 1e-3)
-        for kind, draw in _PICTURES:
-            arguments = (run.scales,) if kind == 'scales' else (run.scales, threshold)
-            figure = draw(*arguments, title=run.name)
-            yield _picture(figure, folder, f'{stem}-{kind}', f'{kind} of {run.name}')
         accepted = run.config.get('scaling', {}).get('threshold')
-        figure = figures.by_layer(run.scales, accepted, title=run.name)
-        yield _picture(figure, folder, f'{stem}-layers', f'underflow and scales of {run.name}')
+        threshold = 1e-3 if accepted is None else accepted
+        for kind, what, draw, *arguments in (
+            ('scales', 'scales', pictures.scales),
+            ('underflow', 'underflow', pictures.underflow, threshold),
+            ('layers', 'underflow and scales', figures.by_layer, accepted),
+        ):
+            draw = functools.partial(draw, run.scales, *arguments, title=run.name)
+            yield _picture(draw, folder, f'{stem}-{kind}', f'{what} of {run.name}')
 
 
-def _picture(figure, folder, name, alternative):
+def _picture(draw, folder, name, alternative):
     path = os.path.join(folder, 'report', f'{name}.png')
-    figure.savefig(path)
+    try:
+        draw().savefig(path)
+    except (ValueError, OverflowError) as error:  # numbers that Matplotlib has no room for
+        return f'{alternative}: not drawn ({run_files.reason(error)})'
     return f'![{alternative}](<report/{name}.png>)'
 
 
@@ -178,12 +182,18 @@ def _table(header, rows):
 
 
 def _shown(value):
-    return '' if value is None else str(value)
+    return '' if value is None else ' '.join(str(value).split()).replace('|', '\\|')
 
 
 def _page(text, folder):
-    """Returns the markdown as one HTML page with the pictures inside."""
-    body = markdown.markdown(text, extensions=['tables'])
+    """Returns the markdown as one HTML page with the pictures inside.
+
+    What a run says, in its config or in its error, is text: it brings no HTML into the page.
+    """
+    converter = markdown.Markdown(extensions=['tables'])
+    converter.preprocessors.deregister('html_block')
+    converter.inlinePatterns.deregister('html')
+    body = converter.convert(text)
     body = re.sub(r'src="([^"]+\.png)"', lambda match: _inline(match, folder), body)
     title = re.match(r'# (.*)', text)
     return _PAGE.format(title=title.group(1) if title else 'Report', body=body)

@@ -1,19 +1,16 @@
 """What a run left in its folder, whole, half-finished or broken."""
 
 import dataclasses
-import json
 import os
 from typing import Optional
 
-from chainerlp.extensions import scales_file
 from experiments.config.errors import ConfigError
-from experiments.reports.summary import Underflow, read_underflow
+from experiments.reports import checksums, run_files
+from experiments.reports.run_files import CONFIG, ERROR, LOG, RESULT, SCALES
+from experiments.reports.summary import Underflow, mean_underflow
 
-import yaml
-
-CONFIG, ERROR, LOG = 'config.yaml', 'error.txt', 'log'
-RESULT, SCALES = 'result.json', 'scales.csv'
 _DEPTH = 3
+_LONGEST = 200
 
 
 @dataclasses.dataclass
@@ -81,34 +78,36 @@ def find(paths):
 def read(path):
     """Returns the :class:`RunFolder` of a path; what is missing or damaged is its ``problem``."""
     run = RunFolder(path)
-    problems = []
+    damages = checksums.damages(path)
     for attribute, filename, reader in (
-        ('config', CONFIG, _yaml),
-        ('log', LOG, _json),
-        ('scales', SCALES, scales_file.read),
-        ('underflow', SCALES, read_underflow),
-        ('result', RESULT, _json),
+        ('config', CONFIG, run_files.read_config),
+        ('log', LOG, run_files.read_log),
+        ('scales', SCALES, run_files.read_scales),
+        ('result', RESULT, run_files.read_result),
     ):
-        file = os.path.join(path, filename)
-        try:
-            setattr(run, attribute, reader(file))
-        except FileNotFoundError:
-            if filename == LOG:
-                problems.append('no log yet')
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            problems.append(f'{filename} is damaged ({" ".join(str(error).split())[:80]})')
-    run.problem = _problem(run, problems)
+        if filename not in damages:
+            try:
+                setattr(run, attribute, reader(os.path.join(path, filename)))
+            except FileNotFoundError:
+                pass
+            except (OSError, ValueError) as error:
+                damages[filename] = run_files.reason(error)
+    run.underflow = mean_underflow(run.scales)
+    run.problem = _problem(run, damages)
     return run
 
 
-def _problem(run, problems):
+def _problem(run, damages):
+    problems = [f'{name} is damaged ({why})' for name, why in damages.items()]
+    if not os.path.exists(os.path.join(run.path, LOG)) and LOG not in damages:
+        problems.append('no log yet')
     error = os.path.join(run.path, ERROR)
-    if os.path.exists(error):
+    if os.path.isfile(error):
         with open(error, encoding='utf-8', errors='replace') as file:
             lines = file.read().split('\n')
         reason = next((line for line in reversed(lines) if line.strip()), 'no reason given')
-        problems = [f'failed: {reason}', *problems]
-    elif not run.result:
+        problems = [f'failed: {reason[:_LONGEST]}', *problems]
+    elif not os.path.exists(os.path.join(run.path, RESULT)):
         iterations = run.last('iteration') or 0
         problems = [f'not finished; the log ends at iteration {iterations}', *problems]
     return '; '.join(problems) or None
@@ -124,16 +123,3 @@ def _folders(path, depth):
 
 def _is_run(path):
     return os.path.isfile(os.path.join(path, CONFIG))
-
-
-def _yaml(path):
-    with open(path, encoding='utf-8') as file:
-        content = yaml.safe_load(file)
-    if not isinstance(content, dict):
-        raise ValueError('no mapping')
-    return content
-
-
-def _json(path):
-    with open(path, encoding='utf-8') as file:
-        return json.load(file)

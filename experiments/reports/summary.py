@@ -5,7 +5,6 @@ import csv
 import dataclasses
 import io
 import math
-import os
 from typing import Optional
 
 from chainerlp.extensions.atomic_write import write_text
@@ -124,19 +123,14 @@ def restore(config, content):
     )
 
 
-def read_underflow(path):
-    """Averages the underflow rates in a ``scales.csv``; NaN if nothing was measured."""
-    if not os.path.exists(path):
-        return Underflow()
+def mean_underflow(rows):
+    """Averages the underflow rates of rows of a ``scales.csv``; NaN if nothing was measured."""
     rates = collections.defaultdict(list)
-    unscaled = []
-    with open(path, newline='') as file:
-        for row in csv.DictReader(file):
-            rates[row['layer'], row['call']].append(float(row['underflow']))
-            unscaled.append(float(row['underflow_unscaled']))
+    for row in rows:
+        rates[row.layer, row.call].append(row.underflow)
     return Underflow(
         mean=_mean([rate for layer in rates.values() for rate in layer]),
-        mean_unscaled=_mean(unscaled),
+        mean_unscaled=_mean([row.underflow_unscaled for row in rows]),
         worst_layer=max(map(_mean, rates.values()), default=math.nan),
     )
 

@@ -57,7 +57,7 @@ def describe(configs, folder, launch, at_a_time=1, progress=lambda text: None):
         progress (callable): Is told in words what is being measured.
 
     Returns:
-        tuple: The description, a table as a str, and whether every run could be measured.
+        tuple: The description, a table as a str, and whether every run would begin.
 
     Raises:
         ConfigError: If a folder holds a run of another config.
@@ -65,6 +65,9 @@ def describe(configs, folder, launch, at_a_time=1, progress=lambda text: None):
     states = sweep.find_states(configs, folder, launch)
     estimates, rows, to_go = {}, [], 0.0
     for config, state in zip(configs, states):
+        if state.problem is not None:
+            rows.append((config.run_name, f'fails: {state.problem}', '', '', ''))
+            continue
         if state.result is not None:
             rows.append((config.run_name, 'finished', str(state.result.iterations), '', ''))
             continue
@@ -86,7 +89,8 @@ def describe(configs, folder, launch, at_a_time=1, progress=lambda text: None):
     lines = table.aligned([_HEADER, *rows])
     together = f'; {at_a_time} at a time: about {duration(to_go / at_a_time)}'
     lines += ['', f'to go      {duration(to_go)}' + (together if at_a_time > 1 else ''), _LEGEND]
-    return '\n'.join(lines), all(estimate.error is None for estimate in estimates.values())
+    is_whole = all(state.problem is None for state in states)
+    return '\n'.join(lines), is_whole and all(e.error is None for e in estimates.values())
 
 
 def duration(seconds):

@@ -6,7 +6,7 @@ import time
 
 import chainerlp
 from chainerlp.extensions.atomic_write import write_text
-from experiments.reports.run_folder import LOG
+from experiments.reports.run_files import LOG
 
 from chainer import reporter, training
 from chainer.training import extensions, get_trigger

@@ -1,7 +1,7 @@
 """Resuming a run: what an earlier start left in its folder, and the folder made ready to go on.
 
 Each start is recorded in ``run.json``: where the results come from, in command, code, versions and
-machine.
+machine. The end adds checksums of the results.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from typing import Optional
 from chainerlp.extensions.atomic_write import write_text
 from experiments.config import loading
 from experiments.config.errors import ConfigError, RunError, shown
-from experiments.reports import summary
-from experiments.reports.run_folder import CONFIG, ERROR, LOG, RESULT, SCALES
+from experiments.reports import checksums, run_files, summary
+from experiments.reports.run_files import CONFIG, ERROR, LOG, RECORD, RESULT, SCALES
 from experiments.run import snapshots
 
 import chainer
@@ -32,9 +32,8 @@ except ImportError:  # Windows: two processes are not kept from one folder there
     fcntl = None
 
 _LOCK = '.lock'
-_STARTS = 'run.json'
-_UNFINISHED = ('*.unfinished*', ERROR)
-_OF_A_RUN = (CONFIG, LOG, SCALES, RESULT, _STARTS, 'snapshot_iter_*', *_UNFINISHED)
+_OUTDATED = ('*.unfinished*', ERROR, RESULT)  # a result that is there is damaged
+_OF_A_RUN = (CONFIG, LOG, SCALES, RECORD, 'snapshot_iter_*', *_OUTDATED)
 _WAY_OUT = '--fresh starts over, another --out leaves it as it is'
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -47,34 +46,46 @@ class State:
         iteration (int): Of the snapshot to resume from; ``None`` if it begins anew.
         damaged (tuple of int): Iterations of newer snapshots that are damaged.
         result (experiments.reports.summary.Result): Of a finished run; ``None`` otherwise.
+        warnings (tuple of str): What else is damaged, a line each.
+        problem (str): Why the run cannot be gone on with, in one line; ``None`` if it can.
     """
 
     iteration: Optional[int] = None
     damaged: tuple = ()
     result: Optional[summary.Result] = None
+    warnings: tuple = ()
+    problem: Optional[str] = None
 
 
 def find_state(folder, config, launch):
     """Returns the :class:`State` in which an earlier start left a run's folder, if there is one.
+
+    Of a finished run whose result is damaged, the last snapshot makes another; but what the
+    snapshot does not have must be whole for it, or the run begins anew.
 
     Raises:
         ConfigError: If it is there with another config, or with another number of workers.
     """
     if launch.fresh or not os.path.exists(os.path.join(folder, CONFIG)):
         return State()
-    _check_config(folder, config)
-    result = _finished(folder, config)
-    if result is not None:
-        return State(result=result)
-    iteration, damaged = snapshots.newest_intact(folder)
+    damages = checksums.damages(folder)
+    problem = _config_problem(folder, config, damages)
+    if problem is not None:
+        return State(problem=problem)
+    result = None if RESULT in damages else _finished(folder, config)
+    iteration, damaged = None, []
+    if result is None and LOG not in damages and SCALES not in damages:
+        iteration, damaged = snapshots.newest_intact(folder)
     if iteration is not None:
         _check_workers(folder, launch)
-    return State(iteration, tuple(damaged))
+        damages.pop(RESULT, None)  # it is made again
+    warnings = [f'{os.path.join(folder, name)} is damaged ({why})' for name, why in damages.items()]
+    return State(iteration, tuple(damaged), result, tuple(warnings))
 
 
 def prepare(folder, config, launch, state):
     """Makes a folder ready for a run to begin or to go on from its state, and records the start."""
-    for pattern in _OF_A_RUN if state.iteration is None else _UNFINISHED:
+    for pattern in _OF_A_RUN if state.iteration is None else _OUTDATED:
         for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
             os.remove(path)
     for iteration in state.damaged:
@@ -82,6 +93,12 @@ def prepare(folder, config, launch, state):
             os.remove(snapshots.path_of(folder, iteration))
     write_text(os.path.join(folder, CONFIG), loading.dump(config))
     _record(folder, config, launch, state.iteration or 0)
+
+
+def record_end(folder, result):
+    """Adds checksums of a run's files to ``run.json``, that of its result from the text to come."""
+    content = {'starts': _starts(folder), 'checksums': checksums.make(folder, result)}
+    write_text(os.path.join(folder, RECORD), json.dumps(content, indent=2))
 
 
 @contextlib.contextmanager
@@ -109,36 +126,42 @@ def locked(folder):
         yield
 
 
-def _check_config(folder, config):
+def _config_problem(folder, config, damages):
+    """Returns why a folder's config cannot be compared with the one given, or ``None``.
+
+    Raises:
+        ConfigError: If it is another.
+    """
     path = os.path.join(folder, CONFIG)
+    if CONFIG in damages:
+        return f'{path} is damaged: {_WAY_OUT} ({damages[CONFIG]})'
     try:
-        with open(path, encoding='utf-8') as file:
-            there = yaml.safe_load(file)
-        both = [there, yaml.safe_load(loading.dump(config))]
-        for content in both:
-            content.pop('loading', None)  # the training is the same whatever is said there
-        differing = loading.compare(both)
-    except (ValueError, AttributeError, yaml.YAMLError):
-        raise ConfigError(f'{path} is damaged: {_WAY_OUT}') from None
+        there = run_files.read_config(path)
+    except (OSError, ValueError) as error:
+        return f'{path} is damaged: {_WAY_OUT} ({run_files.reason(error)})'
+    both = [there, yaml.safe_load(loading.dump(config))]
+    for content in both:
+        content.pop('loading', None)  # the training is the same whatever is said there
+    differing = loading.compare(both)
     if differing:
         key, (there, here) = next(iter(differing.items()))
         raise ConfigError(
             f'{path}: {key} is {shown(there)} there and {shown(here)} here: {_WAY_OUT}'
         )
+    return None
 
 
 def _check_workers(folder, launch):
-    there = {start.get('workers', 1) for start in _starts(folder)[-1:]}
-    if there - {launch.workers}:
-        given = f'with {there.pop()} workers, and there are {launch.workers}'
+    there = [start.get('workers', 1) for start in _starts(folder)[-1:]]
+    if there not in ([], [launch.workers]):
+        given = f'with {shown(there[0])} workers, and there are {launch.workers}'
         raise ConfigError(f'{folder}: was begun {given}: {_WAY_OUT}')
 
 
 def _finished(folder, config):
     try:
-        with open(os.path.join(folder, RESULT), encoding='utf-8') as file:
-            return summary.restore(config, json.load(file))
-    except (OSError, ValueError, KeyError, TypeError):
+        return summary.restore(config, run_files.read_result(os.path.join(folder, RESULT)))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None  # there is none, or it is damaged: the last snapshot has it
 
 
@@ -156,15 +179,14 @@ def _record(folder, config, launch, iteration):
         'platform': platform.platform(),
     }
     content = json.dumps({'starts': [*_starts(folder), start]}, indent=2)
-    write_text(os.path.join(folder, _STARTS), content)
+    write_text(os.path.join(folder, RECORD), content)
 
 
 def _starts(folder):
     """Returns what was recorded of a run's starts, a list of dicts; empty if it cannot be read."""
     try:
-        with open(os.path.join(folder, _STARTS), encoding='utf-8') as file:
-            return list(json.load(file)['starts'])
-    except (OSError, ValueError, KeyError, TypeError):
+        return run_files.read_record(os.path.join(folder, RECORD))['starts']
+    except (OSError, ValueError):
         return []
 
 

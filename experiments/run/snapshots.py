@@ -1,19 +1,15 @@
 """Snapshots: written as a whole or not at all, and the newest that is intact found again."""
 
 import glob
-import io
 import os
 import re
-import zipfile
-import zlib
 
 import chainerlp
 from chainerlp import master_weights
 from chainerlp.extensions.atomic_write import atomic_write
 from experiments.config.errors import RunError
-from experiments.run import multi_node
+from experiments.run import multi_node, snapshot_file
 
-import numpy
 from chainer import serializers, training
 from chainer.serializers import npz
 
@@ -42,7 +38,7 @@ def newest_intact(folder):
     """
     damaged = []
     for iteration in found(folder):
-        if _is_intact(path_of(folder, iteration)):
+        if snapshot_file.is_intact(path_of(folder, iteration)):
             return iteration, damaged
         damaged.append(iteration)
     return None, damaged
@@ -52,16 +48,16 @@ def save(trainer):
     """Writes a trainer's snapshot into its folder, and removes those before the previous one.
 
     Raises:
-        RunError: If it cannot be written, say because the disk is full. The previous one is then
-            as it was, and nothing is left of the new one.
+        RunError: If it cannot be written, say because the disk is full, or because an extension's
+            state holds objects. The previous one is then as it was, and nothing is left of the new.
     """
     iteration = trainer.updater.iteration
-    content = io.BytesIO()  # a zip file that is cut off by a full disk would complain once more
-    numpy.savez(content, **npz.serialize(trainer))
+    # In memory: a zip file that is cut off by a full disk would complain once more.
+    content = snapshot_file.content(npz.serialize(trainer))
     path = path_of(trainer.out, iteration)
     try:
         with atomic_write(path) as unfinished, open(unfinished, 'wb') as file:
-            file.write(content.getbuffer())
+            file.write(content)
     except OSError as error:
         before = [other for other in found(trainer.out) if other < iteration]
         kept = f'; {path_of(trainer.out, before[0])} is intact' if before else ''
@@ -79,12 +75,10 @@ def load(path, trainer, communicator=None):
     """Loads a snapshot, which the first worker reads, into the trainer of every worker.
 
     Raises:
-        RunError: If it is one of another model, or of another version of the experiments.
+        RunError: If it is one of another model, or of another version of the experiments, or if it
+            holds a pickled object.
     """
-    content = None
-    if multi_node.is_first(communicator):
-        with numpy.load(path, allow_pickle=True) as file:
-            content = dict(file)
+    content = snapshot_file.read(path) if multi_node.is_first(communicator) else None
     if communicator is not None:
         content = communicator.bcast_obj(content)
     try:
@@ -94,14 +88,6 @@ def load(path, trainer, communicator=None):
         raise RunError(
             f'{path} does not fit, it may be of another version ({reason}): --fresh starts over'
         ) from error
-
-
-def _is_intact(path):
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError):
-        return False
 
 
 class Snapshots(training.Extension):

@@ -71,12 +71,15 @@ def find_states(configs, folder, launch):
     The arguments are those of :func:`execute`.
 
     Raises:
-        ConfigError: If a folder holds a run of another config.
+        ConfigError: If a folder holds a run of another config, or each one a damaged config.
     """
-    return multi_node.on_first(
+    states = multi_node.on_first(
         launch.communicator,
         lambda: [resume.find_state(os.path.join(folder, c.run_name), c, launch) for c in configs],
     )
+    if all(state.problem is not None for state in states):
+        raise ConfigError(states[0].problem)
+    return states
 
 
 def _one_by_one(configs, folder, launch, progress):
@@ -113,7 +116,10 @@ def _in_processes(configs, states, folder, launch, slots):
     Once it is to stop, the runs are stopped cleanly and no other is begun; interrupted once more it
     kills them.
     """
-    yield from (state.result for state in states if state.result is not None)
+    for state in states:
+        if state.result is not None:
+            train.warn(state)
+            yield state.result
     waiting = [config for config, state in zip(configs, states) if state.result is None]
     free, running = list(slots), []
     told = False

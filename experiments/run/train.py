@@ -10,13 +10,14 @@ import traceback
 import warnings
 
 import chainerlp
+from chainerlp.extensions import scales_file
 from chainerlp.extensions.atomic_write import write_text
 from experiments import data as datasets
 from experiments import models, tasks
 from experiments.config.errors import ConfigError, RunError
 from experiments.data.batches import Batches
-from experiments.reports.run_folder import ERROR, RESULT, SCALES
-from experiments.reports.summary import Result, read_underflow
+from experiments.reports.run_files import ERROR, RESULT, SCALES
+from experiments.reports.summary import Result, mean_underflow
 from experiments.run import multi_node, optimizers, resume, schedule, seeding, snapshots
 from experiments.run.log import Log, SkippedUpdates, Throughput
 
@@ -33,9 +34,10 @@ def run(config, out, launch, extras=()):
     """Trains a model, evaluates it, and leaves all that is to be known about it in a folder.
 
     The folder gets ``config.yaml`` (which ``train`` runs again), ``run.json`` (where it comes
-    from), Chainer's ``log``, ``scales.csv``, snapshots and, once all is done, ``result.json``. A
-    run that was interrupted goes on from its newest intact snapshot, as if it had not been; of a
-    finished one the result is returned. A run that fails leaves ``error.txt``.
+    from), Chainer's ``log``, ``scales.csv``, snapshots and, once all is done, ``result.json``, with
+    checksums of these files in ``run.json``. A run that was interrupted goes on from its newest
+    intact snapshot, as if it had not been; of a finished one the result is returned. A run that
+    fails leaves ``error.txt``.
 
     Many workers train one model: each has a share of the data and of each batch, and the first one
     writes for all. A worker that fails ends all of them, since the others would wait for it.
@@ -63,6 +65,8 @@ def run(config, out, launch, extras=()):
             )
         except (RunError, OSError) as error:  # the folder cannot be had
             return Result(config, 0.0, error=_reason(error)) if is_first else None
+        if state.problem is not None:
+            return Result(config, 0.0, error=state.problem) if is_first else None
         if state.result is not None:
             return state.result if is_first else None
         return _train(config, out, launch, state, extras)
@@ -71,15 +75,24 @@ def run(config, out, launch, extras=()):
 def _begin(config, out, launch, stack):
     stack.enter_context(resume.locked(out))
     state = resume.find_state(out, config, launch)
-    if state.result is None:
+    warn(state)
+    if state.result is None and state.problem is None:
         for iteration in state.damaged:
             _say(f'warning: {snapshots.path_of(out, iteration)} is damaged')
         if state.iteration is not None:
             _say(f'{config.run_name}: resumes at iteration {state.iteration}')
         elif state.damaged:
             _say(f'{config.run_name}: begins anew, no snapshot is intact')
+        elif state.warnings:
+            _say(f'{config.run_name}: begins anew')
         resume.prepare(out, config, launch, state)
     return state
+
+
+def warn(state):
+    """Prints what an earlier start left damaged, if it did."""
+    for warning in state.warnings:
+        _say(f'warning: {warning}')
 
 
 def _say(text):
@@ -101,7 +114,9 @@ def _train(config, out, launch, state, extras):
             if not multi_node.is_first(launch.communicator):
                 return None
             result = _result(config, trainer)
-            write_text(os.path.join(out, RESULT), json.dumps(result.content(), indent=2))
+            text = json.dumps(result.content(), indent=2)
+            resume.record_end(out, text)
+            write_text(os.path.join(out, RESULT), text)
             snapshots.keep(out, 1)
             return result
         except Exception as error:  # whatever it is, the other runs of a sweep go on
@@ -150,12 +165,14 @@ def settings(config, device):
 
 def _result(config, trainer):
     last = trainer.get_extension('LogReport').log[-1]
+    scales = os.path.join(trainer.out, SCALES)
+    rows = scales_file.read(scales) if os.path.exists(scales) else []
     return Result(
         config,
         trainer.elapsed_time,
         value=last[tasks.get(config.task).key],
         loss=last.get('validation/main/loss', last['main/loss']),
-        underflow=read_underflow(os.path.join(trainer.out, SCALES)),
+        underflow=mean_underflow(rows),
         skipped=trainer.get_extension('SkippedUpdates').count,
         iterations=trainer.updater.iteration,
     )

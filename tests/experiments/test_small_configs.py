@@ -56,7 +56,7 @@ def overrides_for(path):
 
 def state(folder):
     """The final state of the model, the optimizer and the batches."""
-    with numpy.load(folder / f'snapshot_iter_{ITERATIONS}', allow_pickle=True) as file:
+    with numpy.load(folder / f'snapshot_iter_{ITERATIONS}') as file:
         return {key: file[key] for key in file.files if key.startswith('updater/')}
 
 

@@ -1,5 +1,6 @@
 import gzip
 import re
+import tracemalloc
 
 from experiments.config import Digits
 from experiments.config.errors import DataError
@@ -107,6 +108,60 @@ def test_bytes_changed_in_a_gzip_file_are_noticed(fails, folder):
     path.with_name(f'{path.name}.gz').write_bytes(content)
     path.unlink()
     fails(f'{path}.gz: damaged gzip file')
+
+
+def gzip_bomb(header, blocks=1000):
+    """A gzip file of 1 MB for each block; as a file may, it has a member for each."""
+    return gzip.compress(header) + gzip.compress(bytes(2**20)) * blocks
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_of_a_gzip_bomb_no_more_is_unpacked_than_its_header_asks_for(fails, folder, name):
+    whole = (folder / name).read_bytes()
+    (folder / name).unlink()
+    (folder / f'{name}.gz').write_bytes(gzip_bomb(whole))
+    tracemalloc.start()
+    try:
+        fails(f'{folder / name}.gz: given more bytes than its header asks for, allowed: ')
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize('zipped', [False, True])
+@pytest.mark.parametrize(
+    'shape, said',
+    [
+        ((2**32 - 1,) * 3, 'given a header of 4294967295 x 4294967295 x 4294967295 values'),
+        ((2**12, 2**10, 2**10), 'given a header of 4096 x 1024 x 1024 values'),
+        ((2**20, 28, 28), 'given fewer bytes than its header asks for, allowed: 822083584'),
+        ((31, 28, 28), 'given fewer bytes than its header asks for, allowed: 24304'),
+        ((29, 28, 28), 'given more bytes than its header asks for, allowed: 22736'),
+        ((0, 28, 28), 'given more bytes than its header asks for, allowed: 0'),
+    ],
+)
+def test_a_header_that_does_not_fit_the_file_is_told_and_nothing_made_for_it(
+    fails, folder, shape, said, zipped
+):
+    path = folder / 'train-images-idx3-ubyte'
+    content = path.read_bytes()
+    sizes = b''.join(n.to_bytes(4, 'big') for n in shape)
+    content = content[:4] + sizes + content[16:]
+    path.unlink()
+    path = path.with_name(f'{path.name}.gz') if zipped else path
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    tracemalloc.start()
+    try:
+        fails(f'{path}: {said}')
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_ends_in_its_header_is_told(fails, folder):
+    path = folder / 'train-images-idx3-ubyte'
+    path.write_bytes(path.read_bytes()[:9])
+    fails(f'{path}: given 9 bytes, allowed: a header of 16')
 
 
 def test_another_magic_number_is_shown_beside_the_right_one(fails, folder):

@@ -32,6 +32,16 @@ def test_the_authors_numbers_stand_where_task_and_method_are_theirs(scaling, num
     assert published.number(dict(dataset=dict(name='digits'), scaling=scaling)) is None
 
 
+def test_a_config_with_values_that_no_version_has_has_no_number():
+    odd = [[1], {'a': [1]}, None, 'x', 1.5]
+    for value in odd:
+        task = dict(dataset={'name': value}, model={'name': 'ssd', 'size': value})
+        assert published.number(dict(task, scaling={'method': value})) is None
+        task = dict(dataset={'name': 'voc'}, model={'name': 'ssd', 'size': 512})
+        config = dict(task, train={'batch_size': 8}, scaling={'method': value, 'scale': value})
+        assert published.number(config) is None
+
+
 @pytest.mark.parametrize(
     ('size', 'batch_size', 'scaling', 'number'),
     [

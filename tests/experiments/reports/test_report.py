@@ -1,10 +1,13 @@
 """A report reads the folders of any runs, whole, half-finished or broken."""
 
+import hashlib
 import json
 import pathlib
+import random
 import re
 import shutil
 
+from chainerlp.extensions import scales_file
 from experiments.__main__ import main
 from experiments.reports import run_folder
 
@@ -35,6 +38,16 @@ def copied(results, tmp_path):
     return pathlib.Path(shutil.copytree(results, tmp_path / 'tiny'))
 
 
+@pytest.fixture
+def older(copied):
+    """The same runs, as they were before there were checksums."""
+    for path in copied.glob('*/run.json'):
+        content = json.loads(path.read_text())
+        del content['checksums']
+        path.write_text(json.dumps(content))
+    return copied
+
+
 def report(*arguments):
     return main(['report', *map(str, arguments)])
 
@@ -53,26 +66,26 @@ def test_a_report_has_a_row_a_run_and_pictures_that_are_there(copied, capsys):
     assert all((copied / picture).read_bytes().startswith(b'\x89PNG') for picture in pictures)
 
 
-def test_what_the_logs_have_besides_has_columns(copied, capsys):
-    path = copied / 'fp32-seed=0' / 'log'
+def test_what_the_logs_have_besides_has_columns(older, capsys):
+    path = older / 'fp32-seed=0' / 'log'
     log = json.loads(path.read_text())
     log[-1]['validation/main/accuracy_top5'] = 0.98765
     path.write_text(json.dumps(log))
-    assert report(copied) == 0
-    header, _, *rows = re.findall(r'^\|.*\|$', (copied / 'report.md').read_text(), re.MULTILINE)
+    assert report(older) == 0
+    header, _, *rows = re.findall(r'^\|.*\|$', (older / 'report.md').read_text(), re.MULTILINE)
     assert header.endswith('| ms / iteration | top-5 accuracy | examples / s |')
     fp32 = next(row for row in rows if 'fp32-seed=0' in row)
     speed = f'{log[-1]["data/images_per_sec"]:.4g}'
     assert fp32.endswith(f'| 0.9877 | {speed} |')
 
 
-def test_every_metric_has_a_column(copied, capsys):
-    path = copied / 'fp32-seed=0' / 'result.json'
+def test_every_metric_has_a_column(older, capsys):
+    path = older / 'fp32-seed=0' / 'result.json'
     result = json.loads(path.read_text())
     result.update(metric='miou', miou=0.5)
     path.write_text(json.dumps(result))
-    report(copied)
-    text = (copied / 'report.md').read_text(encoding='utf-8')
+    report(older)
+    text = (older / 'report.md').read_text(encoding='utf-8')
     assert '| run | accuracy | miou | loss |' in text
     assert re.search(r'^\| `tiny/fp32-seed=0` \|  \| 0.5000 \| ', text, re.MULTILINE)
     assert re.search(r'^\| `tiny/adaptive-seed=0` \| 0\.\d{4} \|  \| ', text, re.MULTILINE)
@@ -142,6 +155,173 @@ def test_a_run_that_is_not_whole_is_listed_and_does_not_stop_the_report(copied, 
 def test_a_line_that_was_cut_off_does_not_spoil_the_others(copied):
     damage('cut_scales')(copied / 'fp32-seed=0')
     assert report(copied) == 0
+
+
+FILES = ('config.yaml', 'log', 'scales.csv', 'result.json')
+
+
+def broken(folder):
+    """Returns what a report says of the runs that are not whole, a list of lines."""
+    text = (folder / 'report.md').read_text(encoding='utf-8')
+    return re.findall(r'^- `tiny/(.*)$', text, re.MULTILINE)
+
+
+def test_what_is_whole_fits_its_checksums(copied):
+    for run in ('fp32-seed=0', 'adaptive-seed=0'):
+        record = json.loads((copied / run / 'run.json').read_text())
+        assert set(record['checksums']) == set(FILES) and len(record['starts']) == 1
+        for name, checksum in record['checksums'].items():
+            content = (copied / run / name).read_bytes()
+            assert checksum == hashlib.sha256(content).hexdigest()
+        assert run_folder.read(str(copied / run)).problem is None
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_any_flipped_bit_of_a_file_is_found(copied, name):
+    path = copied / 'fp32-seed=0' / name
+    content = path.read_bytes()
+    for bit in random.Random(0).sample(range(8 * len(content)), 40):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        problem = run_folder.read(str(path.parent)).problem
+        assert problem == f'{name} is damaged (it does not fit its checksum in run.json)'
+
+
+@pytest.mark.parametrize('name', ['scales.csv', 'result.json'])
+def test_a_changed_digit_is_listed_and_its_file_left_out(copied, name):
+    path = copied / 'fp32-seed=0' / name
+    content = bytearray(path.read_bytes())
+    content[[match.start() for match in re.finditer(rb'\d', content)][-1]] ^= 1
+    path.write_bytes(content)
+    assert report(copied) == 0
+    said = f'{name} is damaged (it does not fit its checksum in run.json)'
+    assert broken(copied) == [f'fp32-seed=0`: {said}']
+    text = (copied / 'report.md').read_text(encoding='utf-8')
+    assert '1 finished of 2' in text and '| `tiny/adaptive-seed=0` |' in text
+    assert ('scales of tiny/fp32-seed=0' in text) == (name != 'scales.csv')
+
+
+def test_a_file_that_is_missing_is_listed(copied):
+    (copied / 'fp32-seed=0' / 'scales.csv').unlink()
+    problem = run_folder.read(str(copied / 'fp32-seed=0')).problem
+    assert problem == 'scales.csv is damaged (it is missing)'
+
+
+def test_runs_made_before_there_were_checksums_are_shown(older):
+    (older / 'fp32-seed=0' / 'run.json').unlink()
+    assert report(older) == 0
+    text = (older / 'report.md').read_text(encoding='utf-8')
+    assert text.startswith('# Runs\n\n2 finished of 2') and broken(older) == []
+
+
+ODD = {
+    'config.yaml': {
+        'a list': '[scaling]',
+        'a section that is a list': 'scaling: [adaptive]',
+        'a section that is text': 'dataset: digits',
+        'a threshold that is text': 'scaling: {method: adaptive, threshold: high}',
+        'a threshold of 0': 'scaling: {method: adaptive, threshold: 0}',
+        'a date': 'name: 2020-01-01',
+        'no date': 'name: 2020-13-41',
+        'half a character': 'name: "\\ud800"',
+        'an alias': 'a: &a [1]\nb: *a',
+        'a loop': 'a: &a [*a]',
+        'a tag': 'a: !!timestamp x',
+        'no key': '=: <<',
+        'a long integer': f'seed: {"9" * 5000}',
+        'deep lists': '[' * 10000,
+        'code': '!!python/object/apply:os.system [x]',
+    },
+    'log': {
+        'no JSON': '[',
+        'nothing': '[]',
+        'a mapping': '{}',
+        'no mappings': '[1]',
+        'no iteration': '[{"elapsed_time": 1}]',
+        'no time': '[{"iteration": 1}]',
+        'iteration 0': '[{"iteration": 0, "elapsed_time": 1}]',
+        'an iteration that is text': '[{"iteration": "1", "elapsed_time": 1}]',
+        'a value that is a list': '[{"iteration": 1, "elapsed_time": 1, "main/loss": [1]}]',
+        'a value that is text': '[{"iteration": 1, "elapsed_time": 1, "data/wait": "1"}]',
+        'a long integer': f'[{{"iteration": 1, "elapsed_time": 1{"0" * 400}}}]',
+        'an accuracy over 1': '[{"iteration":1,"elapsed_time":1,"validation/main/accuracy":1e308}]',
+        'deep lists': '[' * 100000,
+        'no text': b'\xff',
+    },
+    'scales.csv': {
+        'an iteration that is no integer': '²,/fc,0,1,1,0,0,0,1',
+        'a long integer': f'{"9" * 5000},/fc,0,1,1,0,0,0,1',
+        'an integer that no float is': f'{2**53 + 1},/fc,0,1,1,0,0,0,1',
+        'no call': '1,/fc,x,1,1,0,0,0,1',
+        'a scale that is no number': '1,/fc,0,x,1,0,0,0,1',
+        'a negative scale': '1,/fc,0,1,-1,0,0,0,1',
+        'a rate over 1': '1,/fc,0,1,1,2,0,0,1',
+        'a formula': '1,/$\\frac$,0,1,1,0,0,0,1',
+        'a control character': '1,/\a,0,1,1,0,0,0,1',
+        'a long field': f'1,{"/fc" * 100000},0,1,1,0,0,0,1',
+        'no text': b'1,/\xff,0,1,1,0,0,0,1',
+    },
+    'result.json': {
+        'a list': '[]',
+        'a number': '1',
+        'nothing': '',
+        'no metric': '{}',
+        'a metric that is a list': '{"metric": []}',
+        'an unknown metric': '{"metric": "luck", "luck": 1}',
+        'no accuracy': '{"metric": "accuracy"}',
+        'an accuracy over 1': '{"metric": "accuracy", "accuracy": 8.5, "loss": 1, "skipped": 0}',
+        'no loss': '{"metric": "accuracy", "accuracy": 0.5, "skipped": 0}',
+        'a loss that is text': '{"metric":"accuracy","accuracy":0.5,"loss":"high","skipped":0}',
+        'skipped text': '{"metric": "accuracy", "accuracy": 0.5, "loss": 1, "skipped": "0"}',
+        'deep lists': '[' * 100000,
+    },
+    'run.json': {
+        'a list': '[]',
+        'no JSON': '{"starts": [',
+        'starts that are text': '{"starts": ["now"]}',
+        'checksums that are a list': '{"starts": [], "checksums": [1]}',
+    },
+}
+
+
+@pytest.mark.parametrize('name, kind', [(name, kind) for name in ODD for kind in ODD[name]])
+def test_a_file_with_anything_odd_in_it_is_damaged_and_why_is_a_short_line(older, name, kind):
+    content = ODD[name][kind]
+    content = content if isinstance(content, bytes) else content.encode()
+    if name == 'scales.csv':
+        content = ','.join(scales_file.COLUMNS).encode() + b'\n' + content
+    (older / 'fp32-seed=0' / name).write_bytes(content)
+    problem = run_folder.read(str(older / 'fp32-seed=0')).problem
+    assert re.fullmatch(rf'{name} is damaged \([^\n]{{2,80}}\)', problem)
+
+
+def test_a_report_of_odd_files_goes_on_with_the_rest(older):
+    run = older / 'fp32-seed=0'
+    for name in FILES:
+        (run / name).write_text(list(ODD[name].values())[1])
+    assert report(older, '--html') == 0
+    (line,) = broken(older)
+    assert all(f'{name} is damaged (' in line for name in FILES)
+    assert '| `tiny/adaptive-seed=0` |' in (older / 'report.md').read_text(encoding='utf-8')
+
+
+def test_a_picture_that_cannot_be_drawn_is_told(older):
+    path = older / 'fp32-seed=0' / 'config.yaml'
+    path.write_text('scaling: {method: measured, threshold: 1.0e-300}')
+    assert report(older) == 0
+    text = (older / 'report.md').read_text(encoding='utf-8')
+    assert re.search(r'^underflow of tiny/fp32-seed=0: not drawn \(.+\)$', text, re.MULTILINE)
+
+
+def test_what_a_run_says_brings_no_html_into_the_page(older):
+    run = older / 'fp32-seed=0'
+    config = (run / 'config.yaml').read_text()
+    (run / 'config.yaml').write_text(config.replace('name: tiny', 'name: <script>alert(1)|'))
+    (older / 'adaptive-seed=0' / 'error.txt').write_text('<script>alert(2)</script>\n')
+    assert report(older, '--html') == 0
+    page = (older / 'report.html').read_text(encoding='utf-8')
+    assert '<script' not in page and '&lt;script&gt;alert(2)' in page
 
 
 def test_runs_that_are_all_broken_make_a_report_too(copied):

@@ -151,7 +151,7 @@ def test_if_one_worker_is_to_stop_all_do_and_go_on_together(mpiexec, tiny, tmp_p
     snapshots = []
     for out in ('stopped', 'whole'):
         path = tmp_path / out / 'tiny' / folder.name / 'snapshot_iter_9'
-        with numpy.load(path, allow_pickle=True) as file:
+        with numpy.load(path) as file:
             snapshots.append({k: file[k] for k in file.files if k.startswith('updater/')})
     for key, array in snapshots[1].items():
         numpy.testing.assert_array_equal(snapshots[0][key], array, err_msg=key)

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 
 from experiments.config import loading
+from experiments.reports import run_folder
 
 import pytest
 
@@ -73,6 +75,128 @@ def test_a_damaged_result_is_made_again_of_the_last_snapshot(cli, tiny, tmp_path
     again = json.loads(path.read_text())
     del content['seconds'], again['seconds']
     assert again == content
+
+
+def change_a_digit(path):
+    """Changes the last digit of a file by a flipped bit."""
+    content = bytearray(path.read_bytes())
+    content[[match.start() for match in re.finditer(rb'\d', content)][-1]] ^= 1
+    path.write_bytes(content)
+
+
+def content_of(folder):
+    """What a run leaves, but times."""
+    result = json.loads((folder / 'result.json').read_text())
+    del result['seconds']
+    return result, (folder / 'scales.csv').read_text()
+
+
+def assert_its_result_is_made_again(cli, tiny, folder, expected):
+    code, _, err = cli('train', tiny)
+    assert code == 0 and err.startswith('adaptive-seed=0: resumes at iteration 4\n')
+    assert content_of(folder) == expected
+    assert run_folder.read(str(folder)).problem is None
+
+
+def test_a_result_that_does_not_fit_its_checksum_is_made_again(cli, tiny, tmp_path):
+    cli('train', tiny)
+    folder = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0'
+    expected = content_of(folder)
+    change_a_digit(folder / 'result.json')
+    assert_its_result_is_made_again(cli, tiny, folder, expected)
+
+
+ODD = ['[' * 100000, '{"metric": ["accuracy"]}', '1', '{"iterations": 1e999, ']
+
+
+@pytest.mark.parametrize('odd', ODD, ids=['deep', 'a list', 'a number', 'infinite'])
+def test_a_result_that_is_odd_is_made_again_without_checksums_too(cli, tiny, tmp_path, odd):
+    cli('train', tiny)
+    folder = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0'
+    expected = content_of(folder)
+    (folder / 'run.json').unlink()
+    path = folder / 'result.json'
+    if odd.endswith(', '):
+        odd += path.read_text().replace('"iterations"', '"others"').lstrip('{')
+    path.write_text(odd)
+    assert_its_result_is_made_again(cli, tiny, folder, expected)
+
+
+@pytest.mark.parametrize('command', [['train'], ['sweep'], ['sweep', '--jobs', '2']])
+@pytest.mark.parametrize('name', ['scales.csv', 'log'])
+def test_of_a_finished_run_what_else_is_damaged_is_told(cli, tiny, tmp_path, command, name):
+    name_of_command, *options = command
+    table = cli('sweep', tiny)[1] if name_of_command == 'sweep' else cli('train', tiny)[1]
+    path = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / name
+    change_a_digit(path)
+    before = files(tmp_path / 'out' / 'tiny' / 'adaptive-seed=0')
+    code, again, err = cli(name_of_command, tiny, *options)
+    assert (code, again) == (0, table)
+    said = f'warning: {path} is damaged (it does not fit its checksum in run.json)'
+    assert err.count(said) == 1 and 'adaptive-seed=0: finished before' in err
+    assert files(tmp_path / 'out' / 'tiny' / 'adaptive-seed=0') == before
+
+
+def test_a_run_whose_result_and_scales_are_damaged_begins_anew(cli, tiny, tmp_path):
+    cli('train', tiny)
+    folder = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0'
+    expected = content_of(folder)
+    for name in ('result.json', 'scales.csv'):
+        change_a_digit(folder / name)
+    code, _, err = cli('train', tiny)
+    why = 'is damaged (it does not fit its checksum in run.json)'
+    assert code == 0 and err.splitlines()[:3] == [
+        f'warning: {folder}/scales.csv {why}',
+        f'warning: {folder}/result.json {why}',
+        'adaptive-seed=0: begins anew',
+    ]
+    assert content_of(folder) == expected
+    assert run_folder.read(str(folder)).problem is None
+
+
+@pytest.mark.parametrize(
+    'content, jobs',
+    [
+        ('name: [', []),
+        ('a: &a [*a]', []),
+        (None, []),
+        pytest.param(None, ['--jobs', '2'], marks=pytest.mark.slow),
+    ],
+)
+def test_a_sweep_goes_on_without_a_run_whose_config_is_damaged(cli, tiny, tmp_path, content, jobs):
+    cli('train', tiny)
+    path = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'config.yaml'
+    if content is None:
+        change_a_digit(path)
+    else:
+        path.write_text(content)
+        (path.parent / 'run.json').unlink()
+    assert ('fails: ' + str(path)) in cli('sweep', tiny, '--dry-run')[1]
+    before = files(path.parent)
+    code, out, err = cli('sweep', tiny, *jobs)
+    said = f'{path} is damaged: --fresh starts over, another --out leaves it as it is ('
+    assert code == 1 and f'failed: adaptive-seed=0: {said}' in out
+    assert 'fp32-seed=0: accuracy' in err and files(path.parent) == before
+    assert run_folder.read(str(path.parents[1] / 'fp32-seed=0')).problem is None
+    code, out, err = cli('train', tiny)  # there is no rest to go on with
+    assert (code, out) == (2, '') and err.startswith(said) and err.count('\n') == 1
+
+
+@pytest.mark.parametrize('content', ['[', '[]', '{"starts": [1]}', '{"starts": [{"workers": []}]}'])
+def test_a_record_that_is_odd_is_told(cli, tiny, tmp_path, content):
+    cli('train', tiny)
+    folder = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0'
+    (folder / 'run.json').write_text(content)
+    code, _, err = cli('train', tiny)
+    assert code == 0 and 'finished before' in err
+    assert (f'warning: {folder}/run.json is damaged (' in err) == ('workers' not in content)
+    (folder / 'result.json').unlink()
+    code, _, err = cli('train', tiny)
+    if 'workers' in content:
+        said = f'{folder}: was begun with [] workers, and there are 1: --fresh'
+        assert code == 2 and err.startswith(said) and err.count('\n') == 1
+    else:
+        assert code == 0 and run_folder.read(str(folder)).problem is None
 
 
 def test_a_result_reads_as_it_was_written_nan_included(cli, tiny, tmp_path):

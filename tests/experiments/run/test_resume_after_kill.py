@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import time
 import warnings
@@ -168,7 +169,7 @@ class Killer(training.Extension):
 
 def final(folder):
     """Everything that a run leaves, but times."""
-    with numpy.load(folder / f'snapshot_iter_{ITERATIONS}', allow_pickle=True) as file:
+    with numpy.load(folder / f'snapshot_iter_{ITERATIONS}') as file:
         state = {k: v for k, v in file.items() if 'elapsed_time' not in k and '/_log' not in k}
     with open(folder / 'scales.csv', newline='') as file:
         scales = list(csv.reader(file))
@@ -257,6 +258,19 @@ def test_a_run_that_is_killed_at_any_time_does_too(tiny, tmp_path, whole):
     assert_same(tmp_path / 'killed', whole('measured'))
 
 
+def test_a_run_that_is_killed_while_it_makes_a_damaged_result_again_makes_it_once_more(
+    tiny, tmp_path, whole
+):
+    folder = tmp_path / 'killed'
+    shutil.copytree(whole('adaptive'), folder)
+    path = folder / 'result.json'
+    path.write_text(path.read_text().replace('"loss": ', '"loss": 9'))
+    killed(tiny, folder, 'adaptive', 'result', ITERATIONS)
+    assert not path.exists()
+    assert run(tiny, folder).is_new
+    assert_same(folder, whole('adaptive'))
+
+
 def damage(path, how):
     if how == 'empty':
         os.truncate(path, 0)
@@ -264,6 +278,10 @@ def damage(path, how):
         os.truncate(path, path.stat().st_size // 2)
     elif how == 'overwritten':
         path.write_bytes(b'no snapshot')
+    elif how == 'one bit of its directory changed':  # the comment of the first file is the rest
+        content = bytearray(path.read_bytes())
+        content[content.index(b'PK\x01\x02') + 33] ^= 0x40
+        path.write_bytes(content)
     else:  # one byte of an array
         with numpy.load(path) as file:
             wanted = file['updater/model:main/predictor/fc1/W'].tobytes()
@@ -272,7 +290,10 @@ def damage(path, how):
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize('how', ['empty', 'cut off', 'overwritten', 'one bit changed'])
+@pytest.mark.parametrize(
+    'how',
+    ['empty', 'cut off', 'overwritten', 'one bit changed', 'one bit of its directory changed'],
+)
 def test_a_damaged_snapshot_is_named_and_the_one_before_is_taken(tiny, tmp_path, whole, capfd, how):
     folder = tmp_path / 'killed'
     killed(tiny, folder, 'adaptive', 'update', 8)
@@ -298,13 +319,34 @@ def test_a_run_without_an_intact_snapshot_begins_anew_and_says_so(tiny, tmp_path
 def test_a_snapshot_that_does_not_fit_is_one_line(tiny, tmp_path):
     killed(tiny, tmp_path, 'adaptive', 'update', 8)
     path = tmp_path / 'snapshot_iter_6'
-    with numpy.load(path, allow_pickle=True) as file:
+    with numpy.load(path) as file:
         content = dict(file)
     del content['updater/model:main/predictor/fc1/W']
     with open(path, 'wb') as file:
         numpy.savez(file, **content)
     result = run(tiny, tmp_path)
     assert f'{path} does not fit' in result.error and '--fresh' in result.error
+
+
+class Printed:
+    """Prints when it is unpickled."""
+
+    def __reduce__(self):
+        return print, ('unpickled',)
+
+
+def test_a_snapshot_with_a_pickled_object_is_one_line_that_names_the_key(tiny, tmp_path, capfd):
+    killed(tiny, tmp_path, 'adaptive', 'update', 8)
+    path = tmp_path / 'snapshot_iter_6'
+    with numpy.load(path) as file:
+        content = dict(file)
+    content['updater/iteration'] = numpy.array(Printed())
+    with open(path, 'wb') as file:
+        numpy.savez(file, **content)
+    result = run(tiny, tmp_path)
+    assert result.error.startswith(f'{path}: updater/iteration is not read')
+    assert '--fresh' in result.error and '\n' not in result.error
+    assert capfd.readouterr().out == ''
 
 
 class FullDisk(training.Extension):
