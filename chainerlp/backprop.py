@@ -24,6 +24,7 @@ from chainerlp.scaled_array import (
     align,
     gradient_of,
     join,
+    round_to_fit,
     set_true_gradient,
     true_sum,
 )
@@ -215,6 +216,8 @@ class ScaledBackprop:
                 elif isinstance(function, Forget):
                     gradients = self._recompute(function, indexes, aligned, is_unscaled)
                 elif functions.is_made_in_float32(function):
+                    if is_unscaled:
+                        self.first_gradients.append(aligned[0])
                     gradients = functions.backward_in_float32(
                         function, indexes, aligned[0], self._margin
                     )
@@ -273,7 +276,11 @@ class ScaledBackprop:
         of_inputs = {}
 
         def accumulate(leaf, gradients, is_unscaled):
-            if leaf in nodes:
+            if leaf in nodes:  # what is made in float32 leaves it so in leaves
+                gradients = [
+                    g if g.array.dtype == leaf.dtype else round_to_fit(g, leaf.dtype, self._margin)
+                    for g in gradients
+                ]
                 of_inputs[leaf] = _join(gradients, self._margin)
             else:
                 self._accumulate(leaf, gradients, is_unscaled)

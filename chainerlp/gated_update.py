@@ -40,7 +40,7 @@ def run(params, update, is_finite):
     """
     places = [place for param in params for place in _places(param)]
     copies = copies_of([place() for place in places])
-    attributes = [(param.update_rule, _numbers(param.update_rule)) for param in params]
+    attributes = [(param.update_rule, _counters(param.update_rule)) for param in params]
     update()
     copy_unless(is_finite, [place() for place in places], copies)
     return attributes
@@ -81,8 +81,8 @@ class PendingUpdate:
             self._has_arrived.synchronize()
         is_finite, is_saturated = map(bool, self._flags)
         if not is_finite:
-            for rule, numbers_before in self._attributes:
-                vars(rule).update(numbers_before)
+            for rule, counters_before in self._attributes:
+                vars(rule).update(counters_before)
         return not is_finite, is_saturated and is_finite
 
 
@@ -107,7 +107,7 @@ def _places(param):
             yield lambda key=key: state[key]
 
 
-def _numbers(rule):
+def _counters(rule):
     """Returns the numbers that an update rule counts on the host, such as ``t``."""
     return {name: value for name, value in vars(rule).items() if type(value) in (int, float)}
 

@@ -86,6 +86,21 @@ def master_of(param):
     return rule._fp32_param
 
 
+def widen_states(params):
+    """Brings the state of optimizers (momentum, second moments) from float16 to float32.
+
+    An update of float16 weights without masters has made it so, and nothing else would widen it.
+
+    Args:
+        params (iterable of ~chainer.Parameter): The parameters.
+    """
+    for param in params:
+        state = None if param.update_rule is None else param.update_rule.state
+        for key, value in (state or {}).items():
+            if getattr(value, 'dtype', None) == numpy.float16:
+                state[key] = value.astype(numpy.float32)
+
+
 def refresh(params):
     """Makes the master weights take over what was written to their parameters since.
 

@@ -1,7 +1,5 @@
 """The optimizer wrapper: attach it, and a model trains with adaptive loss scaling."""
 
-import numbers
-
 from chainerlp import (
     backprop,
     formats,
@@ -15,8 +13,9 @@ from chainerlp import (
     statistics,
     training_warnings,
 )
-from chainerlp.initial_scale import DelayedScale
+from chainerlp.initial_scale import DelayedScale, FixedScale
 from chainerlp.overflow import Recovery
+from chainerlp.policies.bounds import is_real
 from chainerlp.user_warning import user_warning
 
 import chainer
@@ -69,13 +68,13 @@ class AdaptiveLossScaling:
             policy=policy,
             scale_weights=scale_weights,
             _innermost=innermost,
-            _fixed_scale=None,
-            _delayed_scale=None,
+            _initial_scale=None,
             _recovery=Recovery(),
             _verdicts=[],
             _pending=None,
             _warned=set(),
             _has_run=False,
+            _look_closer=False,
             _functional_layers=None,
             _is_resumed=False,
         )
@@ -113,16 +112,17 @@ class AdaptiveLossScaling:
 
         On a GPU, ``'auto'`` waits for the last backward pass to be done.
         """
-        if self._delayed_scale is None:
-            return self._fixed_scale
-        return float(self._delayed_scale.scale) if self._delayed_scale.is_known else 'auto'
+        initial = self._initial_scale.after(self._verdicts)
+        return float(initial.scale) if initial.is_known else 'auto'
 
     @initial_scale.setter
     def initial_scale(self, scale):
-        self._fixed_scale, self._delayed_scale = _checked_scale(scale), None
+        scale = _checked_scale(scale)
         if scale == 'auto':
             largest = getattr(self.policy, 'max_total_scale', numpy.inf)
-            self._delayed_scale = DelayedScale(largest, self._margin)
+            self._initial_scale = DelayedScale(largest, self._margin)
+        else:
+            self._initial_scale = FixedScale(scale)
 
     @property
     def _margin(self):
@@ -132,8 +132,7 @@ class AdaptiveLossScaling:
     def recovery(self):
         """Recovery: What became of overflows; on a GPU, waits for the last update to be done."""
         self._settle()
-        self._conclude()
-        return self._recovery
+        return self._recovery.after(self._verdicts)
 
     @property
     def skipped(self):
@@ -157,6 +156,7 @@ class AdaptiveLossScaling:
         links.convert(link, self.policy, self.scale_weights)
         self._functional_layers = links.FunctionalLayers(link, self.policy, self.scale_weights)
         self.actual_optimizer.use_fp32_update()
+        master_weights.widen_states(link.params())
 
     def loss_scaling(self, interval=1000, scale=None):
         """Sets ``initial_scale``; Chainer's dynamic loss scaling is refused.
@@ -202,6 +202,7 @@ class AdaptiveLossScaling:
         updated = [p for p in self.target.params(include_uninit=False) if _is_trained(p)]
         trained = [param for param in updated if param.grad is not None]
         passes = overflow.passes_of(trained)
+        overflow.forget(updated)
         if self._innermost is not self.actual_optimizer:
             is_averaged, passes = multi_node.mean_gradients(
                 self.actual_optimizer, passes, self._is_resumed
@@ -214,9 +215,9 @@ class AdaptiveLossScaling:
             with chainer.using_device(trained[0].device):
                 is_finite = statistics.all_arrays_finite([param.grad for param in trained])
                 with master_weights.substituted(self.target.params()) as substitution:
-                    numbers = gated_update.run(updated, self._innermost.update, is_finite)
+                    counters = gated_update.run(updated, self._innermost.update, is_finite)
                 self._pending = gated_update.PendingUpdate(
-                    is_finite, substitution.is_saturated, numbers, passes, was_skipped
+                    is_finite, substitution.is_saturated, counters, passes, was_skipped
                 )
         elif overflow.found_inf(trained):
             self._judge(True, passes)
@@ -249,22 +250,23 @@ class AdaptiveLossScaling:
                 f'{training_warnings.largest_parameter(self.target)} left float16: it is kept at'
                 ' 65504; the learning rate may be too large',
             )
+        n_skipped = self._recovery.skipped_in_a_row
         loss_is_finite = found_inf and all(bool(each.loss_is_finite) for each in passes)
         for run_by in {id(each.run_by): each.run_by for each in passes}.values() or [self]:
             run_by._verdicts.append((found_inf, loss_is_finite))
+            # On a GPU the next pass has begun by now.
+            run_by._look_closer |= _MANY_SKIPS - 2 <= n_skipped < _MANY_SKIPS
             if found_inf and run_by is not self:
                 run_by._forget_scales()
+        if n_skipped == _MANY_SKIPS:
+            culprit = training_warnings.what_is_not_finite(self.target, passes)
+            self._warn_once('skipped', f'{_MANY_SKIPS} updates in a row were skipped: {culprit}')
 
     def _conclude(self):
         """Adapts the back-off to the updates since the last backward pass of this optimizer."""
-        if self._verdicts:
-            overflowed = [
-                loss_is_finite for found_inf, loss_is_finite in self._verdicts if found_inf
-            ]
-            self._verdicts.clear()
-            self._recovery.update(bool(overflowed), all(overflowed))
-            if overflowed and all(overflowed) and self._delayed_scale is not None:
-                self._delayed_scale.lower()
+        self._recovery = self._recovery.after(self._verdicts)
+        self._initial_scale = self._initial_scale.after(self._verdicts)
+        self._verdicts.clear()
 
     def _forget_scales(self):
         for _, layer_scale in self._layer_scales():
@@ -278,6 +280,7 @@ class AdaptiveLossScaling:
             loss (~chainer.Variable): The loss.
             **kwargs: ``retain_grad``, as there.
         """
+        self.actual_optimizer._check_set_up()
         with chainer.using_device(loss.device):
             self._conclude()
             this_pass = overflow.BackwardPass(self, statistics.all_finite(loss.array))
@@ -285,32 +288,22 @@ class AdaptiveLossScaling:
             def remember(param, is_first):
                 overflow.remember(param, this_pass, is_first)
 
-            layers = self._functional_layers
-            layers.start_pass()
-            look_closer = self._recovery.skipped_in_a_row == _MANY_SKIPS - 1
+            look_closer, self._look_closer = self._look_closer, False
             scaled_pass = backprop.ScaledBackprop(
                 backoff=self._recovery.backoff,
                 margin=self._margin,
-                layer_scales=layers.layer_scale,
+                layer_scales=self._functional_layers.of_pass(),
                 on_parameter=remember,
                 find_culprit=look_closer,
                 **kwargs,
             )
-            delayed = self._delayed_scale
-            scaled_pass.run(loss, self._fixed_scale if delayed is None else delayed.scale)
-            first_gradients = scaled_pass.first_gradients
-            if delayed is not None and delayed.observe(first_gradients, loss.dtype):
+            scaled_pass.run(loss, self._initial_scale.scale)
+            if self._initial_scale.observe(scaled_pass.first_gradients, loss.dtype):
                 self._forget_scales()  # they were chosen for a pass that began with 1
             if not self._has_run:
                 self._has_run = True
                 training_warnings.warn_after_first_pass(self.target, scaled_pass.scaled)
-            if look_closer and scaled_pass.culprit is not None:
-                culprit = training_warnings.non_finite_parameter(self.target)
-                if culprit is None:
-                    culprit = f'{scaled_pass.culprit} is the first that is not finite'
-                self._warn_once(
-                    'skipped', f'{_MANY_SKIPS} updates in a row were skipped: {culprit}'
-                )
+            this_pass.culprit = scaled_pass.culprit
 
     def _warn_once(self, key, message):
         if key not in self._warned:
@@ -326,7 +319,9 @@ class AdaptiveLossScaling:
         """
         self.actual_optimizer.serialize(serializer)
         is_loading = isinstance(serializer, chainer.Deserializer)
-        self._is_resumed |= is_loading
+        if is_loading:
+            self._is_resumed = True
+            master_weights.widen_states(self.target.params())
         own = serializer['adaptive_loss_scaling']
         if is_loading and not _has_state(own):
             user_warning(
@@ -335,13 +330,15 @@ class AdaptiveLossScaling:
             self._forget_scales()
             master_weights.discard(self.target.params())
             return
-        self.recovery.serialize(own)
-        if self._delayed_scale is not None:
-            self._delayed_scale.serialize(own)
-        else:
-            own('initial_scale', self._fixed_scale)
+        recovery, initial = self.recovery, self._initial_scale.after(self._verdicts)
+        recovery.serialize(own)
+        initial.serialize(own)
+        if is_loading:
+            self._recovery, self._initial_scale = recovery, initial
+            self._verdicts.clear()
         for path, layer_scale in self._layer_scales():
             layer_scale.serialize(own['layers'][path.lstrip('/')])
+        self._functional_layers.serialize(own)
         master_weights.serialize(own['masters'], self.target)
 
     def _layer_scales(self):
@@ -385,9 +382,8 @@ def _checked_gradient_method(optimizer):
 def _checked_scale(scale):
     if isinstance(scale, str) and scale == 'auto':
         return scale
-    is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
     smallest = formats.FLOAT32.smallest_normal
-    if not is_number or not smallest <= scale <= 1 / smallest:
+    if not is_real(scale) or not smallest <= scale <= 1 / smallest:
         raise ValueError(
             f"initial_scale must be 'auto' or a positive number from 2^-126 to 2^126, not {scale!r}"
         )

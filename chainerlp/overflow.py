@@ -1,5 +1,6 @@
 """What follows when a gradient is inf or NaN (found_inf): skip the update, back off, regrow."""
 
+import copy
 import dataclasses
 
 from chainerlp import statistics
@@ -10,12 +11,14 @@ import chainer
 _GROWTH_INTERVAL = 200
 # Backing off further would take even the largest gradient out of float16.
 _SMALLEST_BACKOFF = 2.0**-30
+# Where this did not help either, size is not what is wrong: √0 has no finite gradient at any scale.
+_MOST_OVERFLOWS_IN_A_ROW = 31
 # Overflows that come again and again, with clean updates in between, may be the data's fault and no
 # matter of size at all; they make gradients smaller down to this.
 _SMALLEST_FOR_RECURRING = 2.0**-10
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class BackwardPass:
     """A backward pass, which is judged by the updates that are made with its gradients.
 
@@ -25,10 +28,12 @@ class BackwardPass:
     Attributes:
         run_by (~chainerlp.AdaptiveLossScaling): Whose scales and back-off it was run with.
         loss_is_finite (bool or 0-d bool array): Whether its loss was finite.
+        culprit (str): The first gradient that was not finite, if it was looked for and found.
     """
 
     run_by: object
     loss_is_finite: object
+    culprit: str = None
 
 
 def remember(param, backward_pass, is_first):
@@ -36,11 +41,17 @@ def remember(param, backward_pass, is_first):
 
     Args:
         param (~chainer.Variable): The parameter.
-        backward_pass (BackwardPass): The pass; ``None`` if nobody judges it.
+        backward_pass (BackwardPass): The pass.
         is_first (bool): Whether the parameter had no gradient before.
     """
     passes = () if is_first else getattr(param, '_backward_passes', ())
-    param._backward_passes = passes if backward_pass is None else (*passes, backward_pass)
+    param._backward_passes = (*passes, backward_pass)
+
+
+def forget(params):
+    """Forgets the passes of parameters: an update has been made with their gradients."""
+    for param in params:
+        param._backward_passes = ()
 
 
 def passes_of(params):
@@ -78,7 +89,8 @@ class Recovery:
     - An overflow within 200 updates of another, clean ones in between, halves ``backoff`` too, down
       to 2^-10, and is followed by no try: large batches among small ones would else always be
       skipped.
-    - A loss that is not finite is no matter of scales and leaves ``backoff`` as it is.
+    - A loss that is not finite is no matter of scales and leaves ``backoff`` as it is. Neither is
+      what overflows at 2^-30, too: ``backoff`` is 1 until an update is clean.
 
     Design, section 4.
 
@@ -93,7 +105,7 @@ class Recovery:
         self.skipped_in_a_row = 0
         self.backoff = 1.0
         self._clean = 0
-        self._just_overflowed = False
+        self._overflows_in_a_row = 0
         self._overflowed_lately = False
         self._fallback = 1.0  # where a try at full size goes back to; 1 when there is none to make
 
@@ -101,6 +113,23 @@ class Recovery:
         """Counts an update of the own parameters, which is skipped if ``found_inf``."""
         self.skipped += found_inf
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if found_inf else 0
+
+    def after(self, verdicts):
+        """Returns the state after the updates that were made with one's latest backward passes.
+
+        Args:
+            verdicts (list of tuple of bool): For each update, whether a gradient was not finite,
+                and whether all losses were finite.
+
+        Returns:
+            Recovery: A new one, or this one if there was no update.
+        """
+        if not verdicts:
+            return self
+        next_one = copy.copy(self)
+        overflowed = [loss_is_finite for found_inf, loss_is_finite in verdicts if found_inf]
+        next_one.update(bool(overflowed), all(overflowed))
+        return next_one
 
     def update(self, found_inf, loss_is_finite=True):
         """Adapts ``backoff`` after the updates that were made with the own backward passes.
@@ -117,18 +146,20 @@ class Recovery:
     def _back_off(self, loss_is_finite):
         self._clean = 0
         if loss_is_finite:
-            if self._is_trying():
+            if self._overflows_in_a_row >= _MOST_OVERFLOWS_IN_A_ROW:
+                self._fallback = self.backoff = 1.0
+            elif self._is_trying():
                 self.backoff = self._fallback
-            elif self._just_overflowed:
+            elif self._overflows_in_a_row:
                 self.backoff = max(self.backoff / 2, _SMALLEST_BACKOFF)
             elif self._overflowed_lately:
                 smallest = min(self.backoff, _SMALLEST_FOR_RECURRING)
                 self._fallback = self.backoff = max(self.backoff / 2, smallest)
             self._overflowed_lately = True
-        self._just_overflowed = loss_is_finite
+        self._overflows_in_a_row = self._overflows_in_a_row + 1 if loss_is_finite else 0
 
     def _regrow(self):
-        self._just_overflowed = False
+        self._overflows_in_a_row = 0
         self._clean += 1
         self._overflowed_lately &= self._clean < _GROWTH_INTERVAL
         if self._is_trying():
@@ -148,6 +179,7 @@ class Recovery:
         self.skipped = int(serializer('skipped', self.skipped))
         self.backoff = float(serializer('backoff', self.backoff))
         self._clean = int(serializer('clean', self._clean))
-        self._just_overflowed = bool(serializer('just_overflowed', self._just_overflowed))
+        # Two keys are those of older snapshots, in which the first was a bool.
+        self._overflows_in_a_row = int(serializer('just_overflowed', self._overflows_in_a_row))
         self._overflowed_lately = bool(serializer('overflowed_lately', self._overflowed_lately))
         self._fallback = float(serializer('refuge', self._fallback))

@@ -3,6 +3,7 @@
 import warnings
 
 from chainerlp import links
+from chainerlp.overflow import passes_of
 from chainerlp.statistics import all_finite, largest_magnitude
 from chainerlp.user_warning import user_warning
 
@@ -12,13 +13,16 @@ import numpy
 def warn_of_plain_gradients(model):
     """Warns of gradients of ``loss.backward()``, in which no layer is scaled, at an update.
 
+    Those of zeros are what ``zerograds`` left; of others that are in float16 and have come of a
+    scaled pass, the user has made them so.
+
     Args:
         model (~chainer.Link): The model that is about to be updated.
     """
     for path, param in model.namedparams():
-        is_plain = getattr(param.grad, 'dtype', None) == numpy.float16
+        is_half = getattr(param.grad, 'dtype', None) == numpy.float16
         is_trained = param.update_rule is not None and param.update_rule.enabled
-        if is_plain and is_trained:
+        if is_half and is_trained and not passes_of([param]) and bool((param.grad != 0).any()):
             user_warning(
                 f'update() was called with gradients of loss.backward() (that of {path}, for one),'
                 ' in which no layer is scaled: call optimizer.backward(loss) instead, for each loss'
@@ -73,16 +77,24 @@ def _warn_of_nothing(model):
         )
 
 
-def non_finite_parameter(model):
-    """Returns a sentence that names a parameter with an inf or a NaN, or ``None``.
+def what_is_not_finite(model, passes):
+    """Says in half a sentence where an inf or a NaN comes from: a parameter, or the first gradient.
 
     Args:
         model (~chainer.Link): The model.
+        passes (list of ~chainerlp.overflow.BackwardPass): Those that its gradients are of.
     """
-    for path, param in model.namedparams(include_uninit=False):
+    params = list(model.namedparams(include_uninit=False))
+    for path, param in params:
         if not bool(all_finite(param.array)):
             return f'{path} is not finite'
-    return None
+    for backward_pass in passes:
+        if backward_pass.culprit is not None:
+            return f'{backward_pass.culprit} is the first that is not finite'
+    for path, param in params:
+        if param.grad is not None and not bool(all_finite(param.grad)):
+            return f'the gradient of {path} is not finite'
+    return 'their gradients were not finite'
 
 
 def largest_parameter(model):

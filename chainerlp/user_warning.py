@@ -1,12 +1,15 @@
 """Warnings that name the user's own line as their place."""
 
+import os
 import pathlib
 import traceback
 import warnings
 
 import chainer
 
-_NOT_THE_USERS = tuple(str(pathlib.Path(file).parent) for file in (__file__, chainer.__file__))
+_NOT_THE_USERS = tuple(
+    str(pathlib.Path(file).parent) + os.sep for file in (__file__, chainer.__file__)
+)
 
 
 def user_warning(message):

@@ -493,6 +493,46 @@ def test_the_rows_of_an_embedding_are_added_up_in_float32(ignore):
     numpy.testing.assert_allclose(results[0], results[1], rtol=5000 * 2.0**-24)
 
 
+@pytest.mark.parametrize('negative', [False, True])
+def test_ids_of_an_embedding_may_come_in_a_variable_and_be_counted_from_the_end(negative):
+    ids = numpy.array([1, 7, 7, 0, 1], 'i')
+    with chainer.using_config('dtype', numpy.dtype('e')):
+        embed = L.EmbedID(8, 3)
+    embed.cleargrads()
+    gy = numpy.random.RandomState(1).uniform(0, 1, (5, 3)).astype('e')
+    y = embed(chainer.Variable(ids - 8 * (ids > 4) if negative else ids))
+    y.grad = gy
+    chainerlp.backward(y)
+    expected = numpy.zeros((8, 3))
+    numpy.add.at(expected, ids, gy)
+    numpy.testing.assert_allclose(embed.W.grad, expected, rtol=5 * 2.0**-24)
+
+
+@pytest.mark.parametrize('behind', [False, True], ids=['leaf', 'behind a function'])
+@pytest.mark.parametrize(
+    'apply',
+    [
+        lambda x, p: x + F.broadcast_to(p, x.shape),
+        lambda x, p: x + p,
+        lambda x, p: p + x,
+        lambda x, p: F.bias(x, p[0, :, 0, 0]),
+        lambda x, p: F.scale(x, p[0, :, 0, 0]),
+    ],
+    ids=['broadcast_to', 'x + p', 'p + x', 'bias', 'scale'],
+)
+def test_the_gradient_of_what_is_broadcast_is_summed_up_in_float32_and_fits(apply, behind):
+    p = chainer.Parameter(numpy.ones((1, 3, 1, 1), 'e'))
+    p.cleargrad()
+    x = numpy.ones((8, 3, 16, 16), 'e')
+    y = apply(x, p * 1 if behind else p)
+    y.grad = gy = numpy.random.RandomState(0).uniform(100, 200, x.shape).astype('e')
+    chainerlp.backward(y)
+    expected = gy.astype('d').sum(axis=(0, 2, 3), keepdims=True)
+    assert (expected > 1e5).all()
+    # 2,048 additions in float32, and two roundings to float16 on the way through a function.
+    numpy.testing.assert_allclose(p.grad, expected, rtol=2.0**-10)
+
+
 def test_an_embedding_of_no_ids_has_no_gradient():
     with chainer.using_config('dtype', numpy.dtype('e')):
         embed = L.EmbedID(8, 3)

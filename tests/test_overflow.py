@@ -62,7 +62,7 @@ def test_each_further_overflow_in_a_row_halves_gradients():
 
 def test_after_a_streak_full_size_is_tried_again():
     recovery = Recovery()
-    overflow(recovery, 40)
+    overflow(recovery, 30)
     assert recovery.backoff < 2.0**-24
     clean(recovery)
     assert recovery.backoff == 1.0
@@ -102,6 +102,19 @@ def test_a_loss_that_is_not_finite_is_no_matter_of_scales():
     overflow(recovery)
     overflow(recovery, loss_is_finite=False)
     assert (recovery.skipped, recovery.backoff) == (7, 1.0)
+
+
+def test_what_overflows_at_any_size_does_not_keep_gradients_small():
+    recovery = Recovery()
+    overflow(recovery, 31)
+    assert recovery.backoff == 2.0**-30
+    overflow(recovery)
+    assert recovery.backoff == 1.0
+    overflow(recovery, 100)
+    assert recovery.backoff == 1.0
+    clean(recovery, 200)
+    overflow(recovery, 2)
+    assert recovery.backoff == 0.5
 
 
 def test_its_state_is_saved(tmp_path):
@@ -323,3 +336,76 @@ def test_who_ran_the_backward_pass_backs_off_where_another_optimizers_gradients_
     assert of_decoder.skipped == 0
     assert 1 <= of_encoder.skipped <= 15
     assert of_decoder.recovery.backoff < 1 == of_encoder.recovery.backoff
+
+
+class Rooted(chainer.Chain):
+    """Has a parameter whose gradient is inf at any scale: that of √0."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope(), chainer.using_config('dtype', chainer.mixed16):
+            self.layer = L.Linear(8, 3)
+            self.root = chainer.Parameter(numpy.zeros(3, 'e'))
+
+    def forward(self, h):
+        y = self.layer(h)
+        return F.sum(y) + F.sum(F.sqrt(self.root))
+
+
+def two_models(updates, after_first_update=lambda of_encoder: None):
+    """Trains a good encoder and a bad decoder with one loss, an optimizer each."""
+    numpy.random.seed(0)
+    with chainer.using_config('dtype', chainer.mixed16):
+        encoder, decoder = L.Linear(8, 8), Rooted()
+    of_encoder, of_decoder = (
+        chainerlp.AdaptiveLossScaling(optimizers.SGD(1e-4), initial_scale=1.0) for _ in range(2)
+    )
+    of_encoder.setup(encoder)
+    of_decoder.setup(decoder)
+    x = numpy.random.standard_normal((16, 8)).astype('e')
+    for _ in range(updates):
+        with numpy.errstate(divide='ignore'):
+            loss = decoder(encoder(x))
+            encoder.cleargrads()
+            decoder.cleargrads()
+            of_encoder.backward(loss)
+        of_encoder.update()
+        after_first_update(of_encoder)
+        of_decoder.update()
+    return of_encoder, of_decoder
+
+
+def test_a_model_that_is_bad_at_any_scale_is_named_and_does_not_stop_another():
+    with pytest.warns(RuntimeWarning, match='in a row were skipped: .* of sqrt is') as caught:
+        of_encoder, of_decoder = two_models(60)
+    assert len([w for w in caught if '30 updates' in str(w.message)]) == 1
+    assert (of_encoder.skipped, of_decoder.skipped) == (0, 60)
+    assert of_encoder.recovery.backoff == 1.0
+    assert abs(of_encoder.target.W.grad).max() > 0.01
+
+
+def test_reading_the_count_of_skipped_updates_changes_nothing():
+    unread, _ = two_models(6)
+    read, _ = two_models(6, after_first_update=lambda optimizer: optimizer.skipped)
+    assert read.recovery.backoff == unread.recovery.backoff < 1
+
+
+@pytest.mark.parametrize('clear', ['cleargrads', 'zerograds'])
+@pytest.mark.filterwarnings('ignore:.*zerograds:DeprecationWarning')
+def test_passes_are_forgotten_with_the_update_that_was_made_with_them(clear):
+    training = Training(initial_scale=1.0)
+    x, t = batch()
+
+    def update(place=None, value=1.0):
+        training.model.place, training.model.value = place, value
+        getattr(training.model, clear)()
+        with numpy.errstate(all='ignore'):
+            training.optimizer.backward(training.model(x, t))
+        training.optimizer.update()
+
+    update('loss', numpy.nan)
+    assert training.optimizer.recovery.backoff == 1.0
+    for _ in range(5):
+        update('middle', numpy.inf)
+    assert training.optimizer.recovery.backoff == 2.0**-4
+    assert not any(param._backward_passes for param in training.model.params())

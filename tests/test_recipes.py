@@ -200,7 +200,44 @@ def test_recomputation_with_forget_keeps_the_scales():
     check_against_float32(Forgetful(), loss_of)
 
 
-def test_recomputation_with_forget_is_left_alone_while_the_initial_scale_is_found():
+class ForgetfulNorm(chainer.Chain):
+    """What is recomputed begins with functions whose backward is made in float32."""
+
+    def __init__(self):
+        super().__init__()
+        numpy.random.seed(0)
+        with self.init_scope(), chainer.using_config('dtype', chainer.mixed16):
+            self.a = L.Linear(6, 6)
+            self.norm = L.LayerNormalization(6)
+            self.b = L.Linear(6, 3)
+
+    def forward(self, x):
+        h = self.a(x)
+        h = F.forget(lambda u: u + F.relu(self.norm(u)), h)
+        return self.b(F.forget(self.norm, h))
+
+
+def test_recomputation_with_forget_may_begin_with_what_is_made_in_float32():
+    def loss_of(model, cast):
+        return F.sum(F.square(model(chainer.Variable(cast(inputs()))))) * SMALL
+
+    check_against_float32(ForgetfulNorm(), loss_of)
+
+
+def test_an_embedding_inside_of_forget():
+    numpy.random.seed(0)
+    with chainer.using_config('dtype', chainer.mixed16):
+        model = chainer.Sequential(L.EmbedID(5, 6), L.Linear(6, 3))
+    ids = numpy.arange(8, dtype='i') % 5
+
+    def loss_of(model, _):
+        h = F.forget(lambda W: F.relu(F.embed_id(ids, W)), model[0].W)
+        return F.sum(F.square(model[1](h))) * SMALL
+
+    check_against_float32(model, loss_of)
+
+
+def test_a_first_gradient_inside_of_forget_is_looked_at():
     model = linears(6, 8, 3)
     optimizer = wrap(model, initial_scale='auto')
 

@@ -3,7 +3,7 @@
 import warnings
 
 import chainerlp
-from chainerlp import optimizer_hooks, policies
+from chainerlp import links, optimizer_hooks, policies
 
 import chainer
 import chainer.functions as F
@@ -89,9 +89,10 @@ def test_the_count_of_skipped_updates_and_the_back_off_are_restored(tmp_path):
     trainer = make_trainer(tmp_path, stop=3)
     trainer.run()
     optimizer = trainer.updater.get_optimizer('main')
+    optimizer._conclude()
     for _ in range(3):
-        optimizer.recovery.count(True)
-        optimizer.recovery.update(found_inf=True)
+        optimizer._recovery.count(True)
+        optimizer._recovery.update(found_inf=True)
     assert (optimizer.skipped, optimizer.recovery.backoff) == (3, 0.25)
     serializers.save_npz(tmp_path / 'optimizer.npz', optimizer)
     restored = make_trainer(tmp_path).updater.get_optimizer('main')
@@ -188,3 +189,98 @@ def test_an_hdf5_file_of_an_unwrapped_run_loads_with_a_note(tmp_path):
     with pytest.warns(RuntimeWarning, match='made without AdaptiveLossScaling'):
         serializers.load_hdf5(tmp_path / 'plain.h5', wrapped)
     assert wrapped.t == 2
+
+
+@pytest.mark.parametrize('is_loaded', [True, False])
+@pytest.mark.filterwarnings('ignore:the snapshot was made without')
+def test_momentum_of_a_training_in_float16_goes_on_in_float32(tmp_path, is_loaded):
+    with chainer.using_config('dtype', chainer.mixed16):
+        model = L.Linear(4, 2)
+    x = numpy.ones((2, 4), 'e')
+    plain = optimizers.Adam().setup(model)  # without use_fp32_update()
+    plain.update(lambda: F.sum(model(x)))
+    assert model.W.update_rule.state['v'].dtype == numpy.float16
+    if is_loaded:
+        serializers.save_npz(tmp_path / 'plain.npz', plain)
+        wrapped = chainerlp.AdaptiveLossScaling(optimizers.Adam()).setup(model)
+        serializers.load_npz(tmp_path / 'plain.npz', wrapped)
+    else:
+        wrapped = chainerlp.AdaptiveLossScaling(plain)
+    for _ in range(2):
+        wrapped.update(lambda: F.sum(model(x)))
+        assert {a.dtype.name for a in model.W.update_rule.state.values()} == {'float32'}
+
+
+class Tied(chainer.Chain):
+    """A language model whose output layer is its embedding, before a layer of a foreign weight."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.embed = L.EmbedID(9, 8)
+            self.hidden = L.Linear(8, 8)
+        self.foreign = chainer.Parameter(0.3 * numpy.eye(8, dtype='e'))
+
+    def forward(self, ids, factor):
+        h = F.relu(self.hidden(F.linear(self.embed(ids), self.foreign)))
+        return F.softmax_cross_entropy(F.linear(h, self.embed.W), ids[::-1].copy()) * factor
+
+
+def train_tied(first, last, load=None):
+    """Makes some updates; a snapshot is loaded before them if ``load`` is given."""
+    numpy.random.seed(0)
+    with chainer.using_config('dtype', chainer.mixed16):
+        model = Tied()
+    # Bounds that no scale comes to: it would be the same when it is chosen anew.
+    bounds = dict(max_scale=2.0**16, max_total_scale=2.0**30)
+    policy = policies.Adaptive(interval=100, power_of_two=False, **bounds)
+    optimizer = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.5), policy, initial_scale=1.0)
+    optimizer.setup(model)
+    if load is not None:
+        load(optimizer)
+    for k in range(first, last):
+        ids = numpy.random.RandomState(k).randint(0, 9, 16)
+        optimizer.update(model, ids, 3e-6 * (k + 1))
+    return optimizer
+
+
+def saved_and_loaded(path, optimizer, is_npz):
+    """Saves an optimizer with its model, and returns what loads both into another."""
+    save = serializers.save_npz if is_npz else serializers.save_hdf5
+    load = serializers.load_npz if is_npz else serializers.load_hdf5
+    save(str(path / 'model'), optimizer.target)
+    save(str(path / 'optimizer'), optimizer)
+
+    def load_both(other):
+        load(str(path / 'model'), other.target)
+        load(str(path / 'optimizer'), other)
+
+    return load_both
+
+
+@pytest.mark.parametrize('is_npz', [True, False], ids=['npz', 'hdf5'])
+def test_scales_of_layers_called_as_functions_are_resumed(tmp_path, is_npz):
+    load = saved_and_loaded(tmp_path, train_tied(0, 3), is_npz)
+    resumed, whole = train_tied(3, 8, load), train_tied(0, 8)
+    for actual, expected in zip(resumed.target.params(), whole.target.params()):
+        masters = [param.update_rule._fp32_param.array for param in (actual, expected)]
+        numpy.testing.assert_array_equal(*masters)
+    own = [
+        {key: scale._held for key, scale in optimizer._functional_layers._own.items()}
+        for optimizer in (resumed, whole)
+    ]
+    assert own[0] == own[1]
+    assert {'/embed/W', 'derived/0'} == own[0].keys()
+
+
+@pytest.mark.parametrize('is_npz', [True, False], ids=['npz', 'hdf5'])
+def test_snapshots_without_the_scales_of_functions_load_silently(tmp_path, monkeypatch, is_npz):
+    with monkeypatch.context() as patch:
+        patch.setattr(links.FunctionalLayers, 'serialize', lambda self, serializer: None)
+        load = saved_and_loaded(tmp_path, train_tied(0, 3), is_npz)
+    optimizer = train_tied(0, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        load(optimizer)
+    # Those of later than the snapshot are gone.
+    assert not optimizer._functional_layers._own

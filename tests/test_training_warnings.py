@@ -129,3 +129,37 @@ def test_gradients_of_plain_backward_are_named():
     with pytest.warns(RuntimeWarning, match='gradients of loss.backward.* /W') as found:
         optimizer.update()
     assert found[0].filename == __file__
+
+
+def test_gradients_that_are_spoiled_after_the_pass_are_named():
+    model = half(lambda: L.Linear(3, 2))
+    optimizer = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.1)).setup(model)
+    with pytest.warns(RuntimeWarning) as caught:
+        for _ in range(40):
+            model.cleargrads()
+            optimizer.backward(F.sum(model(numpy.ones((2, 3), 'e'))))
+            model.b.grad[...] = numpy.nan
+            optimizer.update()
+    (warning,) = caught
+    assert str(warning.message) == (
+        '30 updates in a row were skipped: the gradient of /b is not finite'
+    )
+
+
+@pytest.mark.filterwarnings('ignore:.*zerograds:DeprecationWarning')
+def test_zeros_and_gradients_that_the_user_rounds_are_not_taken_for_plain_ones(recwarn):
+    model = half(lambda: chainer.Sequential(L.Linear(3, 2), L.Linear(3, 2)))
+    optimizer = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.1)).setup(model)
+    for _ in range(2):
+        model.zerograds()  # one layer is not used
+        optimizer.backward(F.sum(model[0](numpy.ones((2, 3), 'e'))))
+        model[0].W.grad = model[0].W.grad.astype('e')
+        optimizer.update()
+    assert not [str(w.message) for w in recwarn if w.category is RuntimeWarning]
+
+
+def test_a_pass_before_setup_is_chainers_error():
+    model = half(lambda: L.Linear(3, 2))
+    optimizer = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.1))
+    with pytest.raises(RuntimeError, match='setup'):
+        optimizer.backward(F.sum(model(numpy.ones((2, 3), 'e'))))

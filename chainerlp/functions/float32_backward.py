@@ -1,6 +1,7 @@
 """Chainer's own functions whose float16 backward pass is made in float32, where float16 fails.
 
-``F.embed_id`` adds up the rows of an id one after the other; ``F.layer_normalization`` divides by
+``F.embed_id`` adds up the rows of an id one after the other, and what is broadcast (a bias, an
+activation's scale) as many gradients as it has been repeated; ``F.layer_normalization`` divides by
 powers of a standard deviation, which overflows behind small embeddings. What these return is
 rounded once, at a scale at which it fits; gradients of leaves of the graph stay in float32.
 """
@@ -12,7 +13,9 @@ from chainerlp.scaled_array import MARGIN, ScaledArray, round_to_fit
 import chainer
 import numpy
 from chainer.backends import cuda
+from chainer.functions.array.broadcast import BroadcastTo
 from chainer.functions.connection.embed_id import EmbedIDFunction
+from chainer.functions.math.basic_math import Add
 from chainer.functions.normalization.layer_normalization import LayerNormalization
 
 
@@ -24,7 +27,11 @@ def is_made_in_float32(function):
     """
     if isinstance(function, EmbedIDFunction):
         return function.inputs[1].dtype == numpy.float16
-    return type(function) is LayerNormalization and function.inputs[0].dtype == numpy.float16
+    if type(function) not in (LayerNormalization, BroadcastTo, Add):
+        return False
+    return function.inputs[0].dtype == numpy.float16 and (
+        type(function) is not Add or len({x.shape for x in function.inputs}) > 1
+    )
 
 
 def backward_in_float32(function, indexes, gy, margin=MARGIN):
@@ -37,16 +44,19 @@ def backward_in_float32(function, indexes, gy, margin=MARGIN):
         margin (float): As for :func:`~chainerlp.scaled_array.join`.
 
     Returns:
-        list of ~chainerlp.scaled_array.ScaledArray: A gradient for each index.
+        list of ~chainerlp.scaled_array.ScaledArray: A gradient, or ``None``, for each index.
     """
-    if isinstance(function, EmbedIDFunction):
-        arrays = [_embedding_gradient(function, gy.array)]
-    else:
+    if isinstance(function, EmbedIDFunction):  # ids, which may come in a variable, have none
+        arrays = [_embedding_gradient(function, gy.array) if i == 1 else None for i in indexes]
+    elif isinstance(function, LayerNormalization):
         arrays = _layer_normalization_gradients(function, indexes, gy.array)
+    else:
+        arrays = [_sum_to(function.inputs[index].shape, gy.array) for index in indexes]
     gradients = []
     for index, array in zip(indexes, arrays):
-        gradient = ScaledArray(array, gy.scale)
-        if function.inputs[index].creator_node is not None:
+        gradient = None if array is None else ScaledArray(array, gy.scale)
+        is_wide = array is not None and array.dtype == numpy.float32
+        if is_wide and function.inputs[index].creator_node is not None:
             gradient = round_to_fit(gradient, numpy.float16, margin)
         gradients.append(gradient)
     return gradients
@@ -57,6 +67,7 @@ def _embedding_gradient(function, gy):
     shape = function.inputs[1].shape
     rows = gy.reshape(ids.size, shape[1])
     kept = None if function.ignore_label is None else ids != function.ignore_label
+    ids = ids % shape[0]  # Chainer counts negative ids from the end
     if on_gpu(rows):
         rows = rows.astype(numpy.float32)
         if kept is not None:
@@ -74,6 +85,12 @@ def _embedding_gradient(function, gy):
         starts = numpy.flatnonzero(numpy.diff(ids[order], prepend=-1))
         gW[ids[order][starts]] = numpy.add.reduceat(to_float32(rows[order]), starts, axis=0)
     return gW
+
+
+def _sum_to(shape, gy):
+    if gy.shape == shape:
+        return gy
+    return chainer.functions.sum_to(to_float32(gy), shape).array
 
 
 def _layer_normalization_gradients(function, indexes, gy):

@@ -189,7 +189,7 @@ class LayerGradients:
 
     @staticmethod
     def geometry(function):
-        """Returns what Chainer's function computes, one of the classes of ``products``."""
+        """Returns what Chainer's function computes, one of the classes of ``geometry``."""
         raise NotImplementedError
 
     def data_gradient(self, index, inputs, gy):

@@ -75,11 +75,14 @@ def convert(link, policy, scale_weights=None):
             scaled_links.convert_layers(layer)  # links() comes to them next
         if isinstance(layer, scaled_links.ScaledLink):
             layer.layer_scale = LayerScale(policy, scale_weights)
+            _mark(layer, False)
     return link
 
 
 def restore(link):
     """Turns the scaled links of a model back into what they were before, in place.
+
+    Their layers are then scaled by nobody, not by the optimizer of another model either.
 
     Args:
         link (~chainer.Link): A link, with all that it holds.
@@ -93,6 +96,8 @@ def restore(link):
         if original is not None:
             layer.__class__ = original
             vars(layer).pop('layer_scale', None)  # a stacked RNN has none, but its layers
+        if is_restored(layer):
+            _mark(layer, True)
     return link
 
 
@@ -122,6 +127,22 @@ def original_name(link):
 def is_restored(link):
     """Returns whether a link is of a class that is converted, and is not."""
     return _scaled_class(type(link)) is not None
+
+
+def belongs_to_restored(node):
+    """Returns whether a node is that of a parameter of a restored link, of whatever model.
+
+    A deep copy of such a parameter is not known as one.
+
+    Args:
+        node (~chainer.variable.VariableNode): The node of any variable.
+    """
+    return getattr(node.get_variable_or_none(), '_is_restored', False)
+
+
+def _mark(layer, as_restored):
+    for param in layer.params():
+        param._is_restored = as_restored
 
 
 def overridden_call(link):

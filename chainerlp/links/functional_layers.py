@@ -1,17 +1,22 @@
 """Layers called as functions, such as ``F.linear`` with a parameter: which scale is theirs."""
 
+import itertools
+import weakref
+
 from chainerlp.layer_scale import LayerScale
-from chainerlp.links.conversion import is_restored
+from chainerlp.links.conversion import belongs_to_restored, is_restored
 from chainerlp.links.scaled_links import ScaledLink
+
+import chainer
 
 
 class FunctionalLayers:
     """Gives the functions of layers that no scaled link has called a :class:`LayerScale`.
 
     That of the scaled link that holds the weight, if one does (its class calls ``F.linear`` by
-    itself); none, if :func:`~chainerlp.restore` has turned the link back; otherwise one of its own
-    for each parameter that is the weight (tied embeddings), or that the weight is made of (spectral
-    and weight normalization). Those are not in snapshots.
+    itself); none, if :func:`~chainerlp.restore` has turned the link back, be it another model's;
+    otherwise one of its own for each parameter that is the weight (tied embeddings), or that the
+    weight is made of (spectral and weight normalization).
 
     Args:
         model (~chainer.Link): The model.
@@ -23,42 +28,44 @@ class FunctionalLayers:
         self._model = model
         self._policy = policy
         self._scale_weights = scale_weights
-        self._own = {}
-        self._links = {}
-        self._seen = {}
-        self._derived = 0
+        self._own = {}  # by the parameter's path, or 'derived/0' and so on
 
-    def start_pass(self):
-        """Prepares for a backward pass."""
-        self._seen = {}
-        self._derived = 0
-        by_path = dict(self._model.namedlinks())
-        self._links = {
-            id(param.node): by_path[path.rpartition('/')[0] or '/']
+    def of_pass(self):
+        """Returns what finds the scales in one backward pass; it is of no use after it.
+
+        Returns:
+            callable: Takes a function that :func:`~chainerlp.functions.is_plain_layer`, and returns
+            its LayerScale; ``None`` if it is not to be scaled.
+        """
+        links = dict(self._model.namedlinks())
+        holders = {
+            param.node: (path, links[path.rpartition('/')[0] or '/'])
             for path, param in self._model.namedparams(include_uninit=False)
         }
+        # By their class: deep copies of them are not marked.
+        restored = {p.node for link in links.values() if is_restored(link) for p in link.params()}
+        turns = itertools.count()
+        found = weakref.WeakKeyDictionary()  # what is recomputed need not outlive its own part
 
-    def layer_scale(self, function):
-        """Returns the LayerScale of a function; ``None`` if it is not to be scaled.
+        def find(function):
+            W = _origin(function.inputs[1], holders)
+            if W is None:  # made of no parameter of the model: known by its turn in the pass
+                return self._own_scale(f'derived/{next(turns)}')
+            path, link = holders.get(W, (None, None))
+            if isinstance(link, ScaledLink):
+                return link.layer_scale
+            if W in restored or belongs_to_restored(W):
+                return None
+            return self._own_scale(path)
 
-        Args:
-            function (~chainer.FunctionNode): A function that
-                :func:`~chainerlp.functions.is_plain_layer`.
-        """
-        if function not in self._seen:
-            self._seen[function] = self._find(function)
-        return self._seen[function]
+        def layer_scale(function):
+            if function not in found:
+                found[function] = find(function)
+            return found[function]
 
-    def _find(self, function):
-        W = _origin(function.inputs[1], self._links)
-        link = self._links.get(id(W))
-        if isinstance(link, ScaledLink):
-            return link.layer_scale
-        if link is not None and is_restored(link):
-            return None
-        key = id(W)
-        if W is None:  # made of no parameter of the model: known by its turn in the pass
-            key, self._derived = self._derived, self._derived + 1
+        return layer_scale
+
+    def _own_scale(self, key):
         if key not in self._own:
             self._own[key] = LayerScale(self._policy, self._scale_weights)
         return self._own[key]
@@ -68,19 +75,48 @@ class FunctionalLayers:
         for layer_scale in self._own.values():
             layer_scale.forget()
 
+    def serialize(self, serializer):
+        """Saves or loads the scales of those of its own; a snapshot need not have any."""
+        if not isinstance(serializer, chainer.Deserializer):
+            for key, layer_scale in self._own.items():
+                layer_scale.serialize(_at(serializer, key))
+            return
+        self._own = {}
+        for path, _ in self._model.namedparams():
+            self._load(serializer, path)
+        turns = itertools.count()
+        while self._load(serializer, f'derived/{next(turns)}'):
+            pass
+
+    def _load(self, serializer, key):
+        """Loads one of the scales of its own; returns whether the snapshot has it."""
+        try:
+            has_it = _at(serializer, key)('held', None) is not None
+        except (KeyError, ValueError):  # of npz, of HDF5
+            has_it = False
+        if has_it:
+            self._own_scale(key).serialize(_at(serializer, key))
+        return has_it
+
+
+def _at(serializer, key):
+    # At once: in HDF5, nothing can be looked up in a group that does not exist.
+    return serializer[f'functions/{key.lstrip("/")}']
+
 
 def _origin(node, parameters):
     """Returns the parameter that a weight is or is made of: the nearest one; ``None`` if none is.
 
     Args:
         node (~chainer.variable.VariableNode): The weight.
-        parameters (dict): Has the ids of the parameters' nodes for keys.
+        parameters (dict): Has the nodes of the model's parameters for keys. Those of restored links
+            count, too.
     """
     nodes, seen = [node], set()
     for node in nodes:  # grows
-        if id(node) in parameters:
+        if node in parameters or belongs_to_restored(node):
             return node
-        if node.creator_node is not None and id(node) not in seen:
-            seen.add(id(node))
+        if node.creator_node is not None and node not in seen:
+            seen.add(node)
             nodes.extend(node.creator_node.inputs)
     return None

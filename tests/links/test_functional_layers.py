@@ -1,5 +1,10 @@
 """Functions of layers that no scaled link has called: F.linear with a parameter, and the like."""
 
+import copy
+import gc
+import pickle
+import weakref
+
 import chainerlp
 from chainerlp import policies
 from tests.leaf_scales import leaf_scales
@@ -113,6 +118,64 @@ def test_what_was_restored_is_left_alone():
     with leaf_scales() as scales:
         optimizer.backward(F.sum(model(x)))
     assert scales[id(x)] == 8
+
+
+def test_an_rnn_that_was_restored_is_left_alone():
+    model = make(lambda: chainer.Sequential(L.NStepRNNTanh(1, 3, 3, 0.0)))
+    optimizer = wrap(model, policies.Fixed(8))
+    chainerlp.restore(model)
+    x = chainer.Variable(numpy.ones((2, 3), 'e'))
+    _, ys = model[0](None, [x])
+    with leaf_scales() as scales:
+        optimizer.backward(F.sum(ys[0]))
+    assert scales[id(x)] == 1
+
+
+def test_what_the_owner_of_another_model_restored_is_left_alone():
+    model, other = make(lambda: L.Linear(4, 2)), make(lambda: L.Linear(3, 4))
+    optimizer = wrap(model, policies.Fixed(8))
+    wrap(other, policies.Fixed(2))
+    seen = []
+    for is_scaled in (False, True):
+        if is_scaled:
+            chainerlp.convert(other, policies.Fixed(2))
+        else:
+            chainerlp.restore(other)
+        for call in (other, lambda x: F.linear(x, other.W)):
+            x = chainer.Variable(numpy.ones((2, 3), 'e'))
+            with leaf_scales() as scales:
+                optimizer.backward(F.sum(model(call(x))))
+            seen.append(scales[id(x)])
+    assert seen == [8, 8, 8 * 2, 8 * 8]
+
+
+def test_the_graph_does_not_outlive_the_backward_pass():
+    model = make(TiedEmbeddings)
+    optimizer = wrap(model, policies.Amax())
+    loss = model(numpy.array([0, 1]), numpy.array([1, 2]))
+    function = weakref.ref(loss.creator_node.inputs[0].creator_node)
+    optimizer.backward(loss)
+    del loss
+    gc.collect()
+    assert function() is None
+
+
+@pytest.mark.parametrize(
+    'copied', [copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))]
+)
+@pytest.mark.parametrize('is_derived', [False, True])
+def test_a_copy_of_the_optimizer_keeps_the_scales(copied, is_derived):
+    optimizer = wrap(make(lambda: L.EmbedID(5, 4)), policies.Amax(interval=3))
+    foreign = chainer.Parameter(optimizer.target.W.array.copy())
+    seen = []
+    for factor in (1.0, 2.0**-10):
+        x = chainer.Variable(numpy.ones((2, 4), 'e'))
+        y = F.linear(x, foreign if is_derived else optimizer.target.W)
+        with leaf_scales() as scales:
+            optimizer.backward(F.sum(F.cast(y, 'f')) * factor)
+        seen.append(scales[id(x)])
+        optimizer = copied(optimizer)
+    assert seen[0] == seen[1]
 
 
 def test_by_itself_the_backward_pass_has_no_policy_for_them():
