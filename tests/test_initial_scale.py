@@ -261,6 +261,20 @@ def test_a_snapshot_holds_by_how_much_it_was_lowered(tmp_path):
         assert observe(loss, restored).scale == observe(loss, delayed).scale
 
 
+def test_a_snapshot_right_after_an_overflow_begins_lower(tmp_path):
+    model = make_model()
+    wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.0)).setup(model)
+    wrapped.update(lambda: loss_of(model, 2.0))
+    model.cleargrads()
+    wrapped.backward(loss_of(model, 2.0))
+    model.W.grad[...] = numpy.inf
+    wrapped.update()
+    serializers.save_npz(tmp_path / 'optimizer.npz', wrapped)
+    restored = chainerlp.AdaptiveLossScaling(optimizers.SGD()).setup(make_model())
+    serializers.load_npz(tmp_path / 'optimizer.npz', restored)
+    assert restored.initial_scale == wrapped.initial_scale == 2.0**6
+
+
 def test_a_fixed_scale_in_a_snapshot_is_where_it_begins(tmp_path):
     fixed, restored = (
         chainerlp.AdaptiveLossScaling(optimizers.SGD(), initial_scale=scale).setup(make_model())
