@@ -5,6 +5,7 @@ size, cast to float16. No layer brings back what is lost there. So each pass beg
 that the one before should have had. Design, section 1.
 """
 
+import copy
 import functools
 
 from chainerlp import formats
@@ -23,6 +24,31 @@ _LARGEST_FOR_HALF = 2.0**15
 # Clean passes after which a limit that was lowered is raised again, and how low it may become.
 _RAISE_INTERVAL = 200
 _LOWEST_LIMIT = 2.0**-10
+
+
+class FixedScale:
+    """An initial scale that stays what it is, with the interface of :class:`DelayedScale`.
+
+    Args:
+        scale (float): The scale.
+    """
+
+    is_known = True
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def observe(self, gradients, loss_dtype):
+        """Takes no notice of a pass."""
+        return False
+
+    def after(self, verdicts):
+        """Returns itself."""
+        return self
+
+    def serialize(self, serializer):
+        """Saves the scale; loads nothing, since it was given anew."""
+        serializer('initial_scale', self.scale)
 
 
 class DelayedScale:
@@ -88,13 +114,25 @@ class DelayedScale:
             self.scale = float(formats.floor_power_of_two(min(self._limit / max(largest), bound)))
         return was_unknown and self._is_known is not False
 
-    def lower(self):
-        """Halves the scale, after an update that was skipped although the loss was finite."""
-        self._passes = 0
+    def after(self, verdicts):
+        """Returns what is to be gone on with; see :meth:`~chainerlp.overflow.Recovery.after`.
+
+        Args:
+            verdicts (list of tuple of bool): As there.
+
+        Returns:
+            DelayedScale: A lower one if there was an overflow, or else this one.
+        """
+        overflowed = [loss_is_finite for found_inf, loss_is_finite in verdicts if found_inf]
+        if not overflowed or not all(overflowed):
+            return self
+        lower = copy.copy(self)
+        lower._passes = 0
         if self._limit > _LOWEST_LIMIT * self._highest_limit:
-            self._limit /= 2
+            lower._limit = self._limit / 2
             with chainer.using_device(backend.get_device_from_array(self.scale)):
-                self.scale = self.scale * 0.5
+                lower.scale = self.scale * 0.5
+        return lower
 
     def _raise_limit(self):
         self._passes += 1

@@ -13,7 +13,7 @@ from chainerlp import (
     statistics,
     training_warnings,
 )
-from chainerlp.initial_scale import DelayedScale
+from chainerlp.initial_scale import DelayedScale, FixedScale
 from chainerlp.overflow import Recovery
 from chainerlp.policies.bounds import is_real
 from chainerlp.user_warning import user_warning
@@ -68,8 +68,7 @@ class AdaptiveLossScaling:
             policy=policy,
             scale_weights=scale_weights,
             _innermost=innermost,
-            _fixed_scale=None,
-            _delayed_scale=None,
+            _initial_scale=None,
             _recovery=Recovery(),
             _verdicts=[],
             _pending=None,
@@ -113,16 +112,17 @@ class AdaptiveLossScaling:
 
         On a GPU, ``'auto'`` waits for the last backward pass to be done.
         """
-        if self._delayed_scale is None:
-            return self._fixed_scale
-        return float(self._delayed_scale.scale) if self._delayed_scale.is_known else 'auto'
+        initial = self._initial_scale.after(self._verdicts)
+        return float(initial.scale) if initial.is_known else 'auto'
 
     @initial_scale.setter
     def initial_scale(self, scale):
-        self._fixed_scale, self._delayed_scale = _checked_scale(scale), None
+        scale = _checked_scale(scale)
         if scale == 'auto':
             largest = getattr(self.policy, 'max_total_scale', numpy.inf)
-            self._delayed_scale = DelayedScale(largest, self._margin)
+            self._initial_scale = DelayedScale(largest, self._margin)
+        else:
+            self._initial_scale = FixedScale(scale)
 
     @property
     def _margin(self):
@@ -264,10 +264,8 @@ class AdaptiveLossScaling:
 
     def _conclude(self):
         """Adapts the back-off to the updates since the last backward pass of this optimizer."""
-        overflows = [loss_is_finite for found_inf, loss_is_finite in self._verdicts if found_inf]
-        if overflows and all(overflows) and self._delayed_scale is not None:
-            self._delayed_scale.lower()
         self._recovery = self._recovery.after(self._verdicts)
+        self._initial_scale = self._initial_scale.after(self._verdicts)
         self._verdicts.clear()
 
     def _forget_scales(self):
@@ -299,10 +297,8 @@ class AdaptiveLossScaling:
                 find_culprit=look_closer,
                 **kwargs,
             )
-            delayed = self._delayed_scale
-            scaled_pass.run(loss, self._fixed_scale if delayed is None else delayed.scale)
-            first_gradients = scaled_pass.first_gradients
-            if delayed is not None and delayed.observe(first_gradients, loss.dtype):
+            scaled_pass.run(loss, self._initial_scale.scale)
+            if self._initial_scale.observe(scaled_pass.first_gradients, loss.dtype):
                 self._forget_scales()  # they were chosen for a pass that began with 1
             if not self._has_run:
                 self._has_run = True
@@ -334,15 +330,12 @@ class AdaptiveLossScaling:
             self._forget_scales()
             master_weights.discard(self.target.params())
             return
-        recovery = self.recovery
+        recovery, initial = self.recovery, self._initial_scale.after(self._verdicts)
         recovery.serialize(own)
+        initial.serialize(own)
         if is_loading:
-            self._recovery = recovery
+            self._recovery, self._initial_scale = recovery, initial
             self._verdicts.clear()
-        if self._delayed_scale is not None:
-            self._delayed_scale.serialize(own)
-        else:
-            own('initial_scale', self._fixed_scale)
         for path, layer_scale in self._layer_scales():
             layer_scale.serialize(own['layers'][path.lstrip('/')])
         self._functional_layers.serialize(own)

@@ -260,7 +260,7 @@ def test_an_initial_scale_is_unknown_until_a_pass_says_something(device, nothing
         observe(delayed, value)
         assert (delayed.is_known, float(delayed.scale), saved(delayed)) == (True, *[expected] * 2)
     observe(delayed, 2.0**-4)
-    delayed.lower()
+    delayed = delayed.after([(True, True)])
     assert (delayed.scale.dtype, float(delayed.scale)) == ('f', 2.0**15)
     observe(delayed, 2.0**-4)
     assert float(delayed.scale) == 2.0**15
