@@ -54,7 +54,7 @@ class _Layerwise(_Scaling):
     scale_weights: Optional[bool] = None
     """Scales of their own for weight gradients; null leaves it to the method."""
     initial_scale: Union[Literal['auto'], Positive] = 1.0
-    """What the gradient of the loss is multiplied by; auto: what would have served the pass before."""
+    """What the gradient of the loss is multiplied by; auto: what the last pass should have had."""
 
 
 class Adaptive(_Layerwise):
