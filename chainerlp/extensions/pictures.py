@@ -311,7 +311,9 @@ def _lowest_rate(rates, threshold):
     """Returns the power of ten from which rates are drawn: T / 100, or the smallest that occurs."""
     present = rates[rates > 0]
     smallest = min(present.min(initial=1.0), threshold / 100)
-    return 10 ** numpy.floor(numpy.log10(max(smallest, _SMALLEST_SHARE)))
+    # T has to be within what is drawn, however small it is.
+    floor = min(_SMALLEST_SHARE, threshold / 100)
+    return 10 ** numpy.floor(numpy.log10(max(smallest, floor)))
 
 
 def _widen_to_powers_of_two(axes, values):

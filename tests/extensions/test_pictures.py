@@ -170,7 +170,7 @@ def test_any_scale_can_be_drawn(name):
 
 
 @pytest.mark.parametrize('name', ['underflow', 'layers'])
-@pytest.mark.parametrize('threshold', [1e-7, 1e-3, 0.5])
+@pytest.mark.parametrize('threshold', [1e-12, 1e-8, 1e-7, 1e-3, 0.5])
 def test_any_rate_can_be_drawn(name, threshold):
     for rates in ([0.0, 1.0, 1e-12, 1e-3, numpy.nan], [numpy.nan], [1.0]):
         rows = rows_of(
