@@ -56,6 +56,7 @@ def plain(facts_of):
         import sys
         import numpy
         import chainerlp, chainer
+        from chainerlp.compat import shims
         from chainer.functions.array import as_strided, pad_sequence, resize_images
         from chainer.functions.normalization import layer_normalization
 
@@ -63,7 +64,7 @@ def plain(facts_of):
             'names_in_numpy': [name for name in ('sctypes', 'float') if name in vars(numpy)],
             'shims_in_sys_modules': [
                 name for name in ('pkg_resources', 'numpy', 'numpy.distutils.system_info')
-                if 'chainerlp' in str(getattr(sys.modules.get(name), '__file__', ''))],
+                if sys.modules.get(name) is shims],
             'finders': [type(finder).__name__ for finder in sys.meta_path].count('PatchingFinder'),
             'patched': [
                 function.__qualname__ for function in (
