@@ -89,7 +89,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node, deep=False):
         kind = node.tag.rpartition(':')[2]
-        is_long = kind == 'int' and len(node.value) > 2 * _WIDEST  # int() takes no time with it
+        is_long = kind == 'int' and len(node.value) > 2 * _WIDEST  # int() may take long
         try:
             value = 0 if is_long else super().construct_object(node, deep)
         except yaml.YAMLError:

@@ -40,7 +40,7 @@ def test_more_than_a_config_can_need_is_refused(text, said):
 
 
 @pytest.mark.parametrize(
-    'number', ['9' * 20, '-' + '9' * 4300, '0x1' + '0' * 16, '0b1' + '0' * 5000, '1:' * 3000 + '0']
+    'number', ['9' * 20, '-' + '9' * 5000, '0x1' + '0' * 16, '0b1' + '0' * 5000, '1:' * 3000 + '0']
 )
 def test_an_integer_has_at_most_64_bits(number):
     assert refusal(f'a: {number}') == 'not YAML: line 1, column 4: an integer of more than 64 bits'

@@ -23,7 +23,7 @@ LONGEST, SECONDS = 299, 2.0
 
 
 def laughs(levels, width, make='[{}]'):
-    """Returns a list of which each item is many aliases of the one before."""
+    """Returns a list of which each item is many aliases of the one before: a billion laughs."""
     items = ['&l0 ' + make.format(', '.join(['a: 1'] * width))]
     for level in range(1, levels):
         items.append(f'&l{level} ' + make.format(', '.join([f'*l{level - 1}'] * width)))
@@ -56,7 +56,10 @@ MANY = ', '.join(f'k{i}: 1' for i in range(900))
 ALIASES = [
     *('&x', '&x 1', '&x [*x]', '&x {a: *x}', '&x {*x : 1}', '*none', '[&x 1, &x 2, *x]'),
     *('{<<: 1}', '{<<: [1]}', '{<<: {a: 1}, <<: {a: 2}}', '&x {<<: *x}', '&x {a: {<<: *x}}'),
-    *(laughs(9, 9), laughs(30, 2), laughs(5, 40), laughs(12, 8, '{{<<: [{}]}}')),
+]
+BOMBS = [
+    *(laughs(9, 9), laughs(30, 2), f'{{? {laughs(7, 9)} : 1}}', f'? {laughs(7, 9)}\n: 1\n'),
+    *(laughs(7, 8, '{{<<: [{}]}}'), laughs(21, 2, '{{<<: [{}]}}')),
     f'[&x {{{MANY}}}, {{<<: [{"*x, " * 2000}]}}]',
     f'&x {{{MANY}, y: {{<<: [{"*x, " * 2000}]}}}}',
 ]
@@ -68,7 +71,7 @@ MARKS = [
 
 odd_values = st.recursive(
     st.one_of(
-        *map(st.sampled_from, (SCALARS, TAGGED, NESTED, ALIASES)),
+        *map(st.sampled_from, (SCALARS, TAGGED, NESTED, ALIASES, BOMBS)),
         st.integers().map(str),
         st.floats().map(lambda number: yaml.safe_dump(number).split('\n')[0]),
         st.text(max_size=20).map(repr),
