@@ -10,6 +10,7 @@ import functools
 
 from chainerlp import formats
 from chainerlp.gpu import on_gpu
+from chainerlp.overflow import is_matter_of_scales
 from chainerlp.scaled_array import MARGIN
 from chainerlp.statistics import largest_magnitude
 
@@ -123,8 +124,7 @@ class DelayedScale:
         Returns:
             DelayedScale: A lower one if there was an overflow, or else this one.
         """
-        overflowed = [loss_is_finite for found_inf, loss_is_finite in verdicts if found_inf]
-        if not overflowed or not all(overflowed):
+        if not is_matter_of_scales(verdicts):
             return self
         lower = copy.copy(self)
         lower._passes = 0

@@ -78,6 +78,17 @@ def found_inf(params):
     return False
 
 
+def is_matter_of_scales(verdicts):
+    """Returns whether updates overflowed though the losses of those that did were finite.
+
+    Args:
+        verdicts (list of tuple of bool): For each update, whether a gradient was not finite, and
+            whether all losses were finite.
+    """
+    overflowed = [loss_is_finite for found_inf, loss_is_finite in verdicts if found_inf]
+    return bool(overflowed) and all(overflowed)
+
+
 class Recovery:
     """Decides, after updates, by how much gradients are kept smaller; counts skipped updates.
 
@@ -118,8 +129,7 @@ class Recovery:
         """Returns the state after the updates that were made with one's latest backward passes.
 
         Args:
-            verdicts (list of tuple of bool): For each update, whether a gradient was not finite,
-                and whether all losses were finite.
+            verdicts (list of tuple of bool): As for :func:`is_matter_of_scales`.
 
         Returns:
             Recovery: A new one, or this one if there was no update.
@@ -127,8 +137,8 @@ class Recovery:
         if not verdicts:
             return self
         next_one = copy.copy(self)
-        overflowed = [loss_is_finite for found_inf, loss_is_finite in verdicts if found_inf]
-        next_one.update(bool(overflowed), all(overflowed))
+        found_inf = any(found_inf for found_inf, _ in verdicts)
+        next_one.update(found_inf, is_matter_of_scales(verdicts))
         return next_one
 
     def update(self, found_inf, loss_is_finite=True):

@@ -5,6 +5,7 @@ import math
 
 from chainerlp import formats, magnitude_counts
 from chainerlp.float16 import to_float32
+from tests.drawn_arrays import arrays, values
 
 import ml_dtypes
 import numpy
@@ -15,30 +16,10 @@ from hypothesis.extra import numpy as hnp
 
 pytestmark = pytest.mark.filterwarnings('error')
 
-DTYPES = (numpy.float16, numpy.float32)
 INF, NAN = math.inf, math.nan
 SMALLEST_NORMAL_SINGLE = 2.0**-126
 
 quick = settings(deadline=None, max_examples=60)
-
-
-def arrays(dtypes=DTYPES, min_side=0, **elements):
-    """Arrays of 0 to 3 axes with all that a float can be, unless ``elements`` says less."""
-
-    def of_dtype(dtype):
-        width = 8 * numpy.dtype(dtype).itemsize
-        shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=min_side, max_side=4)
-        return hnp.arrays(dtype, shapes, elements=st.floats(width=width, **elements))
-
-    return st.sampled_from(dtypes).flatmap(of_dtype)
-
-
-def finite_arrays(**kwargs):
-    return arrays(allow_nan=False, allow_infinity=False, **kwargs)
-
-
-def values(array):
-    return [float(x) for x in numpy.asarray(array).ravel()]
 
 
 def exponent_counts_of(array):

@@ -4,38 +4,17 @@ import math
 import statistics as by_definition
 
 from chainerlp import statistics
+from tests.drawn_arrays import DTYPES, arrays, finite_arrays, values
 
 import numpy
 import pytest
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 pytestmark = pytest.mark.filterwarnings('error')
 
-DTYPES = (numpy.float16, numpy.float32)
 INF, NAN = math.inf, math.nan
 
 quick = settings(deadline=None, max_examples=60)
-
-
-def arrays(dtypes=DTYPES, min_side=0, **elements):
-    """Arrays of 0 to 3 axes with all that a float can be, unless ``elements`` says less."""
-
-    def of_dtype(dtype):
-        width = 8 * numpy.dtype(dtype).itemsize
-        shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=min_side, max_side=4)
-        return hnp.arrays(dtype, shapes, elements=st.floats(width=width, **elements))
-
-    return st.sampled_from(dtypes).flatmap(of_dtype)
-
-
-def finite_arrays(**kwargs):
-    return arrays(allow_nan=False, allow_infinity=False, **kwargs)
-
-
-def values(array):
-    return [float(x) for x in numpy.asarray(array).ravel()]
 
 
 def largest_of(array):
