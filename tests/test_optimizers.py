@@ -377,3 +377,34 @@ def test_what_cannot_be_updated_is_one_line():
         chainerlp.AdaptiveLossScaling(optimizers.SGD()).update(lambda: None)
     with pytest.raises(TypeError, match='must return a chainer.Variable, not tuple'):
         wrap().update(lambda: (1, 2))
+
+
+@pytest.mark.parametrize('margin', [4.0, 10.0])
+def test_sums_in_a_pass_keep_the_margin_of_the_policy(margin):
+    class Branches(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope(), chainer.using_config('dtype', chainer.mixed16):
+                self.first = L.Linear(2, 2)
+                self.second = L.Linear(2, 2)
+
+        def forward(self, x):
+            h = self.first(x)
+            return F.sum(F.cast(h * 3, 'f')) + F.sum(F.cast(self.second(h), 'f')) * 1e-3
+
+    class Largest(chainer.FunctionHook):
+        found = 0.0
+
+        def backward_preprocess(self, function, in_data, out_grad):
+            if function.inputs[0].creator_node is None and in_data[0].shape == (1, 2):
+                self.found = float(abs(out_grad[0]).max())  # at last: of the first layer
+
+    model = Branches()
+    wrapped = chainerlp.AdaptiveLossScaling(
+        optimizers.SGD(0.0), policies.Amax(margin=margin), initial_scale=2.0**10
+    ).setup(model)
+    with Largest() as hook:
+        wrapped.update(model, numpy.ones((1, 2), 'e'))
+    limit = 65504 * 2.0**-margin
+    # One branch alone brings 3 · 2^10; a power of two of scale is lost at most where that is more.
+    assert min(limit, 3 * 2.0**10) / 2.1 < hook.found <= limit
