@@ -225,7 +225,7 @@ class ScaledBackprop:
                     if needs_true_gradient(function):
                         aligned, scale = [None if g is None else g.to(1.0) for g in aligned], 1.0
                         out_grad = tuple(None if g is None else g.array for g in aligned)
-                    if functions.has_data_gradient(function):  # for who looks at unscaled layers
+                    if functions.rounds_gradient(function):  # for who looks at unscaled layers
                         function.total_scale = scale
                     gradients = plain_backward(function, indexes, out_grad, scale)
             pairs = [(index, g) for index, g in zip(indexes, gradients) if g is not None]
@@ -258,7 +258,8 @@ class ScaledBackprop:
             function.call = self._uses[id(layer_scale)]
             self._uses[id(layer_scale)] += 1
             return functions.backward_plain_layer(function, indexes, gy, layer_scale, self._backoff)
-        if numpy.float16 in (x.dtype for x in function.inputs):
+        is_half = numpy.float16 in (x.dtype for x in function.inputs)
+        if is_half or functions.computes_in(function):
             self.scaled.add(id(function.layer_scale))
         return function.backward_scaled(indexes, gy, self._backoff)
 

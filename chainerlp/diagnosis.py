@@ -204,7 +204,7 @@ def _measure(function, in_data, gy, initial_scale, formats, policies):
     """Returns the fields of a :class:`LayerDiagnosis` from ``underflow`` on, for each format."""
     arriving = getattr(function, 'total_scale', None) or initial_scale
     arriving /= getattr(function, 'scale', 1.0)
-    gradient = functions.data_gradient_of(function, in_data, to_float32(gy) / arriving)
+    gradient = functions.gradient_to_round(function, in_data, to_float32(gy) / arriving)
     product = gradient.product()
     size = max(product.size, 1)
     with numpy.errstate(divide='ignore'):

@@ -12,6 +12,16 @@ class _Held:
     age: int  # how many passes have used it
 
 
+COMPUTE_DTYPES = ('float16', 'bfloat16', 'float8_e5m2', 'float8_e4m3')
+"""tuple of str: The formats that the factors of float32 layers may be rounded to."""
+
+
+def check_compute_dtype(name):
+    """Raises ValueError unless a name is one of :data:`COMPUTE_DTYPES`, or ``None``."""
+    if name is not None and name not in COMPUTE_DTYPES:
+        raise ValueError(f'compute_dtype must be one of {", ".join(COMPUTE_DTYPES)}, not {name!r}')
+
+
 class LayerScale:
     """Chooses the scale of each use of a layer, and keeps it for the policy's interval.
 
@@ -21,16 +31,28 @@ class LayerScale:
         policy: One of :mod:`chainerlp.policies`.
         scale_weights (bool): Whether the layer's weight gradients get scales of their own.
             ``None`` leaves it to the policy.
+        compute_dtype (str): Name of the format that the factors of a float32 layer are rounded to;
+            ``None`` leaves such a layer as it is. A policy that has a ``format`` follows it.
 
     Attributes:
         policy: The policy.
         scale_weights (bool): See above, decided.
+        compute_dtype (str): See above.
+        saturated (int or 0-d array): How many elements of factors were saturated so far.
     """
 
-    def __init__(self, policy, scale_weights=None):
+    def __init__(self, policy, scale_weights=None, compute_dtype=None):
+        if compute_dtype is not None and hasattr(policy, 'format'):
+            policy = dataclasses.replace(policy, format=compute_dtype)
         self.policy = policy
         self.scale_weights = policy.scales_weights if scale_weights is None else scale_weights
+        self.compute_dtype = compute_dtype
+        self.saturated = 0
         self._held = {}
+
+    def anew(self):
+        """Returns another one of the same settings, which keeps nothing yet."""
+        return LayerScale(self.policy, self.scale_weights, self.compute_dtype)
 
     def choose(self, call, gy, W, total_scale, *, terms, product, backoff, data_input=0):
         """Returns α for one use of the layer; see :meth:`chainerlp.policies.Policy.scale`.

@@ -14,6 +14,7 @@ from chainerlp import (
     training_warnings,
 )
 from chainerlp.initial_scale import DelayedScale, FixedScale
+from chainerlp.layer_scale import check_compute_dtype
 from chainerlp.overflow import Recovery
 from chainerlp.policies.bounds import is_real
 from chainerlp.user_warning import user_warning
@@ -41,24 +42,37 @@ class AdaptiveLossScaling:
     Args:
         optimizer (~chainer.GradientMethod): Any of Chainer's gradient methods, or what
             ``chainermn.create_multi_node_optimizer`` makes of one.
-        policy: How a layer's scale is chosen, one of :mod:`chainerlp.policies`; the paper's
-            :class:`~chainerlp.policies.Adaptive` by default.
+        policy: How a layer's scale is chosen, one of :mod:`chainerlp.policies`; by default the
+            paper's :class:`~chainerlp.policies.Adaptive`, and with a ``compute_dtype``, where there
+            is no product, :class:`~chainerlp.policies.Amax`.
         initial_scale (float or str): What the gradient of the loss is multiplied by. By default
             (``'auto'``) a pass begins with the scale that the pass before should have had
             (:class:`~chainerlp.initial_scale.DelayedScale`).
         scale_weights (bool): Whether weight gradients get scales of their own; ``None`` leaves it
             to the policy.
+        compute_dtype (str): Trains a float32 model as it is, and rounds what enters the products
+            of its layers to ``'float16'``, or another format (:func:`chainerlp.convert`).
 
     Attributes:
         actual_optimizer (~chainer.GradientMethod): The wrapped optimizer.
         policy: See above.
         initial_scale (float): See above.
         scale_weights (bool): See above.
+        compute_dtype (str): See above.
     """
 
-    def __init__(self, optimizer, policy=None, initial_scale='auto', scale_weights=None):
+    def __init__(
+        self,
+        optimizer,
+        policy=None,
+        initial_scale='auto',
+        scale_weights=None,
+        compute_dtype=None,
+    ):
+        check_compute_dtype(compute_dtype)
         innermost = _checked_gradient_method(optimizer)
-        policy = policies.Adaptive() if policy is None else policy
+        if policy is None:
+            policy = policies.Adaptive() if compute_dtype is None else policies.Amax()
         policies.check(policy)
         if scale_weights not in (None, True, False):
             raise TypeError(f'scale_weights must be True, False or None, not {scale_weights!r}')
@@ -67,6 +81,7 @@ class AdaptiveLossScaling:
             actual_optimizer=optimizer,
             policy=policy,
             scale_weights=scale_weights,
+            compute_dtype=compute_dtype,
             _innermost=innermost,
             _initial_scale=None,
             _recovery=Recovery(),
@@ -153,8 +168,9 @@ class AdaptiveLossScaling:
         return self
 
     def _prepare(self, link):
-        links.convert(link, self.policy, self.scale_weights)
-        self._functional_layers = links.FunctionalLayers(link, self.policy, self.scale_weights)
+        settings = (self.policy, self.scale_weights, self.compute_dtype)
+        links.convert(link, *settings)
+        self._functional_layers = links.FunctionalLayers(link, *settings)
         self.actual_optimizer.use_fp32_update()
         master_weights.widen_states(link.params())
 
@@ -189,7 +205,8 @@ class AdaptiveLossScaling:
         """
         self.actual_optimizer._check_set_up()
         if lossfun is not None:
-            loss = lossfun(*args, **kwds)
+            with self._functional_layers.in_forward():
+                loss = lossfun(*args, **kwds)
             if not isinstance(loss, chainer.Variable):
                 kind = type(loss).__name__
                 raise TypeError(f'the loss function must return a chainer.Variable, not {kind}')

@@ -11,7 +11,12 @@ LEVELS = [
     {'chainerlp.compat'},
     {'chainerlp.formats', 'chainerlp.gpu', 'chainerlp.user_warning'},
     {'chainerlp.float16'},
-    {'chainerlp.statistics', 'chainerlp.magnitude_counts', 'chainerlp.gemm'},
+    {
+        'chainerlp.statistics',
+        'chainerlp.magnitude_counts',
+        'chainerlp.gemm',
+        'chainerlp.rounding',
+    },
     {'chainerlp.geometry', 'chainerlp.scaled_array', 'chainerlp.overflow'},
     {'chainerlp.master_weights', 'chainerlp.policies'},
     {'chainerlp.optimizer_hooks', 'chainerlp.gated_update'},

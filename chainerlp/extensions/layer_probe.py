@@ -40,7 +40,7 @@ class LayerProbe(chainer.FunctionHook):
         """Measures a layer; called by the backward pass."""
         if not self._is_wanted() or out_grad[0] is None:
             return
-        if not functions.has_data_gradient(function):
+        if not functions.rounds_gradient(function):
             return
         if self._layers is None:  # not earlier: parameters may be initialized in the forward pass
             self._layers = _layers(self._models)
@@ -108,7 +108,7 @@ def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
         ``None``.
     """
     format = formats.FLOAT16
-    product = functions.data_gradient_of(function, in_data, gy).product()
+    product = functions.gradient_to_round(function, in_data, gy).product()
     scale = getattr(function, 'scale', 1.0)
     total_scale = getattr(function, 'total_scale', None)
     if total_scale is None:  # plain backward, where only the loss is scaled

@@ -20,9 +20,11 @@ from chainerlp.functions.deconvolution import (
 from chainerlp.functions.float32_backward import backward_in_float32, is_made_in_float32
 from chainerlp.functions.layer_functions import (
     backward_plain_layer,
-    data_gradient_of,
-    has_data_gradient,
+    computes_in,
+    give_compute_dtype,
+    gradient_to_round,
     is_plain_layer,
+    rounds_gradient,
 )
 from chainerlp.functions.linear import ScaledLinearFunction, scaled_linear
 from chainerlp.functions.rnn import scaled_n_step_rnn
@@ -41,10 +43,12 @@ __all__ = [
     'ScaledLocalConvolution2DFunction',
     'backward_in_float32',
     'backward_plain_layer',
-    'data_gradient_of',
-    'has_data_gradient',
+    'computes_in',
+    'give_compute_dtype',
+    'gradient_to_round',
     'is_made_in_float32',
     'is_plain_layer',
+    'rounds_gradient',
     'scaled_bilinear',
     'scaled_convolution_2d',
     'scaled_convolution_nd',

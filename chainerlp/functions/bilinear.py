@@ -25,6 +25,7 @@ class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
 
     data_inputs = (0, 1)
     n_retained = 6
+    n_factors = 5
 
     def check_type_forward(self, in_types):
         """Checks the inputs as Chainer's function does, which knows float32 only."""

@@ -11,7 +11,13 @@ from chainerlp.functions.deconvolution import (
     ScaledDeconvolutionNDFunction,
 )
 from chainerlp.functions.linear import ScaledLinearFunction
-from chainerlp.functions.scaled_function import LayerGradients, ScaledBackward, ScaledFunction
+from chainerlp.functions.scaled_function import (
+    LayerGradients,
+    ScaledBackward,
+    ScaledFunction,
+    gradient_to_cast,
+    next_serial,
+)
 from chainerlp.gemm import factor
 
 import numpy
@@ -23,54 +29,85 @@ from chainer.functions.connection.deconvolution_nd import DeconvolutionND
 from chainer.functions.connection.linear import LinearFunction
 from chainer.functions.connection.local_convolution_2d import LocalConvolution2DFunction
 
-_GEOMETRIES = {
-    LinearFunction: ScaledLinearFunction.geometry,
-    Convolution2DFunction: ScaledConvolution2DFunction.geometry,
-    ConvolutionND: ScaledConvolutionNDFunction.geometry,
-    Deconvolution2DFunction: ScaledDeconvolution2DFunction.geometry,
-    DeconvolutionND: ScaledDeconvolutionNDFunction.geometry,
-    LocalConvolution2DFunction: ScaledLocalConvolution2DFunction.geometry,
+_SCALED = {
+    LinearFunction: ScaledLinearFunction,
+    Convolution2DFunction: ScaledConvolution2DFunction,
+    ConvolutionND: ScaledConvolutionNDFunction,
+    Deconvolution2DFunction: ScaledDeconvolution2DFunction,
+    DeconvolutionND: ScaledDeconvolutionNDFunction,
+    LocalConvolution2DFunction: ScaledLocalConvolution2DFunction,
 }
 
 
-def has_data_gradient(function):
-    """Returns whether a function is a layer, scaled or Chainer's own, whose x wants a gradient.
+def rounds_gradient(function):
+    """Returns whether a function is a layer, scaled or Chainer's own, that rounds a gradient.
 
     Layers are linear, convolution, deconvolution, local convolution and bilinear (whose x is e1).
+    They round gx, if x wants a gradient; with a ``compute_dtype`` gy, always.
 
     Args:
         function (~chainer.FunctionNode): Any function.
     """
-    known = isinstance(function, (*_GEOMETRIES, BilinearFunction))
-    return known and function.inputs[0].requires_grad
+    known = isinstance(function, (*_SCALED, BilinearFunction))
+    return known and (function.inputs[0].requires_grad or computes_in(function) is not None)
 
 
-def data_gradient_of(function, in_data, gy):
-    """Returns the :class:`~chainerlp.functions.scaled_function.DataGradient` of a layer.
+def computes_in(function):
+    """Returns the format that a float32 layer has rounded its factors to, or ``None``.
 
     Args:
-        function (~chainer.FunctionNode): A function that :func:`has_data_gradient`, after its
+        function (~chainer.FunctionNode): Any function, after its forward.
+    """
+    return getattr(function, 'computes_in', None)
+
+
+def gradient_to_round(function, in_data, gy):
+    """Returns the :class:`~chainerlp.functions.scaled_function.DataGradient` that a layer rounds.
+
+    Args:
+        function (~chainer.FunctionNode): A function that :func:`rounds_gradient`, after its
             backward.
         in_data (tuple of :ref:`ndarray`): Its inputs: x, W and, if there is one, b; for a bilinear
             function as there.
         gy (:ref:`ndarray`): The gradient of its output as it is stored.
     """
     gy = factor(gy)
+    if computes_in(function) is not None:
+        return gradient_to_cast(gy)
     if isinstance(function, BilinearFunction):
         return bilinear_data_gradient(in_data, gy)
     return LayerGradients.data_gradient(_PlainLayer(function), 0, in_data[:2], gy)
 
 
-def is_plain_layer(function):
-    """Returns whether a function is a layer of Chainer's own with a float16 product in backward.
+def give_compute_dtype(function, layer_scale):
+    """Makes one of Chainer's own functions a scaled one before its forward, if it is a layer.
 
-    Such are ``F.linear`` and its like, called with a parameter or with what is made of one.
+    Args:
+        function (~chainer.FunctionNode): Any function; only one of Chainer's very classes changes
+            its class.
+        layer_scale (~chainerlp.layer_scale.LayerScale): Has the ``compute_dtype``.
+    """
+    scaled = _SCALED.get(type(function))
+    if scaled is not None:
+        function.__class__ = scaled
+        function.layer_scale = layer_scale
+        function.serial = next_serial()
+        function.is_called_as_function = True
+
+
+def is_plain_layer(function):
+    """Returns whether a function is a layer that no link has called, with a product to be rounded.
+
+    Such are ``F.linear`` and its like, called with a parameter or with what is made of one: those
+    of Chainer's own in float16, and those that were given a ``compute_dtype``.
 
     Args:
         function (~chainer.FunctionNode): Any function.
     """
+    if getattr(function, 'is_called_as_function', False):
+        return True
     return (
-        isinstance(function, tuple(_GEOMETRIES))
+        isinstance(function, tuple(_SCALED))
         and not isinstance(function, ScaledFunction)
         and function.inputs[0].dtype == function.inputs[1].dtype == numpy.float16
         and not getattr(function, 'cudnn_fast', False)
@@ -78,7 +115,7 @@ def is_plain_layer(function):
 
 
 def backward_plain_layer(function, indexes, gy, layer_scale, backoff):
-    """Runs one of Chainer's own layers backward as :class:`ScaledFunction` does.
+    """Runs a layer that no link has called backward as :class:`ScaledFunction` does.
 
     Args:
         function (~chainer.FunctionNode): A function that :func:`is_plain_layer`.
@@ -90,6 +127,9 @@ def backward_plain_layer(function, indexes, gy, layer_scale, backoff):
     Returns:
         list of ~chainerlp.scaled_array.ScaledArray: A gradient for each index.
     """
+    if isinstance(function, ScaledFunction):
+        function.layer_scale = layer_scale
+        return function.backward_scaled(indexes, gy, backoff)
     layer = _PlainLayer(function)
     layer.total_scale = gy.scale
     gradients = layer.scaled_gradients(indexes, gy, layer_scale, backoff)
@@ -109,5 +149,5 @@ class _PlainLayer(LayerGradients, ScaledBackward):
         return self._function.get_retained_inputs()
 
     def geometry(self, _):
-        kind = next(kind for kind in _GEOMETRIES if isinstance(self._function, kind))
-        return _GEOMETRIES[kind](self._function)
+        kind = next(kind for kind in _SCALED if isinstance(self._function, kind))
+        return _SCALED[kind].geometry(self._function)

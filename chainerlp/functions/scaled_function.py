@@ -1,27 +1,29 @@
-"""What the scaled functions share: their arithmetic in float16, and where a scale is applied."""
+"""What the scaled functions share: their arithmetic, and where a scale is applied."""
 
 import dataclasses
 import itertools
 from typing import Callable
 
-from chainerlp import policies
+from chainerlp import formats, policies
 from chainerlp.float16 import from_float32, scale_and_round
 from chainerlp.gemm import factor
+from chainerlp.rounding import round_saturating, round_weight
 from chainerlp.scaled_array import ScaledArray
 
 import chainer
 import numpy
+from chainer import backend
 
 # gW sums over the batch and all positions: with gy near u_max it overflows, with gy near u_min its
 # small entries underflow. So it gets the scale that current scaling would give it (design, §1).
 _WEIGHT_POLICY = policies.Amax()
 
-_serial_numbers = itertools.count()
+next_serial = itertools.count().__next__
 
 
 @dataclasses.dataclass(frozen=True)
 class DataGradient:
-    """A data gradient that is not formed yet, and the factors that it is made of.
+    """A gradient that is to be scaled and rounded: not formed yet, and the factors it is made of.
 
     Attributes:
         gy (:ref:`ndarray`): The gradient of the output, as :func:`chainerlp.gemm.factor` has it.
@@ -35,6 +37,23 @@ class DataGradient:
     W: object
     terms: int
     product: Callable
+
+
+def gradient_to_cast(gy):
+    """Returns a float32 gradient that is rounded itself, as the :class:`DataGradient` gy · 1.
+
+    Its one term is what makes the policies choose a scale for a cast: K = 1, E[W²] = 1.
+
+    Args:
+        gy (:ref:`ndarray`): The gradient, of shape (batch, out, ...).
+    """
+    xp = backend.get_array_module(gy)
+    ones = xp.ones((gy.shape[1] if gy.ndim > 1 else 1, 1), numpy.float32)
+
+    def product(scale=1.0, dtype=numpy.float32):
+        return scale_and_round(gy.copy(), scale, dtype)
+
+    return DataGradient(gy, ones, 1, product)
 
 
 class ScaledBackward:
@@ -113,6 +132,11 @@ class ScaledFunction(ScaledBackward):
     chooses α and multiplies the float32 product gx by it before it is rounded. In float32 and
     float64 it is Chainer's function, and nothing is scaled.
 
+    With a ``compute_dtype``, a float32 function rounds what enters its products to that format: x
+    and W, and, on the way back, α gy. Sums are float32, and α is divided out at once, so that all
+    that is seen outside is float32 and true; by whatever backward pass. Only a pass that is itself
+    to be differentiated is Chainer's.
+
     Args:
         layer_scale (LayerScale): What chooses α; ``None`` scales nothing.
 
@@ -124,10 +148,15 @@ class ScaledFunction(ScaledBackward):
     n_retained = 2
     """int: How many of the inputs, from the first, the gradients are computed from."""
 
+    n_factors = 2
+    """int: How many of the inputs, from the first, enter products."""
+
     def __init__(self, *args, layer_scale=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.layer_scale = layer_scale
-        self.serial = next(_serial_numbers)
+        self.serial = next_serial()
+
+    _factors = None  # the inputs, rounded to a compute_dtype where they enter products
 
     # What a scaled function adds to these: its products of float16 inputs. Inputs are handed in as
     # they are, since most products need some of them only.
@@ -138,19 +167,26 @@ class ScaledFunction(ScaledBackward):
 
     def forward(self, inputs):
         """Computes y; see the class."""
-        x = inputs[0]
-        if x.dtype != numpy.float16 or not self._is_plain():
+        dtype = inputs[0].dtype
+        if self._has_compute_dtype(inputs):
+            self._factors = inputs = self._rounded(inputs)
+        elif dtype != numpy.float16 or not self._is_plain():
             return super().forward(inputs)
         self._config_use_ideep = chainer.config.use_ideep  # as Chainer's own forward notes it
         self.retain_inputs(tuple(range(min(self.n_retained, len(inputs)))))
-        return (from_float32(self.float32_output(inputs), x.dtype),)
+        return (from_float32(self.float32_output(inputs), dtype),)
 
     def backward(self, indexes, grad_outputs):
         """Computes the gradients as Chainer's function does; see the class."""
         self.scale, self.total_scale = 1.0, None
-        if chainer.config.enable_backprop or not self._is_half():
+        if chainer.config.enable_backprop or not (self._is_half() or self.computes_in):
             return super().backward(indexes, grad_outputs)
-        gradients = self.scaled_gradients(indexes, ScaledArray(grad_outputs[0].array), None, 1.0)
+        gy = ScaledArray(grad_outputs[0].array)
+        if self.computes_in:
+            gradients = self._gradients_of_factors(indexes, gy, self.layer_scale.anew(), 1.0)
+            self.total_scale = None  # what gy carries is not known
+        else:
+            gradients = self.scaled_gradients(indexes, gy, None, 1.0)
         return [chainer.as_variable(gradient.array) for gradient in gradients]
 
     def backward_scaled(self, indexes, gy, backoff=1.0):
@@ -165,12 +201,58 @@ class ScaledFunction(ScaledBackward):
             list of ScaledArray: A gradient (or ``None``) for each index.
         """
         self.scale, self.total_scale = 1.0, gy.scale
+        if self.computes_in:
+            return self._gradients_of_factors(indexes, gy, self.layer_scale, backoff)
         if self._is_half() or self._has_half_weight():
             return self.scaled_gradients(indexes, gy, self.layer_scale, backoff)
         gradients = super().backward(indexes, (chainer.as_variable(gy.array),))
         if len(gradients) != len(indexes):  # there is one for each input
             gradients = [gradients[i] for i in indexes]
         return [None if g is None else ScaledArray(g.array, gy.scale) for g in gradients]
+
+    @property
+    def computes_in(self):
+        """Format: What x, W and α gy of this float32 function were rounded to; or ``None``."""
+        return None if self._factors is None else formats.get(self.layer_scale.compute_dtype)
+
+    def _has_compute_dtype(self, inputs):
+        return (
+            self.layer_scale is not None
+            and self.layer_scale.compute_dtype is not None
+            and all(array.dtype == numpy.float32 for array in inputs)
+            and self._is_plain()
+        )
+
+    def _rounded(self, inputs):
+        """Returns the inputs, those that enter products rounded and counted where saturated."""
+        format, layer_scale = formats.get(self.layer_scale.compute_dtype), self.layer_scale
+        rounded = list(inputs)
+        for index in range(min(self.n_factors, len(inputs))):
+            of_input = round_saturating if index in self.data_inputs else round_weight
+            rounded[index], layer_scale.saturated = of_input(
+                inputs[index], format, saturated=layer_scale.saturated
+            )
+        return tuple(rounded)
+
+    def _gradients_of_factors(self, indexes, gy, layer_scale, backoff):
+        """Scales and rounds gy, and forms the gradients in float32, α divided out."""
+        cast = gradient_to_cast(gy.array)
+        scale = self._choose(self.data_inputs[0], cast, gy.array, gy.scale, layer_scale, backoff)
+        rounded, self.layer_scale.saturated = round_saturating(
+            gy.array, self.computes_in, scale, self.layer_scale.saturated
+        )
+        rounded, inverse = factor(rounded), 1 / scale
+        gradients = []
+        for index in indexes:
+            if index in self.data_inputs:
+                array = self.data_gradient(index, self._factors, rounded).product(inverse)
+            elif index < self.n_factors:
+                array = self.parameter_gradient(index, self._factors, rounded)
+                array = scale_and_round(array, inverse, numpy.float32)
+            else:  # of a bias: a sum, no product
+                array = self.parameter_gradient(index, self.inputs, gy.array)
+            gradients.append(ScaledArray(array, gy.scale))
+        return gradients
 
     def _is_plain(self):
         return True
@@ -205,7 +287,7 @@ class LayerGradients:
     def parameter_gradient(self, index, inputs, gy):
         """Returns gW or gb in float32."""
         if index == 1:
-            x, W = inputs
+            x, W = inputs[:2]
             return self.geometry(self).weight_gradient(factor(x), gy, W.shape)
         b_ndim = len(self.inputs[2].shape)
         return gy.sum(axis=(0,) + tuple(range(1 + b_ndim, gy.ndim)), dtype=numpy.float32)

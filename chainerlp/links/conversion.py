@@ -3,7 +3,7 @@
 import functools
 
 from chainerlp import policies
-from chainerlp.layer_scale import LayerScale
+from chainerlp.layer_scale import LayerScale, check_compute_dtype
 from chainerlp.links import scaled_links
 
 import chainer
@@ -41,7 +41,7 @@ _ORIGINAL_BY_SCALED[scaled_links.ScaledNStepLayer] = chainer.Link
 _CALLS = ('__call__', 'forward', 'rnn')
 
 
-def convert(link, policy, scale_weights=None):
+def convert(link, policy, scale_weights=None, compute_dtype=None):
     """Turns the layers of a model into scaled ones, in place.
 
     Layers are Chainer's links that multiply by a weight: linear, convolution, deconvolution and
@@ -53,20 +53,29 @@ def convert(link, policy, scale_weights=None):
     what Chainer's own does: bit for bit in float32; in float16 with products accumulated in
     float32 and rounded once.
 
+    With a ``compute_dtype``, a float32 layer rounds what enters its products: x, W, and α times the
+    gradient of its output, where α is what the policy chooses for a cast, K = 1 and E[W²] = 1. It
+    does so under ``loss.backward()`` as well. Sums are float32, α is divided out at once, and what
+    is beyond the format's largest number becomes that number: nothing else of the model changes.
+
     Args:
         link (~chainer.Link): A link, with all that it holds.
         policy: One of :mod:`chainerlp.policies`.
         scale_weights (bool): Whether weight gradients get scales of their own; ``None`` leaves it
             to the policy.
+        compute_dtype (str): ``'float16'``; or ``'bfloat16'``, ``'float8_e5m2'`` or
+            ``'float8_e4m3'``, which are simulated. ``None`` leaves float32 layers as they are.
 
     Returns:
         ~chainer.Link: ``link``.
 
     Raises:
         TypeError: If ``link`` is no link, or ``policy`` no policy.
+        ValueError: If there is no such ``compute_dtype``.
     """
     _check_link(link)
     policies.check(policy)
+    check_compute_dtype(compute_dtype)
     for layer in link.links():
         scaled = _scaled_class(type(layer))
         if scaled is not None:
@@ -74,7 +83,7 @@ def convert(link, policy, scale_weights=None):
         if isinstance(layer, scaled_links.ScaledNStepRNN):
             scaled_links.convert_layers(layer)  # links() comes to them next
         if isinstance(layer, scaled_links.ScaledLink):
-            layer.layer_scale = LayerScale(policy, scale_weights)
+            layer.layer_scale = LayerScale(policy, scale_weights, compute_dtype)
             _mark(layer, False)
     return link
 

@@ -1,11 +1,14 @@
 """Layers called as functions, such as ``F.linear`` with a parameter: which scale is theirs."""
 
+import contextlib
 import itertools
 import weakref
 
+from chainerlp import functions
 from chainerlp.layer_scale import LayerScale
 from chainerlp.links.conversion import belongs_to_restored, is_restored
 from chainerlp.links.scaled_links import ScaledLink
+from chainerlp.rounding import weights_kept
 
 import chainer
 
@@ -22,13 +25,29 @@ class FunctionalLayers:
         model (~chainer.Link): The model.
         policy (~chainerlp.policies.Policy): Chooses the scales of those of its own.
         scale_weights (bool): As for :func:`~chainerlp.convert`.
+        compute_dtype (str): Likewise.
     """
 
-    def __init__(self, model, policy, scale_weights):
+    def __init__(self, model, policy, scale_weights, compute_dtype=None):
         self._model = model
-        self._policy = policy
-        self._scale_weights = scale_weights
+        self._settings = LayerScale(policy, scale_weights, compute_dtype)
         self._own = {}  # by the parameter's path, or 'derived/0' and so on
+
+    @contextlib.contextmanager
+    def in_forward(self):
+        """Gives the layers of a forward pass their ``compute_dtype``, if there is one.
+
+        Parameters must not change before it ends: each weight is rounded once.
+        """
+        if self._settings.compute_dtype is None:
+            yield
+            return
+        with weights_kept(), _GivesComputeDtype(self._settings, self._restored_arrays()):
+            yield
+
+    def _restored_arrays(self):
+        links = filter(is_restored, self._model.links())
+        return {id(p.array) for link in links for p in link.params(include_uninit=False)}
 
     def of_pass(self):
         """Returns what finds the scales in one backward pass; it is of no use after it.
@@ -67,7 +86,7 @@ class FunctionalLayers:
 
     def _own_scale(self, key):
         if key not in self._own:
-            self._own[key] = LayerScale(self._policy, self._scale_weights)
+            self._own[key] = self._settings.anew()
         return self._own[key]
 
     def forget(self):
@@ -97,6 +116,20 @@ class FunctionalLayers:
         if has_it:
             self._own_scale(key).serialize(_at(serializer, key))
         return has_it
+
+
+class _GivesComputeDtype(chainer.FunctionHook):
+    """Function hook: only before its forward can one of Chainer's functions be given a dtype."""
+
+    def __init__(self, settings, restored_arrays):
+        self.name = f'GivesComputeDtype-{id(self)}'
+        self._settings = settings
+        self._restored_arrays = restored_arrays
+
+    def forward_preprocess(self, function, in_data):
+        """Makes a layer's function a scaled one, unless its weight is a restored link's."""
+        if len(in_data) > 1 and id(in_data[1]) not in self._restored_arrays:
+            functions.give_compute_dtype(function, self._settings)
 
 
 def _at(serializer, key):

@@ -31,8 +31,7 @@ class ScaledLink:
     def copy(self, mode='share'):
         """Copies the link; the copy is a layer of its own and chooses scales of its own."""
         copied = super().copy(mode)
-        own = self.layer_scale
-        copied.layer_scale = LayerScale(own.policy, own.scale_weights)
+        copied.layer_scale = self.layer_scale.anew()
         return copied
 
 
@@ -186,8 +185,8 @@ class ScaledNStepLayer(ScaledLink, chainer.Link):
 class ScaledNStepRNN:
     """Mixed in before one of Chainer's links of stacked RNNs.
 
-    In float16 the recurrence is computed step by step, by cuDNN neither forward nor backward;
-    otherwise by Chainer's function.
+    In float16, or with a ``compute_dtype``, the recurrence is computed step by step, by cuDNN
+    neither forward nor backward; otherwise by Chainer's function.
 
     Args:
         policy: One of :mod:`chainerlp.policies`; the paper's by default.
@@ -205,7 +204,9 @@ class ScaledNStepRNN:
     def rnn(self, n_layers, dropout_ratio, *args):
         """Applies the layers to sequences of descending length, transposed."""
         *states, ws, bs, xs = args
-        if xs[0].dtype != numpy.float16:
+        layer_scales = [getattr(layer, 'layer_scale', None) for layer in self]
+        has_compute_dtype = any(scale and scale.compute_dtype for scale in layer_scales)
+        if xs[0].dtype != numpy.float16 and not has_compute_dtype:
             return super().rnn(n_layers, dropout_ratio, *args)
         hx, cx = states if self.n_cells == 2 else (*states, None)
         hy, cy, ys = functions.scaled_n_step_rnn(
@@ -218,7 +219,7 @@ class ScaledNStepRNN:
             bs,
             xs,
             self.use_bi_direction,
-            [getattr(layer, 'layer_scale', None) for layer in self],
+            layer_scales,
         )
         return (hy, ys) if cx is None else (hy, cy, ys)
 

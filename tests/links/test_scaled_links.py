@@ -393,8 +393,8 @@ class Hook(chainer.FunctionHook):
         self.seen = 0
 
     def backward_postprocess(self, function, in_data, out_grad):
-        if functions.has_data_gradient(function):
-            product = functions.data_gradient_of(function, in_data, out_grad[0]).product()
+        if functions.rounds_gradient(function):
+            product = functions.gradient_to_round(function, in_data, out_grad[0]).product()
             assert product.shape == in_data[0].shape and product.dtype == numpy.float32
             self.products.append(product)
             self.seen += isinstance(function, ScaledFunction)
