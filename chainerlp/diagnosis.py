@@ -89,10 +89,20 @@ class Diagnosis:
 _LEGEND = """\
 underflow  elements of the data gradient gx that the format rounds to zero, unscaled
 headroom   powers of two between the largest |gx| and the format's largest number
-others     the total scale that each policy would give gx"""
+others     the total scale that each policy would give gx
+With a compute_dtype, gx stands for the gradient of a layer's output."""
 
 
-def diagnose(model, lossfun, *batch, policies=None, formats=_FORMATS, initial_scale=1.0, show=True):
+def diagnose(
+    model,
+    lossfun,
+    *batch,
+    policies=None,
+    formats=_FORMATS,
+    initial_scale=1.0,
+    compute_dtype=None,
+    show=True,
+):
     """Counts what number formats would lose of each layer's gradient; says which scales would help.
 
     It runs one forward and one backward pass of ``lossfun(*batch)`` on the model as it is, in any
@@ -100,6 +110,9 @@ def diagnose(model, lossfun, *batch, policies=None, formats=_FORMATS, initial_sc
     would lose. In float16 layers gradients are scaled during the pass, and unscaled before they are
     counted, so that what underflows in one layer is not missing from the next. Layers whose input
     wants no gradient (usually the first) are left out.
+
+    With a ``compute_dtype``, given or the model's own, it counts of each float32 layer what would
+    be lost of the gradient of its output, gy, which is what such a layer rounds. None is left out.
 
     The scales are those that the policies would choose for gx if its layer's gy arrived unscaled,
     that is, total scales. The default policies are those of :mod:`chainerlp.policies` without the
@@ -121,6 +134,8 @@ def diagnose(model, lossfun, *batch, policies=None, formats=_FORMATS, initial_sc
         formats (list of str): Names of formats, see :func:`chainerlp.formats.get`.
         initial_scale (float): What the gradient of the loss is multiplied by, or ``'auto'``, as in
             :class:`~chainerlp.AdaptiveLossScaling`.
+        compute_dtype (str): What the pass rounds the factors of float32 layers to, as for
+            :func:`~chainerlp.convert`; by default what the model has been converted to.
         show (bool): Whether to print the tables.
 
     Returns:
@@ -140,7 +155,7 @@ def diagnose(model, lossfun, *batch, policies=None, formats=_FORMATS, initial_sc
     formats = [number_formats.get(name) for name in formats]
 
     with preserved(model), chainer.using_config('enable_backprop', True):
-        links.convert(model, _LOSSLESS)
+        links.convert(model, _LOSSLESS, compute_dtype=compute_dtype or _compute_dtype_of(model))
         scale = initial_scale
         if initial_scale == 'auto':
             scale = _delayed_scale(model, _loss_of(model, lossfun, batch))
@@ -161,6 +176,11 @@ def diagnose(model, lossfun, *batch, policies=None, formats=_FORMATS, initial_sc
     if show:
         print(diagnosis)
     return diagnosis
+
+
+def _compute_dtype_of(model):
+    scaled = (link for link in model.links() if isinstance(link, links.ScaledLink))
+    return next((link.layer_scale.compute_dtype for link in scaled), None)
 
 
 def _loss_of(model, lossfun, batch):

@@ -213,6 +213,7 @@ class AdaptiveLossScaling:
             self.target.cleargrads()
             self.backward(loss)
             del loss
+            self._warn_of_saturated_factors()
         else:
             training_warnings.warn_of_plain_gradients(self.target)
         # Those without a gradient, too: Chainer fills it with zeros, and momentum goes on.
@@ -321,6 +322,18 @@ class AdaptiveLossScaling:
                 self._has_run = True
                 training_warnings.warn_after_first_pass(self.target, scaled_pass.scaled)
             this_pass.culprit = scaled_pass.culprit
+
+    def _warn_of_saturated_factors(self):
+        if self.compute_dtype is None:
+            return
+        for path, layer_scale in self._layer_scales():
+            # On a GPU that is known to ScaleReport only: nothing is waited for here.
+            if isinstance(layer_scale.saturated, int) and layer_scale.saturated:
+                self._warn_once(
+                    'factors',
+                    f'x, W or the gradient of the output of {path} left {self.compute_dtype}: it is'
+                    ' kept at the largest number',
+                )
 
     def _warn_once(self, key, message):
         if key not in self._warned:

@@ -7,7 +7,7 @@ that multiplies float8. Inf and NaN stay what they are, so that an error of the 
 import contextlib
 
 from chainerlp import formats
-from chainerlp.float16 import scale_and_round
+from chainerlp.float16 import from_float32
 from chainerlp.gpu import on_gpu
 
 import numpy
@@ -35,16 +35,21 @@ def round_saturating(array, format, scale=1.0, saturated=0):
     """
     if on_gpu(array):
         return _round_on_gpu(array, format, scale, saturated)
-    if not (isinstance(scale, float) and scale == 1):
-        array = array * numpy.float32(scale)
-    if format is formats.FLOAT16:
-        rounded, beyond = _round_to_half(array)
-        return rounded, saturated + beyond
-    rounded = numpy.empty(array.shape, numpy.float32)
+    is_half = format is formats.FLOAT16
+    rounded = numpy.empty(array.shape, numpy.float16 if is_half else numpy.float32)
     source, target = numpy.ascontiguousarray(array).reshape(-1), rounded.reshape(-1)
+    round_block = _round_block_to_half if is_half else _round_block
     for start in range(0, source.size, _BLOCK):
         block = slice(start, start + _BLOCK)
-        saturated += _round_block(source[block], format, target[block])
+        scaled = source[block]
+        if not (isinstance(scale, float) and scale == 1):
+            with numpy.errstate(over='ignore'):
+                scaled = scaled * numpy.float32(scale)
+        beyond = round_block(scaled, format, target[block])
+        if beyond is not None:
+            beyond &= numpy.isfinite(source[block])
+            target[block][beyond] = numpy.copysign(format.largest, source[block][beyond])
+            saturated += int(numpy.count_nonzero(beyond))
     return rounded, saturated
 
 
@@ -73,18 +78,14 @@ def round_weight(array, format, saturated=0):
     return _kept_weights[key][1], saturated
 
 
-def _round_to_half(array):
-    rounded = scale_and_round(array, 1.0, numpy.float16)
-    magnitude = rounded.view(numpy.uint16) & numpy.uint16(0x7FFF)
-    if magnitude.size == 0 or magnitude.max() < 0x7C00:
-        return rounded, 0
-    beyond = (magnitude == 0x7C00) & numpy.isfinite(array)
-    rounded[beyond] = numpy.copysign(formats.FLOAT16.largest, array[beyond])
-    return rounded, int(numpy.count_nonzero(beyond))
+def _round_block_to_half(block, format, target):
+    target[...] = from_float32(block, numpy.float16)
+    magnitude = target.view(numpy.uint16) & numpy.uint16(0x7FFF)
+    return magnitude == 0x7C00 if magnitude.max() >= 0x7C00 else None
 
 
 def _round_block(block, format, target):
-    """Rounds a block of float32 values; returns how many it saturated."""
+    """Rounds a block of float32 values; returns which are beyond the format, ``None`` if none."""
     magnitude = numpy.abs(block)
     dropped_bits = _SINGLE.mantissa_bits - format.mantissa_bits
     if format.exponent_bits == _SINGLE.exponent_bits:
@@ -103,16 +104,13 @@ def _round_block(block, format, target):
         rounder = exponent.view(numpy.float32)
         magnitude += rounder
         magnitude -= rounder
-    saturated = 0
-    largest = numpy.float32(format.largest)
-    if not magnitude.max() <= largest:  # or NaN
-        beyond = (magnitude > largest) & numpy.isfinite(block)
-        saturated = int(numpy.count_nonzero(beyond))
-        magnitude[beyond] = largest
+    beyond = None
+    if not magnitude.max() <= numpy.float32(format.largest):  # or NaN
+        beyond = magnitude > numpy.float32(format.largest)
         is_special = ~numpy.isfinite(block)
         magnitude[is_special] = numpy.abs(block[is_special])
     numpy.copysign(magnitude, block, out=target)
-    return saturated
+    return beyond
 
 
 def _round_on_gpu(array, format, scale, saturated):
@@ -120,41 +118,38 @@ def _round_on_gpu(array, format, scale, saturated):
         saturated = cuda.cupy.full((), saturated, numpy.uint64)
     if format is formats.FLOAT16:
         kernel = cuda.elementwise(
-            'float32 x, float32 scale, raw uint64 saturated',
-            'float16 y',
+            'float32 x, float32 scale',
+            'float16 y, raw uint64 saturated',
             """
-            const float value = x * scale;
-            y = value;
-            if (isinf((float)y) && isfinite(value)) {
-                y = copysignf(65504.0f, value);
-                atomicAdd((unsigned long long*)&saturated[0], 1ull);
+            y = x * scale;
+            if (isinf((float)y) && isfinite(x)) {
+                y = copysignf(65504.0f, x);
+                atomicAdd(&saturated[0], 1ull);
             }
             """,
             'chainerlp_round_to_half_saturating',
         )
-        return kernel(array, scale, saturated), saturated
+        return kernel(array, scale, cuda.cupy.empty(array.shape, numpy.float16), saturated)
     kernel = cuda.elementwise(
-        'float32 x, float32 scale, int32 mantissa_bits, int32 smallest_exponent, float64 largest,'
-        ' raw uint64 saturated',
-        'float32 y',
+        'float32 x, float32 scale, int32 mantissa_bits, int32 smallest_exponent, float64 largest',
+        'float32 y, raw uint64 saturated',
         """
         const float value = x * scale;
         y = value;
-        if (isfinite(value) && value != 0) {
-            int exponent;
-            frexp((double)value, &exponent);
+        if (isfinite(x) && value != 0) {
+            int exponent = 0;
+            if (isfinite(value)) frexp((double)value, &exponent);
             const int unit = max(exponent - 1, smallest_exponent) - mantissa_bits;
             double magnitude = ldexp(rint(ldexp(fabs((double)value), -unit)), unit);
             if (magnitude > largest) {
                 magnitude = largest;
-                atomicAdd((unsigned long long*)&saturated[0], 1ull);
+                atomicAdd(&saturated[0], 1ull);
             }
             y = copysign(magnitude, (double)value);
         }
         """,
         'chainerlp_round_saturating',
     )
-    rounded = kernel(
-        array, scale, format.mantissa_bits, 1 - format.bias, format.largest, saturated
-    )
-    return rounded, saturated
+    rounded = cuda.cupy.empty(array.shape, numpy.float32)
+    constants = format.mantissa_bits, 1 - format.bias, format.largest
+    return kernel(array, scale, *constants, rounded, saturated)

@@ -73,7 +73,8 @@ def _warn_of_nothing(model):
         path, param = params[0]
         user_warning(
             f'AdaptiveLossScaling scales nothing: {kind} has no float16 parameter ({path} is'
-            f' {param.dtype}); build it after chainer.global_config.dtype = chainer.mixed16'
+            f' {param.dtype}); build it after chainer.global_config.dtype = chainer.mixed16, or'
+            " give compute_dtype='float16'"
         )
 
 

@@ -78,6 +78,27 @@ def test_losses_are_what_rounding_to_the_format_loses(model):
     assert rates[1] == 0 < rates[0] < rates[2] < rates[3]
 
 
+@pytest.mark.parametrize('is_converted', [False, True])
+def test_with_a_compute_dtype_it_tells_of_output_gradients(model, is_converted):
+    batch = batch_of('f')
+    options = {} if is_converted else {'compute_dtype': 'float16'}
+    if is_converted:
+        chainerlp.convert(model, policies.Amax(), compute_dtype='float16')
+    diagnosis = chainerlp.diagnose(model, model, *batch, show=False, **options)
+    rows = diagnosis.of('float8_e4m3')
+    assert [row.layer for row in rows] == ['/predictor/0', '/predictor/1', '/predictor/2']
+    y = model.predictor(batch[0])
+    model.lossfun(y, batch[1]).backward(retain_grad=True)
+    gy = numpy.abs(y.grad)
+    lost = (gy <= formats.FLOAT8_E4M3.underflow_threshold) & (gy > 0)
+    assert rows[-1].underflow == pytest.approx(lost.mean(), abs=1 / gy.size)
+    ones = numpy.ones((10, 1), 'f')
+    unbounded = policies.Adaptive(
+        max_scale=math.inf, max_total_scale=math.inf, format='float8_e4m3'
+    )
+    assert rows[-1].scales['Adaptive'] == unbounded.scale(y.grad, ones, terms=1)
+
+
 def test_overflow_is_negative_headroom(model):
     batch = batch_of('f')
     huge = chainerlp.diagnose(

@@ -52,7 +52,8 @@ def test_a_model_without_float16_is_named_once_with_what_to_do():
     (warning,) = caught(L.Linear(3, 2), dtype='f')
     assert str(warning.message) == (
         'AdaptiveLossScaling scales nothing: Linear has no float16 parameter (/W is float32); build'
-        ' it after chainer.global_config.dtype = chainer.mixed16'
+        ' it after chainer.global_config.dtype = chainer.mixed16, or give'
+        " compute_dtype='float16'"
     )
     assert warning.filename == __file__
 

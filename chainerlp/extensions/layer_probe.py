@@ -89,30 +89,31 @@ def named_links(models):
 
 
 def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
-    """Measures what rounding a layer's data gradient to float16 loses.
+    """Measures what rounding loses of the gradient that a layer rounds.
 
-    It forms the float32 product anew from what the function was given. It does not wait for the
-    device.
+    That is its data gradient gx, to float16: the float32 product is formed anew from what the
+    function was given. Of a float32 layer with a ``compute_dtype`` it is gy, to that format. Does
+    not wait for the device.
 
     Args:
-        function (~chainer.FunctionNode): A function that has a data gradient, after its backward.
+        function (~chainer.FunctionNode): A function that rounds a gradient, after its backward.
         in_data (tuple of :ref:`ndarray`): Its inputs.
         gy (:ref:`ndarray`): The gradient of its output as it is stored.
-        loss_scale (float): The total scale of gx, unless the function has one of its own.
+        loss_scale (float): What gy carries, unless the function knows its own total scale.
         with_histogram (bool): Whether to count magnitudes.
 
     Returns:
         tuple: The columns of a :class:`~chainerlp.extensions.scales_file.Row` from ``scale`` on,
         floats or 0-d arrays; and the
-        :func:`~chainerlp.magnitude_counts.magnitude_histogram` of gx as it is to be stored, or
+        :func:`~chainerlp.magnitude_counts.magnitude_histogram` of what is about to be rounded, or
         ``None``.
     """
-    format = formats.FLOAT16
+    format = functions.computes_in(function) or formats.FLOAT16
     product = functions.gradient_to_round(function, in_data, gy).product()
     scale = getattr(function, 'scale', 1.0)
     total_scale = getattr(function, 'total_scale', None)
     if total_scale is None:  # plain backward, where only the loss is scaled
-        total_scale = loss_scale
+        total_scale = loss_scale * scale
     size = max(product.size, 1)
     unscaled, _ = count_underflow_and_overflow(product / (total_scale / scale), format)
     product *= scale

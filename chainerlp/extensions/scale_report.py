@@ -5,6 +5,7 @@ import fnmatch
 import os
 import warnings
 
+from chainerlp import links
 from chainerlp.extensions import histogram_file, scales_file
 from chainerlp.extensions.layer_probe import LayerProbe, measure_layer, named_links
 
@@ -24,6 +25,8 @@ class ScaleReport(extension.Extension):
     - ``scaling/scale_min``, ``scaling/scale_max``: extremes of the layers' own scales,
     - ``scaling/total_scale_max``: the largest total scale,
     - ``scaling/skipped``: updates skipped so far because of non-finite gradients,
+    - ``scaling/saturated``: elements of x, W and gy that were beyond the format of a
+      ``compute_dtype`` so far, where there is one,
     - ``scaling/backoff``: what gradients are multiplied by at present because of overflows, if the
       optimizer is wrapped (:class:`~chainerlp.overflow.Recovery`).
 
@@ -31,7 +34,9 @@ class ScaleReport(extension.Extension):
     training. Without :class:`~chainerlp.AdaptiveLossScaling` a layer's scale is 1 and its total
     scale Chainer's loss scale; in float32 training the underflow is what float16 would have lost.
     Only the iterations at the trigger are measured; each takes about one more product a layer.
-    Layers whose input wants no gradient (usually the first) are left out. Under ChainerMN each
+    Layers whose input wants no gradient (usually the first) are left out. With a ``compute_dtype``
+    it measures all layers, and in place of gx the gradient of the output, gy: that is what they
+    round. Under ChainerMN each
     worker reports its own data's values, and the first one writes the files.
 
     The file's columns are ``iteration, layer, call, scale, total_scale, underflow,
@@ -203,6 +208,14 @@ class ScaleReport(extension.Extension):
             'scaling/total_scale_max': max(row.total_scale for row in rows),
             'scaling/skipped': self._skipped_by_chainer + skipped,
         }
+        computing = [
+            link.layer_scale
+            for optimizer in optimizers
+            for link in optimizer.target.links()
+            if isinstance(link, links.ScaledLink) and link.layer_scale.compute_dtype
+        ]
+        if computing:
+            summary['scaling/saturated'] = sum(int(each.saturated) for each in computing)
         recoveries = [getattr(optimizer, 'recovery', None) for optimizer in optimizers]
         if any(recoveries):
             summary['scaling/backoff'] = min(r.backoff for r in recoveries if r is not None)

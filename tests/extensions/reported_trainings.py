@@ -59,7 +59,7 @@ class NothingToMeasure(chainer.Chain):
 def make_trainer(
     out, kind='mixed16', epochs=2, extension=None, batch_size=8, shrink=2.0**-12, net=ResNet
 ):
-    dtype = numpy.float32 if kind == 'float32' else chainer.mixed16
+    dtype = numpy.float32 if kind in ('float32', 'computing') else chainer.mixed16
     numpy.random.seed(0)
     with chainer.using_config('dtype', dtype):
         model = L.Classifier(
@@ -68,8 +68,11 @@ def make_trainer(
         x = numpy.random.standard_normal((32, 1, 8, 8)).astype(chainer.get_dtype())
     t = numpy.random.randint(0, 10, 32).astype('i')
     optimizer = optimizers.MomentumSGD(1.0)
-    if kind == 'wrapped':
-        optimizer = chainerlp.AdaptiveLossScaling(optimizer, policies.Measured())
+    if kind in ('wrapped', 'computing'):
+        compute_dtype = 'float16' if kind == 'computing' else None
+        optimizer = chainerlp.AdaptiveLossScaling(
+            optimizer, policies.Measured(), compute_dtype=compute_dtype
+        )
     optimizer.use_fp32_update()
     optimizer.setup(model)
     if kind == 'static':

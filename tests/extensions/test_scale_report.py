@@ -129,6 +129,51 @@ def test_with_the_wrapper_scales_and_rates_are_the_layers_own(tmp_path):
     assert max(float(row['underflow_unscaled']) for row in rows) > 0.1
 
 
+class Rounded(chainer.FunctionHook):
+    """The share of the output gradients of layers that rounding to float16 loses, unscaled."""
+
+    def __init__(self):
+        self.rates = []
+
+    def backward_postprocess(self, function, in_data, out_grad):
+        if len(in_data) > 1 and 'Linear' in type(function).__name__:
+            gy = numpy.abs(out_grad[0])
+            self.rates.append(((gy <= 2.0**-25) & (gy > 0)).mean())
+
+
+def test_of_a_compute_dtype_all_layers_and_what_rounding_their_output_gradients_loses(tmp_path):
+    extension = ScaleReport(trigger=(1, 'iteration'), histogram=True)
+    trainer = make_trainer(tmp_path, 'computing', 1, extension, net=MLP, shrink=2.0**-20)
+    with Rounded() as hook:
+        trainer.run()
+    rows = rows_of(tmp_path)
+    assert len(rows) == 4 * 3  # the first layer rounds one, too
+    assert {row['layer'] for row in rows} == {f'/predictor/l{i}' for i in (1, 2, 3)}
+    by_iteration = [rows[start : start + 3] for start in range(0, 12, 3)]
+    measured = [float(row['underflow_unscaled']) for of in by_iteration for row in reversed(of)]
+    assert measured == pytest.approx(hook.rates)
+    assert max(hook.rates) > 0.5
+    for row in rows:
+        assert float(row['underflow']) <= 1e-3  # the policy's threshold
+        assert row['total_scale'] == row['scale']
+        assert float(row['scale']) > 1
+        assert row['overflow'] == '0.0'
+    assert trainer.observation['scaling/saturated'] == 0
+    with numpy.load(tmp_path / 'histogram.npz') as histogram:
+        assert len(histogram['counts']) == len(rows)
+
+
+def test_what_is_saturated_is_reported(tmp_path):
+    extension = ScaleReport(trigger=(1, 'iteration'))
+    trainer = make_trainer(tmp_path, 'computing', 1, extension, net=MLP)
+    model = trainer.updater.get_optimizer('main').target
+    model(numpy.ones((1, 1, 8, 8), 'f'), numpy.zeros(1, 'i'))
+    model.predictor.l1.W.array[0, 0] = 1e6
+    with pytest.warns(RuntimeWarning, match='/predictor/l1'):
+        trainer.run()
+    assert trainer.observation['scaling/saturated'] >= 4  # once an iteration
+
+
 def test_values_are_reported_for_log_report(tmp_path):
     trainer = make_trainer(
         tmp_path, 'wrapped', epochs=1, extension=ScaleReport(trigger=(1, 'iteration'))

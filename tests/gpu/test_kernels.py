@@ -12,6 +12,7 @@ from chainerlp import (
     policies,
     statistics,
 )
+from chainerlp.rounding import round_saturating
 from chainerlp.scaled_array import ScaledArray, align, join
 from tests.gpu.agreement import CPU
 
@@ -356,3 +357,25 @@ def test_masters_take_over_what_was_changed(device, size):
         master_weights.take_over_changes([found, sent], [of_device, device.send(half)])
         numpy.testing.assert_array_equal(CPU.send(found), expected)
         numpy.testing.assert_array_equal(CPU.send(sent), master)
+
+
+@pytest.mark.parametrize('name', ['float16', 'bfloat16', 'float8_e5m2', 'float8_e4m3'])
+@pytest.mark.parametrize('scale', [1.0, 2.0**20, 0.37])
+def test_rounding_saturates(device, name, scale):
+    random = numpy.random.RandomState(0)
+    exponents = random.randint(127 - 60, 127 + 40, 5000).astype(numpy.uint32)
+    bits = (exponents << 23) | random.randint(0, 1 << 23, 5000).astype(numpy.uint32)
+    array = numpy.concatenate([bits.view(numpy.float32), [0, -0.0, numpy.inf, -numpy.inf, 1e38]])
+    array = (array * random.choice([-1, 1], array.size)).astype(numpy.float32)
+    format = formats.get(name)
+    expected, count = round_saturating(array, format, scale, saturated=3)
+    on_device = device.send(numpy.array(scale, numpy.float32))
+    for by in (scale, on_device):
+        rounded, saturated = round_saturating(device.send(array), format, by, saturated=3)
+        assert rounded.dtype == expected.dtype
+        numpy.testing.assert_array_equal(CPU.send(rounded), expected)
+        assert int(saturated) == count
+        assert count > 3 or name == 'bfloat16'
+    _, again = round_saturating(device.send(array), format, scale, saturated)
+    assert again is saturated  # nothing is waited for
+    assert int(again) == 2 * count - 3

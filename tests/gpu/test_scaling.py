@@ -97,6 +97,33 @@ def test_every_layer_gives_the_gradients_of_the_cpu(device, name):
         assert error <= 2 * UNIT['float16'] * largest, f'{key}: {error} of {largest}'
 
 
+@pytest.mark.parametrize('name', sorted(LAYERS))
+def test_float32_layers_compute_in_halves_as_on_the_cpu(device, name):
+    build, shape = LAYERS[name]
+    numpy.random.seed(0)
+    link = build()
+    link(numpy.zeros(shape, 'f'))
+    random = numpy.random.RandomState(1)
+    x = random.standard_normal(shape).astype('f')
+    x.flat[0] = 1e5
+    gy = (random.standard_normal(link(x).shape) * 2.0**-40).astype('f')
+    chainerlp.convert(link, policies.Amax(), compute_dtype='float16')
+    y, gradients, scales = gradients_of(link, x, gy, CPU)
+    parts = [part for part in link.links() if hasattr(part, 'layer_scale')]
+    saturated = [int(part.layer_scale.saturated) for part in parts]
+    assert sum(saturated) >= 1
+    for part in parts:
+        part.layer_scale = part.layer_scale.anew()
+    y_found, found, scales_found = gradients_of(link, x, gy, device)
+    assert scales_found == scales
+    assert [int(part.layer_scale.saturated) for part in parts] == saturated
+    # The same halves are multiplied: sums in float32 of up to 1000 products differ by 1000 * 2^-24.
+    gradients['y'], found['y'] = y.astype('d'), y_found.astype('d')
+    for key, expected in gradients.items():
+        largest = numpy.abs(expected).max()
+        assert numpy.abs(found[key] - expected).max() <= 1000 * UNIT['float32'] * largest, key
+
+
 class Net(chainer.Chain):
     def __init__(self):
         super().__init__()

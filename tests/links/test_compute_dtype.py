@@ -1,0 +1,320 @@
+"""Float32 layers whose products take factors of a lower format, and nothing else of the model."""
+
+import copy
+import pickle
+
+import chainerlp
+from chainerlp import formats, policies
+from tests.links.test_scaled_links import LAYERS, assert_close, every_layer, make, run
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy
+import pytest
+from chainer import optimizers, serializers
+
+FORMATS = ('float16', 'bfloat16', 'float8_e5m2', 'float8_e4m3')
+every_format = pytest.mark.parametrize('compute_dtype', FORMATS)
+either_backward = pytest.mark.parametrize(
+    'backward', [chainer.Variable.backward, chainerlp.backward]
+)
+SINGLE = [name for name, layer in LAYERS.items() if layer.roundings == 1]
+
+
+def converted(name, policy, magnitude=0.5, compute_dtype='float16'):
+    return chainerlp.convert(
+        make(name, numpy.float32, magnitude), policy, compute_dtype=compute_dtype
+    )
+
+
+@every_layer
+@either_backward
+def test_gradients_that_float16_would_lose_survive(name, backward):
+    """All factors of a single product are halves, so nothing but float32 sums makes a difference.
+
+    Where products follow each other, each rounds what it is given, as in float16.
+    """
+    weights, tiny = 2.0**-10, 2.0**-60
+    expected = run(name, make(name, numpy.float32, weights), numpy.float32, magnitude=tiny)
+    magnitudes = None
+    if LAYERS[name].roundings == 1:
+        positive = make(name, numpy.float32, weights, numpy.abs)
+        magnitudes = run(name, positive, numpy.float32, magnitude=tiny, change=numpy.abs)
+    link = converted(name, policies.Amax(), weights)
+    actual = run(name, link, numpy.float32, backward, magnitude=tiny)
+    assert actual.y.dtype == numpy.float32
+    assert {g.dtype for g in actual.gradients.values()} == {numpy.dtype('float32')}
+    assert set(actual.scales.values()) == {1.0}
+    if magnitudes is None:
+        assert_close(actual, expected, LAYERS[name].roundings)
+        return
+    for key, exact in expected.gradients.items():
+        error = numpy.abs(actual.gradients[key] - exact.astype(numpy.float64))
+        assert (error <= 2 * 1000 * 2.0**-24 * magnitudes.gradients[key]).all(), key
+    lost = run(name, converted(name, policies.Fixed(1), weights), numpy.float32, magnitude=tiny)
+    assert not lost.gradients[0].any()
+    if '/b' in lost.gradients:  # a sum, no product
+        numpy.testing.assert_array_equal(lost.gradients['/b'], actual.gradients['/b'])
+
+
+@every_layer
+def test_it_is_forgotten_by_another_conversion(name):
+    link = chainerlp.convert(converted(name, policies.Amax()), policies.Amax())
+    expected = run(name, make(name, numpy.float32), numpy.float32)
+    numpy.testing.assert_array_equal(run(name, link, numpy.float32).y, expected.y)
+
+
+@every_format
+@pytest.mark.parametrize('name', ['Linear', 'Convolution2D, all', 'Bilinear'])
+def test_factors_are_rounded_to_the_format(name, compute_dtype):
+    random = numpy.random.RandomState(0)
+    format = formats.get(compute_dtype)
+    link = make(name, numpy.float32)
+    for param in link.params():
+        param.array = random.standard_normal(param.shape).astype(numpy.float32)
+    inputs = [random.standard_normal(s).astype(numpy.float32) for s in LAYERS[name].shapes]
+    exact = link(*inputs).array
+    chainerlp.convert(link, policies.Amax(), compute_dtype=compute_dtype)
+    rounded = link(*inputs).array
+    error = numpy.linalg.norm(rounded - exact) / numpy.linalg.norm(exact)
+    # At random, the roundings of a sum add up to about one's mean square: within a factor of 8.
+    assert format.relative_rounding / 8 < error < 2 * format.relative_rounding
+
+
+def test_the_policy_decides_as_for_a_cast():
+    """K = 1 and E[W²] = 1, in the format of the products."""
+    gy = numpy.random.RandomState(0).standard_normal((40, 5)).astype(numpy.float32) * 1e-9
+    ones = numpy.ones((5, 1), numpy.float32)
+    unbounded = {'max_scale': numpy.inf, 'max_total_scale': numpy.inf}
+    for kind in (
+        policies.Adaptive,
+        policies.AbsRange,
+        policies.ElementWiseRange,
+        policies.LogNormal,
+    ):
+        for compute_dtype in FORMATS:
+            link = chainerlp.convert(L.Linear(3, 5), kind(**unbounded), compute_dtype=compute_dtype)
+            y = link(numpy.ones((40, 3), numpy.float32))
+            y.grad = gy
+            y.backward()
+            expected = kind(**unbounded, format=compute_dtype).scale(gy, ones, terms=1, product=gy)
+            assert y.creator.scale == expected
+            assert expected > 1 or compute_dtype == 'bfloat16'
+
+
+@every_format
+def test_a_gradient_is_lost_without_a_scale_and_kept_with_one(compute_dtype):
+    if compute_dtype == 'bfloat16':
+        pytest.skip('nothing that float32 has is lost to its range')
+    link = L.Linear(20, 10)
+    x = chainer.Variable(numpy.random.RandomState(0).standard_normal((30, 20)).astype('f'))
+    gy = numpy.random.RandomState(1).standard_normal((30, 10)).astype('f') * 1e-10
+
+    def gradients(policy):
+        chainerlp.convert(link, policy, compute_dtype=compute_dtype)
+        y = link(x)
+        y.grad = gy
+        x.cleargrad()
+        link.cleargrads()
+        y.backward()
+        return {'x': x.grad, 'W': link.W.grad}
+
+    exact = {'x': gy @ link.W.array, 'W': gy.T @ x.array}
+    for key, gradient in gradients(policies.Amax()).items():
+        error = numpy.linalg.norm(gradient - exact[key]) / numpy.linalg.norm(exact[key])
+        assert error < 2 * formats.get(compute_dtype).relative_rounding
+    for gradient in gradients(policies.Fixed(1)).values():
+        assert not gradient.any()
+
+
+@either_backward
+def test_what_is_beyond_float16_is_saturated_and_counted(backward):
+    link = L.Linear(2, 2, nobias=True)
+    link.W.array[...] = [[1e6, 1], [1, -1e9]]
+    chainerlp.convert(link, policies.Amax(), compute_dtype='float16')
+    x = chainer.Variable(numpy.float32([[1e5, 1]]))
+    y = link(x)
+    numpy.testing.assert_array_equal(y.array, numpy.float32([[65504.0**2 + 1, 0]]))
+    assert link.layer_scale.saturated == 3
+    y.grad = numpy.float32([[1e30, 1e30]])  # a scale under 1 brings it into the range
+    backward(y)
+    assert link.layer_scale.saturated == 3
+    numpy.testing.assert_allclose(x.grad, [[1e30 * 65505, 1e30 * -65503]], rtol=2.0**-10)
+
+
+def test_what_is_not_finite_stays_so():
+    link = chainerlp.convert(L.Linear(2, 2), policies.Amax(), compute_dtype='float16')
+    with numpy.errstate(invalid='ignore'):
+        y = link(numpy.float32([[numpy.inf, 1], [numpy.nan, 1], [1, 1]])).array
+    assert not numpy.isfinite(y[:2]).any()
+    assert numpy.isfinite(y[2]).all()
+    assert link.layer_scale.saturated == 0
+
+
+@pytest.mark.parametrize('dtype', [numpy.float16, numpy.float64])
+def test_layers_of_other_dtypes_are_as_without(dtype):
+    results = []
+    for compute_dtype in (None, 'float8_e4m3'):
+        link = make('Linear', dtype)
+        chainerlp.convert(link, policies.Amax(), compute_dtype=compute_dtype)
+        results.append(run('Linear', link, dtype, chainerlp.backward))
+    numpy.testing.assert_array_equal(results[0].y, results[1].y)
+    for key, gradient in results[0].gradients.items():
+        numpy.testing.assert_array_equal(results[1].gradients[key], gradient)
+
+
+def test_a_gradient_penalty_is_chainers():
+    link = converted('Linear', policies.Amax())
+    plain = make('Linear', numpy.float32)
+    x = chainer.Variable(numpy.random.RandomState(0).standard_normal((4, 7)).astype('f'))
+
+    def penalty(layer):
+        y = F.sum(layer(x) ** 2 / 2)
+        (gx,) = chainer.grad([y], [x], enable_double_backprop=True)
+        layer.cleargrads()
+        F.sum(gx**2).backward()
+        return layer.W.grad
+
+    numpy.testing.assert_allclose(penalty(link), penalty(plain), rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_it_can_be_copied_and_pickled(duplicate):
+    link = converted('NStepLSTM', policies.Amax())
+    expected = run('NStepLSTM', link, numpy.float32)
+    for twin in (duplicate(link), link.copy('copy')):
+        numpy.testing.assert_array_equal(run('NStepLSTM', twin, numpy.float32).y, expected.y)
+
+
+def test_what_is_no_compute_dtype_is_refused():
+    message = r"compute_dtype must be one of float16, bfloat16, .*, not 'float32'"
+    with pytest.raises(ValueError, match=message):
+        chainerlp.convert(L.Linear(2, 2), policies.Amax(), compute_dtype='float32')
+    with pytest.raises(ValueError, match=message):
+        chainerlp.AdaptiveLossScaling(optimizers.SGD(), compute_dtype='float32')
+
+
+class Functional(chainer.Chain):
+    """Calls layers as functions: with a parameter, with what is made of one, with a link's own."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.conv = chainer.Parameter(chainer.initializers.Normal(0.3), (4, 2, 3, 3))
+            self.linear = chainer.Parameter(chainer.initializers.Normal(0.3), (5, 4 * 16))
+            self.last = L.Linear(5, 3)
+
+    def forward(self, x, t):
+        h = F.relu(F.convolution_2d(x, self.conv, pad=1))
+        h = F.linear(h, 2 * self.linear)
+        return F.softmax_cross_entropy(F.linear(F.relu(h), self.last.W), t)
+
+
+def functional(policy=None, compute_dtype='float16', restored=None):
+    numpy.random.seed(0)
+    model = Functional()
+    optimizer = chainerlp.AdaptiveLossScaling(
+        optimizers.SGD(0.0), policy, compute_dtype=compute_dtype
+    ).setup(model)
+    if restored:
+        chainerlp.restore(model[restored])
+    random = numpy.random.RandomState(1)
+    x = random.standard_normal((6, 2, 4, 4)).astype('f')
+    optimizer.update(lambda *a: model(*a) * 2.0**-40, x, random.randint(0, 3, 6).astype('i'))
+    return {path: param.grad * 2.0**40 for path, param in model.namedparams() if path != '/last/b'}
+
+
+def test_layers_called_as_functions_have_it_in_an_update():
+    exact = functional(compute_dtype=None)
+    for path, gradient in functional().items():
+        error = numpy.linalg.norm(gradient - exact[path]) / numpy.linalg.norm(exact[path])
+        assert 2.0**-16 < error < 2.0**-8, path  # 2^-11, a few times
+    assert not any(gradient.any() for gradient in functional(policies.Fixed(1)).values())
+
+
+def test_a_restored_links_weight_does_not():
+    gradients = functional(policies.Fixed(1), restored='last')
+    assert gradients.pop('/last/W').any()
+    assert not any(gradient.any() for gradient in gradients.values())
+
+
+def test_outside_of_an_update_chainers_functions_are_chainers():
+    functional()
+    x, W = numpy.ones((2, 3), 'f'), numpy.full((2, 3), 1 + 2.0**-20, 'f')
+    numpy.testing.assert_array_equal(F.linear(x, W).array, x @ W.T)
+
+
+def network():
+    numpy.random.seed(0)
+    layers = [L.Convolution2D(1, 4, 3), F.relu, L.Linear(None, 30), F.sigmoid, L.Linear(30, 5)]
+    model = L.Classifier(chainer.Sequential(*layers))
+    model(*batch())  # initializes it
+    return model
+
+
+def batch(seed=0):
+    random = numpy.random.RandomState(seed)
+    t = random.randint(0, 5, 20).astype('i')
+    return (t[:, None, None, None] + random.rand(20, 1, 6, 6)).astype('f'), t
+
+
+def train(model, optimizer, steps=20):
+    losses = []
+    for step in range(steps):
+        optimizer.update(model, *batch(step))
+        losses.append(float(model.loss.array))
+    return losses
+
+
+def adam(model, **options):
+    return chainerlp.AdaptiveLossScaling(optimizers.Adam(0.01), **options).setup(model)
+
+
+@pytest.mark.parametrize('policy', [None, policies.Measured(interval=3), policies.Fixed(2.0**12)])
+def test_it_trains_as_float32_does(policy):
+    model, reference = network(), network()
+    losses = train(model, adam(model, policy=policy, compute_dtype='float16'))
+    expected = train(reference, optimizers.Adam(0.01).setup(reference))
+    numpy.testing.assert_allclose(losses, expected, rtol=2.0**-8)
+    assert losses != expected
+    assert expected[-1] < 0.8 * expected[0]
+
+
+def test_off_everything_is_chainers_bit_for_bit():
+    model, reference = network(), network()
+    assert train(model, adam(model)) == train(reference, optimizers.Adam(0.01).setup(reference))
+
+
+def test_a_resumed_training_goes_on_as_if_nothing_had_been(tmp_path):
+    def wrapped():
+        model = network()
+        return model, adam(model, policy=policies.Amax(interval=4), compute_dtype='float16')
+
+    model, optimizer = wrapped()
+    train(model, optimizer, 6)
+    serializers.save_npz(tmp_path / 'model.npz', model)
+    serializers.save_npz(tmp_path / 'optimizer.npz', optimizer)
+    resumed, its_optimizer = wrapped()
+    serializers.load_npz(tmp_path / 'model.npz', resumed)
+    serializers.load_npz(tmp_path / 'optimizer.npz', its_optimizer)
+    assert train(resumed, its_optimizer, 5) == train(model, optimizer, 5)
+
+
+def test_a_loop_of_ones_own_and_forget():
+    losses = []
+    for forgets in (False, True):
+        model = network()
+        optimizer = adam(model, compute_dtype='float16')
+        net = model.predictor
+        if forgets:
+            forgetful = lambda x: F.forget(net, x)  # noqa: E731
+        for step in range(5):
+            x, t = batch(step)
+            y = forgetful(chainer.Variable(x)) if forgets else net(x)
+            loss = F.softmax_cross_entropy(y, t)
+            model.cleargrads()
+            optimizer.backward(loss)
+            optimizer.update()
+            losses.append(float(loss.array))
+    assert losses[:5] == losses[5:]
