@@ -73,6 +73,27 @@ def second_moment(array):
     return moment
 
 
+def second_moments_by_sample(array):
+    """Returns E[x²] over each sample, along the first axis.
+
+    Args:
+        array (ndarray): A float16 or float32 array of NumPy, of shape (samples, ...), not empty.
+
+    Returns:
+        ndarray: float64, of shape (samples,).
+    """
+    rows = to_float32(array).reshape(len(array), -1)
+    with numpy.errstate(over='ignore', under='ignore'):
+        sums = numpy.matmul(rows[:, None, :], rows[:, :, None]).ravel()
+        moments = sums.astype(numpy.float64) / rows.shape[1]
+        # Where squares left float32's range, as those of float32 gradients do.
+        wide = ~((moments > 1e-30) & (moments < 1e30)) & (moments == moments)
+        if wide.any():
+            squares = numpy.square(rows[wide], dtype=numpy.float64)
+            moments[wide] = squares.mean(axis=1)
+    return moments
+
+
 def _sum_of_squares(flat):
     # BLAS adds up in float32, and a sum of millions of equal elements would be off by some 1e-3.
     whole = flat.size // _SUMMED_AT_ONCE * _SUMMED_AT_ONCE

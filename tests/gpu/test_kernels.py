@@ -278,6 +278,34 @@ def test_the_papers_formula_where_it_has_no_answer(device, gy):
     assert float(found) == ADAPTIVE[0].scale(gy, W, terms=1)
 
 
+@pytest.mark.parametrize('shape', [(1, 7), (5, 3, 4, 4), (3, 20011), (700, 6), (1100, 300)])
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('spread', [0, 20])
+def test_the_scale_given_the_sample(device, shape, dtype, spread):
+    rng = numpy.random.RandomState(len(shape) + spread)
+    sizes = 2.0 ** (-18 - spread * rng.rand(shape[0], *[1] * (len(shape) - 1)))
+    gy = (rng.standard_normal(shape) * sizes).astype(dtype)
+    gy[::5] = 0
+    gy[0].flat[0] = 2.0**-20
+    W = rng.standard_normal(300).astype(numpy.float32)
+    for threshold in (1e-3, 0.3):
+        policy = policies.PerSample(threshold)
+        for backoff, total_scale in ((1.0, 64.0), (2.0**-5, scalar(device, 64))):
+            expected = policy.scale(gy, W, 64.0, terms=9, backoff=backoff)
+            arrays = device.send(gy), device.send(W)
+            found = policy.scale(*arrays, total_scale, terms=9, backoff=backoff)
+            assert found.dtype == numpy.float32 and found.shape == ()
+            assert float(found) == expected  # a power of two, and no tie
+
+
+@pytest.mark.parametrize('gy', [[[0.0, 0]], [[1.0, numpy.nan]], [[numpy.inf, 1]], [[]]])
+def test_the_scale_given_the_sample_where_it_has_no_answer(device, gy):
+    gy, W = numpy.array(gy, numpy.float16), numpy.ones(3, numpy.float16)
+    policy = policies.PerSample()
+    found = policy.scale(device.send(gy), device.send(W), terms=1)
+    assert float(found) == policy.scale(gy, W, terms=1) == 1
+
+
 @pytest.mark.parametrize('policy', ADAPTIVE, ids=repr)
 @pytest.mark.parametrize('scale', [1.0, 3.0, 4.0, 2.0**20, numpy.inf, numpy.nan, 0.0])
 def test_bounds(device, scale, policy):

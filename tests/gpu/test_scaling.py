@@ -24,6 +24,7 @@ POLICIES = {
     'abs range': policies.AbsRange(),
     'element-wise range': policies.ElementWiseRange(),
     'log-normal': policies.LogNormal(max_scale=NO_BOUND, max_total_scale=NO_BOUND),
+    'per sample': policies.PerSample(),
     'amax': policies.Amax(),
     'measured': policies.Measured(),
     'fixed': policies.Fixed(8),
@@ -198,6 +199,7 @@ def test_an_overflow_is_skipped_and_recovered_from(device):
     [
         policies.Adaptive(),
         policies.Adaptive(interval=10),
+        policies.PerSample(),
         policies.Amax(),
         policies.Measured(),
     ],

@@ -16,7 +16,8 @@ U_MIN, U_MAX = 2.0**-24, 65504.0
 PAPERS = [policies.Adaptive, policies.AbsRange, policies.ElementWiseRange, policies.LogNormal]
 OF_THE_PRODUCT = [policies.Amax, policies.Measured]
 OF_THE_MAXIMA = [policies.Adaptive, policies.AbsRange, policies.ElementWiseRange]
-BOUNDED = PAPERS + OF_THE_PRODUCT
+OURS = [policies.PerSample] + OF_THE_PRODUCT
+BOUNDED = PAPERS + OURS
 EVERY = [cls() for cls in BOUNDED] + [policies.Fixed(128)]
 
 each = pytest.mark.parametrize('cls', BOUNDED, ids=lambda cls: cls.__name__)

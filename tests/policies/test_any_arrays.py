@@ -92,6 +92,7 @@ def test_the_scale_of_an_empty_product_is_one(cls):
         (policies.AbsRange, 1.0),
         (policies.ElementWiseRange, 1.0),
         (policies.LogNormal, 0.25),  # u_min / (3 · 2^-24) = 0.33
+        (policies.PerSample, 256.0),  # 2^-25 / (1.2533e-3 · 3 · 2^-24) = 133.0
         (policies.Amax, 2.0**34),  # 4094 / (3 · 2^-24) = 2^34.41
         (policies.Measured, 1.0),
     ],

@@ -206,6 +206,64 @@ def test_lognormal_looks_at_the_product_that_is_handed_in():
     assert policy.scale(gy, W) == policy.scale(gy, None)
 
 
+# PerSample.
+
+
+def per_sample_by_search(gy, W, threshold, terms):
+    """The smallest power of two at which the samples' own Gaussians lose no more on average."""
+    moment = statistics.fmean(w * w for w in double(W).ravel().tolist())
+    deviations = [
+        math.sqrt(statistics.fmean(g * g for g in double(sample).ravel().tolist()) * moment * terms)
+        for sample in gy
+    ]
+    for power in powers_of_two(low=0):
+        lost = [math.erf(U_MIN / 2 / power / (math.sqrt(2) * d)) for d in deviations if d > 0]
+        if sum(lost) <= threshold * len(gy):
+            return power
+
+
+@some
+@given(pairs(), st.sampled_from([1e-9, 1e-3, 0.1, 0.5]), st.integers(-40, 0))
+@example((numpy.float16([[0, 0], [U_MIN, 0], [U_MAX, 0]]), numpy.ones((2, 1), 'e')), 0.3, 0)
+def test_per_sample_is_found_by_search_too(arrays, threshold, exponent):
+    gy, W = (array.astype(numpy.float32) for array in arrays)
+    gy *= numpy.float32(2.0**exponent)
+    assume(gy.any() and W.any())
+    expected = per_sample_by_search(gy, W, threshold, terms_of(W))
+    exactly = per_sample_by_search(gy, W, threshold * (1 + 1e-5), terms_of(W))
+    assume(exactly == expected)  # second moments are float32 sums
+    largest = max(magnitudes_of(gy)) * max(magnitudes_of(W))
+    highest = floor_power_of_two(U_MAX / terms_of(W) / largest)
+    alpha = unbounded(policies.PerSample, threshold=threshold).scale(gy, W)
+    assert alpha == min(expected, highest)
+
+
+@pytest.mark.parametrize('spread', [0, 4, 8])
+def test_per_sample_keeps_its_word_where_samples_differ(spread):
+    """On Gaussian samples it does what it says; the paper's formula only where they are alike."""
+    rng = numpy.random.RandomState(0)
+    W = rng.standard_normal((100, 600)).astype('f') * 0.1
+    sizes = 2.0 ** (-30 - spread * rng.rand(512, 1))
+    gy = (rng.standard_normal((512, 100)) * sizes).astype('f')
+
+    def lost(policy):
+        product = product_of(gy, W) * numpy.float32(policy.scale(gy, W))
+        return (product.astype(numpy.float16) == 0).mean()
+
+    # Halves of what is allowed are lost at least: a power of two less would lose twice as much.
+    assert 0.4e-3 < lost(unbounded(policies.PerSample)) <= 1.1e-3
+    if spread == 8:
+        assert lost(unbounded(policies.Adaptive)) > 3e-3
+
+
+def test_the_positions_of_a_sample_count_together():
+    gy = normal(0, 6, 4, 5, 3, scale=1e-7, dtype=numpy.float32)
+    W = normal(1, 4, 2, 1, 1, dtype=numpy.float32)
+    policy = unbounded(policies.PerSample)
+    rows = gy.reshape(6, -1)
+    assert policy.scale(gy, W) == policy.scale(rows, W, terms=4)
+
+
 # Amax and Measured.
 
 

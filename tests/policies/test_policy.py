@@ -11,7 +11,7 @@ from tests.policies.drawn import (
     EVERY,
     INF,
     NAN,
-    OF_THE_PRODUCT,
+    OURS,
     each,
     normal,
 )
@@ -42,6 +42,7 @@ def test_arguments_by_position():
         policies.AbsRange: shared,
         policies.ElementWiseRange: shared,
         policies.LogNormal: ['threshold'] + shared,
+        policies.PerSample: ['threshold'] + shared,
         policies.Amax: ['margin'] + shared,
         policies.Measured: ['threshold', 'margin'] + shared,
     }
@@ -53,7 +54,7 @@ def test_defaults():
         assert cls() == cls(16.0, 1024.0, True, 1, 'float16')
     assert policies.LogNormal() == policies.LogNormal(1e-3, 16.0, 1024.0, True, 1, 'float16')
     assert policies.Measured().threshold == 1e-3
-    for cls in OF_THE_PRODUCT:
+    for cls in OURS:
         assert (cls().max_scale, cls().max_total_scale) == (INF, INF)
 
 
@@ -83,8 +84,8 @@ def test_policies_that_differ_in_one_argument_are_not_equal():
     assert dataclasses.replace(policies.Adaptive(), interval=2) == policies.Adaptive(interval=2)
 
 
-def test_only_the_policies_of_the_product_scale_weights_on_their_own():
-    assert [policy.scales_weights for policy in EVERY] == [False] * 4 + [True] * 2 + [False]
+def test_only_our_own_policies_scale_weights_on_their_own():
+    assert [policy.scales_weights for policy in EVERY] == [False] * 4 + [True] * 3 + [False]
 
 
 @pytest.mark.parametrize('policy', EVERY, ids=repr)

@@ -1,0 +1,235 @@
+"""The paper's criterion, given the sample: for batches whose samples differ in size."""
+
+import dataclasses
+import math
+
+from chainerlp import formats, gpu, statistics
+from chainerlp.gpu import on_gpu
+from chainerlp.policies.bounds import CUDA_BOUND, Bounded, Threshold, terms_of
+
+import numpy
+from chainer.backends import cuda
+
+
+@dataclasses.dataclass(frozen=True)
+class PerSample(Bounded, Threshold):
+    """The smallest power of two at which Gaussian samples underflow at a mean rate of T at most.
+
+    Late in training most samples are learnt, and the gradients of a batch differ in size by orders
+    of magnitude: gx is no Gaussian, but a mixture of one for each sample, and the small ones
+    underflow. With the assumptions of :class:`Adaptive` for each sample i of gy by itself,
+
+        σ_i²    = (mean of gy² over sample i) E[W²] K
+        rate(α) = mean over i of P(|N(0, σ_i)| <= u_min / (2 α)),
+
+    where u_min / 2 is what rounds to zero; and α is the smallest power of two, at least 1, with
+    rate(α) <= T, but at most (u_max / K) / (max|gy| max|W|). All positions of a sample count
+    together. No policy of the paper's: design, section 1.
+
+    Args:
+        threshold (float): T, the rate of underflow that is accepted.
+        max_scale (float): No bound by default, nor for ``max_total_scale``.
+    """
+
+    max_scale: float = math.inf
+    max_total_scale: float = math.inf
+
+    scales_weights = True
+
+    def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
+        """Returns the factor α for a layer's data gradient; see :meth:`Policy.scale`."""
+        if on_gpu(gy) and gy.size > 0:
+            return self._choose_on_gpu(gy, W, total_scale, terms_of(W, terms), backoff)
+        return super().scale(gy, W, total_scale, terms=terms, backoff=backoff)
+
+    def scale_before_bounds(self, gy, W, terms, product, backoff):
+        """Returns α before it is bounded; see the class."""
+        format = formats.get(self.format)
+        moments = statistics.second_moments_by_sample(gy)
+        deviations = numpy.sqrt(moments * (statistics.second_moment(W) * terms)) / backoff
+        lowest = _smallest_scale(deviations, format.underflow_threshold, self.threshold)
+        largest = statistics.largest_magnitude(gy) / backoff * statistics.largest_magnitude(W)
+        return numpy.minimum(lowest, format.largest / (terms * largest))
+
+    def _choose_on_gpu(self, gy, W, total_scale, terms, backoff):
+        """Measures W in one launch, and gy in a second one, which ends in the choice of α."""
+        cupy = cuda.cupy
+        format = formats.get(self.format)
+        rows = cupy.ascontiguousarray(gy).reshape(len(gy), -1)
+        samples, size = rows.shape
+        parts = max(1, min(gpu.MOST_BLOCKS // samples, -(-size // _ELEMENTS_A_BLOCK)))
+        blocks = min(samples, gpu.MOST_BLOCKS), parts
+        by_value = not on_gpu(total_scale)
+        constants = (
+            *(terms, self.threshold, format.underflow_threshold, format.largest, backoff),
+            *self.bounds(),
+            float(total_scale) if by_value else 0.0,
+        )
+        alpha = cupy.empty((), numpy.float32)
+        gpu.launch(
+            _CUDA_PER_SAMPLE,
+            f'choose_per_sample_{rows.dtype.name}',
+            blocks,
+            rows,
+            samples,
+            size,
+            cupy.empty((samples, parts), numpy.float64),
+            cupy.empty(samples, numpy.float64),
+            cupy.empty(blocks, numpy.uint32),
+            cupy.zeros((), numpy.uint32),
+            statistics.moments_on_gpu(W),
+            None if by_value else total_scale,
+            numpy.array(constants, _CONSTANTS),
+            alpha,
+        )
+        return alpha
+
+
+def _smallest_scale(deviations, threshold, rate):
+    """Returns the smallest power of two from 1 at which the mean rate of loss is at most a rate."""
+    if not numpy.isfinite(deviations).all():
+        return numpy.nan
+    present = deviations[deviations > 0]  # of zeros, nothing is lost
+    at_one = threshold / (math.sqrt(2) * present)
+
+    def lost(exponent):
+        return _erf(at_one * 2.0**-exponent).sum() / len(deviations)
+
+    # erf(x) <= 2 x / sqrt(pi), nearly equal where little is lost: the answer is not beyond, and
+    # mostly next to where it is equal.
+    bound = 2 / math.sqrt(math.pi) * at_one.sum() / len(deviations) / rate
+    enough = max(math.ceil(math.log2(bound)), 0) if bound > 0 else 0
+    too_little, step = enough - 1, 1
+    while too_little >= 0 and lost(too_little) <= rate:
+        enough, too_little, step = too_little, too_little - step, 2 * step
+    too_little = max(too_little, -1)
+    while enough - too_little > 1:
+        middle = (enough + too_little) // 2
+        if lost(middle) <= rate:
+            enough = middle
+        else:
+            too_little = middle
+    return 2.0**enough
+
+
+def _erf(x):
+    """Returns the error function of x >= 0, to 2e-7 of itself.
+
+    Abramowitz and Stegun, equations 7.1.5 (below 1) and 7.1.26.
+    """
+    small = numpy.minimum(x, 1)
+    square = small * small
+    series = numpy.ones_like(small)
+    for n in range(10, 0, -1):
+        series = 1 - square * series * (2 * n - 1) / (n * (2 * n + 1))
+    t = 1 / (1 + 0.3275911 * x)
+    tail = 1.061405429
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        tail = tail * t + coefficient
+    with numpy.errstate(under='ignore'):
+        large = 1 - tail * t * numpy.exp(-x * x)
+    return numpy.where(x < 1, 2 / math.sqrt(math.pi) * small * series, large)
+
+
+# So much of a sample is measured by one block at least, unless there are few samples.
+_ELEMENTS_A_BLOCK = 16 * gpu.THREADS
+_CONSTANTS = numpy.dtype(
+    [
+        (name, numpy.float64)
+        for name in ('terms', 'rate', 'lost', 'largest', 'backoff')
+        + ('max_scale', 'max_total_scale', 'power_of_two', 'total_scale')
+    ]
+)
+_CUDA_PER_SAMPLE = (
+    CUDA_BOUND
+    + r"""
+struct Constants {
+    double terms, rate, lost, largest, backoff, max_scale, max_total_scale, power_of_two;
+    double total_scale;
+};
+
+// The rate of loss at 2^exponent, by all threads of a block. at_one: u_min / 2 over
+// sqrt(2) sigma_i; 0 of a sample of zeros, of which nothing is lost.
+__device__ double lost_at(const double* at_one, index_t samples, int exponent) {
+    double sum = 0;
+    for (index_t i = threadIdx.x; i < samples; i += THREADS)
+        sum += erf(ldexp(at_one[i], -exponent));
+    return over_block<Sum>(sum) / samples;
+}
+
+// Blocks (x, y) measure part y of the samples x, x + gridDim.x ...; the last one chooses.
+template <typename T> __device__ void choose(
+        const T* gy, index_t samples, index_t size, double* partial, double* at_one,
+        unsigned* largest, unsigned* done, const double* W, const float* total_scale, Constants c,
+        float* alpha) {
+    const unsigned parts = gridDim.y, part = blockIdx.y;
+    const index_t begin = size * part / parts, end = size * (part + 1) / parts;
+    unsigned maximum = 0;
+    for (index_t i = blockIdx.x; i < samples; i += gridDim.x) {
+        double sum = 0;
+        for (index_t k = begin + threadIdx.x; k < end; k += THREADS) {
+            const float value = value_of(gy[i * size + k]);
+            sum += (double)value * value;
+            maximum = Largest::of(maximum, bits_of(value) & 0x7fffffffu);
+        }
+        sum = over_block<Sum>(sum);
+        if (threadIdx.x == 0) partial[i * parts + part] = sum;
+    }
+    maximum = over_block<Largest>(maximum);
+    __shared__ bool is_last;
+    if (threadIdx.x == 0) {
+        largest[blockIdx.x * parts + part] = maximum;
+        __threadfence();
+        is_last = atomicAdd(done, 1u) == gridDim.x * gridDim.y - 1;
+    }
+    __syncthreads();
+    if (!is_last) return;
+    __threadfence();
+
+    maximum = 0;
+    for (unsigned i = threadIdx.x; i < gridDim.x * parts; i += THREADS)
+        maximum = Largest::of(maximum, ((volatile unsigned*)largest)[i]);
+    const double highest_gy = value_of_bits(over_block<Largest>(maximum)) / c.backoff;
+    const double spread = sqrt(W[0] * c.terms) / c.backoff;
+    double bound_sum = 0;
+    for (index_t i = threadIdx.x; i < samples; i += THREADS) {
+        double sum = 0;
+        for (unsigned k = 0; k < parts; ++k) sum += ((volatile double*)partial)[i * parts + k];
+        const double deviation = spread * sqrt(sum / size);
+        at_one[i] = deviation > 0 ? c.lost / (1.4142135623730951 * deviation) : 0;
+        bound_sum += at_one[i];
+    }
+    bound_sum = over_block<Sum>(bound_sum) * 1.1283791670955126 / samples / c.rate;
+    double found = NAN;
+    if (highest_gy <= 1.7976931348623157e308 && spread <= 1.7976931348623157e308) {
+        int enough = bound_sum > 1 ? (int)ceil(log2(bound_sum)) : 0, too_little = -1;
+        for (int exponent = enough - 1, step = 1; exponent >= 0; exponent -= step, step *= 2) {
+            if (lost_at(at_one, samples, exponent) > c.rate) {
+                too_little = exponent;
+                break;
+            }
+            enough = exponent;
+        }
+        while (enough - too_little > 1) {
+            const int middle = (enough + too_little) / 2;
+            if (lost_at(at_one, samples, middle) <= c.rate) enough = middle;
+            else too_little = middle;
+        }
+        found = min(ldexp(1.0, enough), c.largest / (c.terms * (highest_gy * W[1])));
+    }
+    if (threadIdx.x == 0) {
+        const double total = total_scale ? *total_scale : c.total_scale;
+        *alpha = bound(found, total / c.backoff, c.max_scale, c.max_total_scale, c.power_of_two);
+    }
+}
+
+#define CHOOSE_PER_SAMPLE(T, NAME) extern "C" __global__ void NAME( \
+        const T* gy, index_t samples, index_t size, double* partial, double* at_one, \
+        unsigned* largest, unsigned* done, const double* W, const float* total_scale, Constants c, \
+        float* alpha) { \
+    choose(gy, samples, size, partial, at_one, largest, done, W, total_scale, c, alpha); \
+}
+CHOOSE_PER_SAMPLE(half_bits, choose_per_sample_float16)
+CHOOSE_PER_SAMPLE(float, choose_per_sample_float32)
+"""
+)
