@@ -2,16 +2,15 @@
 
 Importing this package imports Chainer, with an import hook that gives single modules of it what the
 stack lacks, and then patches the few functions that today's NumPy and CuPy break. Only what is
-missing or wrong is patched: where Chainer works by itself, nothing is, and importing or reloading
-this package again changes nothing more. NumPy stays as it is, no warning filter of ours stays
+missing or wrong is patched, and only once. NumPy stays as it is, no warning filter of ours stays
 behind, and nothing is printed.
 
 =========================  ========================================  ================
 missing or wrong today     where Chainer needs it                    patched by
 =========================  ========================================  ================
-``pkg_resources``          ``_environment_check.py:7``,              importing, shims
+``pkg_resources``          ``_environment_check.py:7``,              importing
                            ``testing/helper.py:6``
-``numpy.distutils``        ``_environment_check.py:6``               importing, shims
+``numpy.distutils``        ``_environment_check.py:6``               importing
 ``numpy.sctypes``          ``functions/array/as_strided.py:10,252``  importing, numpy2
 ``numpy.float``            ``functions/array/resize_images.py:179``  numpy2
 a list from ``meshgrid``   ``distributions/categorical.py:74,76``    numpy2
