@@ -3,13 +3,11 @@
 import collections
 
 from chainerlp import formats, functions, links
+from chainerlp.extensions.files import HIGHEST_EXPONENT, LOWEST_EXPONENT
 from chainerlp.magnitude_counts import count_underflow_and_overflow, magnitude_histogram
 from chainerlp.statistics import largest_magnitude
 
 import chainer
-
-LOWEST_EXPONENT, HIGHEST_EXPONENT = -40, 16
-"""int: Where the bins of the histograms begin and end, as powers of two."""
 
 
 class LayerProbe(chainer.FunctionHook):
@@ -102,7 +100,7 @@ def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
         with_histogram (bool): Whether to count magnitudes.
 
     Returns:
-        tuple: The columns of a :class:`~chainerlp.extensions.scales_file.Row` from ``scale`` on,
+        tuple: The columns of a :class:`~chainerlp.extensions.files.Row` from ``scale`` on,
         floats or 0-d arrays; and the
         :func:`~chainerlp.magnitude_counts.magnitude_histogram` of gx as it is to be stored, or
         ``None``.

@@ -2,9 +2,10 @@
 
 Importing this module imports matplotlib. No display is needed. For any run's folder::
 
-    rows = scales_file.read(folder + '/scales.csv')
+    rows = files.read_scales(folder + '/scales.csv')
     pictures.scales(rows).savefig('scales.png')
-    pictures.histogram(histogram_file.read(folder + '/histogram.npz')).savefig('histogram.png')
+    histograms = files.read_histograms(folder + '/histogram.npz')
+    pictures.histogram(histograms).savefig('histogram.png')
 
 Each of these functions returns a :class:`~matplotlib.figure.Figure`, and raises ``ValueError`` if
 there is nothing to draw. Layers run from input (top) to output (bottom). The colours can be told
@@ -15,7 +16,7 @@ import itertools
 import math
 
 from chainerlp import formats
-from chainerlp.extensions import histogram_file
+from chainerlp.extensions.files import EXPONENTS
 
 import matplotlib
 import numpy
@@ -33,7 +34,7 @@ def scales(rows, title=None):
     """Draws a heat map of log2(total scale), layers by iterations.
 
     Args:
-        rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
+        rows (list of ~chainerlp.extensions.files.Row): What was reported.
         title (str): The heading, such as the run's name.
     """
     uses, iterations, grid = _grid(rows, 'total_scale')
@@ -58,7 +59,7 @@ def underflow(rows, threshold=1e-3, title=None):
     The colours go from white (none) to yellow and, with a jump at T, from grey to dark blue.
 
     Args:
-        rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
+        rows (list of ~chainerlp.extensions.files.Row): What was reported.
         threshold (float): T, the rate that is accepted; it is marked.
         title (str): As for :func:`scales`.
     """
@@ -91,7 +92,7 @@ def layers(rows, threshold=1e-3, title=None):
     """Draws the newest iteration, layer by layer: scales, and underflow with and without them.
 
     Args:
-        rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
+        rows (list of ~chainerlp.extensions.files.Row): What was reported.
         threshold (float): T, the rate that is accepted; it is marked.
         title (str): As for :func:`scales`.
     """
@@ -137,8 +138,7 @@ def histogram(histograms, title=None):
     There is one panel only if nothing is scaled.
 
     Args:
-        histograms (ndarray): What was reported, of
-            :data:`chainerlp.extensions.histogram_file.DTYPE`.
+        histograms (ndarray): What was reported, of :data:`chainerlp.extensions.files.HISTOGRAM`.
         title (str): As for :func:`scales`.
     """
     newest = _checked(histograms)['iteration'].max()
@@ -337,14 +337,14 @@ def _shares(histograms, shift):
     gap = numpy.zeros(len(histograms))
     below, middle, above = shifted[:, 0], shifted[:, 1:-1], shifted[:, -1]
     columns = numpy.column_stack([histograms['zero'], gap, below, gap, middle, gap, above])
-    first, last = histogram_file.EXPONENTS[[0, -1]]
+    first, last = EXPONENTS[[0, -1]]
     ends = [first - 10, first - 6, first - 4, first - 1], [last + 1, last + 5]
-    edges = numpy.concatenate([ends[0], histogram_file.EXPONENTS, ends[1]])
+    edges = numpy.concatenate([ends[0], EXPONENTS, ends[1]])
     return edges, columns / numpy.maximum(columns.sum(axis=1, keepdims=True), 1)
 
 
 def _mark_float16(axes, with_nan):
-    first, last = histogram_file.EXPONENTS[[0, -1]]
+    first, last = EXPONENTS[[0, -1]]
     powers = numpy.arange(first + 8, last, 8)
     ends = ['0', f'≤$2^{{{first}}}$', f'>$2^{{{last}}}$' + ('\nor NaN' if with_nan else '')]
     labels = [*ends[:2], *(f'$2^{{{power}}}$' for power in powers), ends[2]]
