@@ -16,7 +16,7 @@ from chainerlp import (
 from chainerlp.initial_scale import DelayedScale, FixedScale
 from chainerlp.overflow import Recovery
 from chainerlp.policies.bounds import is_real
-from chainerlp.user_warning import user_warning
+from chainerlp.training_warnings import user_warning
 
 import chainer
 import numpy
