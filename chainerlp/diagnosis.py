@@ -107,9 +107,9 @@ others     the total scale that each policy would give gx"""
 def diagnose(model, lossfun, *batch, policies=None, formats=_FORMATS, initial_scale=1.0, show=True):
     """Counts what number formats would lose of each layer's gradient; says which scales would help.
 
-    It runs one forward and one backward pass of ``lossfun(*batch)`` on the model as it is, in any
-    dtype, converted or not, and counts what rounding each layer's float32 product gx to each format
-    would lose. In float16 layers gradients are scaled during the pass, and unscaled before they are
+    It runs one forward and one backward pass of ``lossfun(*batch)`` on the model, in any dtype,
+    converted or not, and counts what rounding each layer's float32 product gx to each format would
+    lose. In float16 layers gradients are scaled during the pass, and unscaled before they are
     counted, so that what underflows in one layer is not missing from the next. Layers whose input
     wants no gradient (usually the first) are left out.
 
@@ -117,9 +117,8 @@ def diagnose(model, lossfun, *batch, policies=None, formats=_FORMATS, initial_sc
     that is, total scales. The default policies are those of :mod:`chainerlp.policies` without the
     bounds ``max_scale`` and ``max_total_scale``.
 
-    The model is restored afterwards: parameters, gradients, classes, the running statistics of
-    batch normalization, random states, see :func:`preserved`. Function hooks run as in any
-    other pass.
+    The model is restored afterwards, see :func:`preserved`. Function hooks run as in any other
+    pass.
 
     Example::
 

@@ -18,24 +18,17 @@ _NOT_THE_USERS = tuple(
 
 
 def user_warning(message):
-    """Gives a RuntimeWarning whose place is the innermost line outside of this package and Chainer.
-
-    Args:
-        message (str): One line.
-    """
+    """Gives a RuntimeWarning of the innermost line outside of this package and Chainer."""
     levels = enumerate(reversed(traceback.extract_stack()), 1)
     outside = (n for n, frame in levels if not frame.filename.startswith(_NOT_THE_USERS))
     warnings.warn(message, RuntimeWarning, stacklevel=next(outside, 2))
 
 
 def warn_of_plain_gradients(model):
-    """Warns of gradients of ``loss.backward()``, in which no layer is scaled, at an update.
+    """Warns of a model's gradients of ``loss.backward()``, in which no layer is scaled.
 
     Those of zeros are what ``zerograds`` left; of others that are in float16 and have come of a
     scaled pass, the user has made them so.
-
-    Args:
-        model (~chainer.Link): The model that is about to be updated.
     """
     for path, param in model.namedparams():
         is_half = getattr(param.grad, 'dtype', None) == numpy.float16

@@ -87,9 +87,9 @@ def apply():
 def sum_halves_in_float32():
     """Has CuPy sum fp16 arrays with float32 in between, as its own kernels and NumPy do.
 
-    By default (``CUPY_ACCELERATORS`` unset) its routines hand sums over contiguous axes to CUB's
-    device reduction, whose sum of ``__half`` is one in fp16: of 4,096 ones it is 2,048. Reductions
-    are still made with CUB's block primitives, which take the type that CuPy says.
+    By default its routines hand sums over contiguous axes to CUB's device reduction, whose sum of
+    ``__half`` is one in fp16: of 4,096 ones it is 2,048. Reductions are still made with CUB's block
+    primitives, which take the type that CuPy says.
     """
     from cupy import _core
     from cupy._core import _accelerator

@@ -36,8 +36,8 @@ def import_chainer():
     """Imports Chainer, with an import hook for those of its modules that need one.
 
     Chainer is told not to use cuDNN, unless its user has said so (``CHAINER_CUDNN``): it can use
-    cuDNN 8 through CuPy 13 and none through CuPy 14, and without it both compute in the same way.
-    It also warns of a cuDNN that is missing, unless it was told (``backends/cuda.py:125, 150``).
+    cuDNN 8 through CuPy 13 and none through CuPy 14, and warns of one that is missing, unless it
+    was told (``backends/cuda.py:125, 150``).
 
     Raises:
         ImportError: Chainer is missing or of another version.

@@ -12,10 +12,7 @@ import zipfile
 
 import numpy
 
-LOWEST_EXPONENT, HIGHEST_EXPONENT = -40, 16
-"""int: Where the bins of the histograms begin and end, as powers of two."""
-
-EXPONENTS = numpy.arange(LOWEST_EXPONENT, HIGHEST_EXPONENT + 1)
+EXPONENTS = numpy.arange(-40, 17)
 """ndarray: Exponents of the bins' ends: bin k has 2^EXPONENTS[k] < |gx| <= 2^EXPONENTS[k + 1]."""
 
 HISTOGRAM = numpy.dtype(

@@ -3,7 +3,7 @@
 import collections
 
 from chainerlp import formats, functions, links
-from chainerlp.extensions.files import HIGHEST_EXPONENT, LOWEST_EXPONENT
+from chainerlp.extensions.files import EXPONENTS
 from chainerlp.magnitude_counts import count_underflow_and_overflow, magnitude_histogram
 from chainerlp.statistics import largest_magnitude
 
@@ -11,17 +11,14 @@ import chainer
 
 
 class LayerProbe(chainer.FunctionHook):
-    """Function hook that measures the data gradient of each layer of some models.
-
-    It sees converted and unconverted links alike, and changes nothing in the backward pass.
+    """Function hook that measures the data gradient of each layer, converted or not.
 
     Args:
         models (dict of str to ~chainer.Link): The models by name, see :func:`named_links`.
         measure (callable): Called with a layer's function, its inputs, the gradient of its output
             as it is stored, and the name of its model (``None`` if unknown). What it returns is
             kept for :meth:`take`.
-        is_wanted (callable): Called without arguments before each function is looked at; returns
-            whether to measure.
+        is_wanted (callable): Returns whether to measure; called before each function is looked at.
         matches (callable): Takes the path of a layer and returns whether to measure it.
     """
 
@@ -54,8 +51,6 @@ class LayerProbe(chainer.FunctionHook):
             list of tuple: Path of the link, number of its use in the pass, from 0, and what
             ``measure`` returned.
         """
-        if self._layers is None:
-            return []
         # The use of a layer that comes last in the backward pass was the first in the forward pass.
         in_order = sorted(reversed(self._measured), key=lambda entry: entry[0].rank)
         self._layers, self._measured = None, []
@@ -72,24 +67,22 @@ class LayerProbe(chainer.FunctionHook):
 
 
 def named_links(models):
-    """Yields the links of models with their paths.
+    """Yields the links of models, each after its path and before the name of its model.
 
     Args:
         models (dict of str to ~chainer.Link): The models by name. If there are several, a path
             begins with the name of its model.
-
-    Yields:
-        tuple: Path, link, and name of the model.
     """
     for name, model in models.items():
+        prefix = '' if len(models) == 1 else f'/{name}'
         for path, link in model.namedlinks():
-            yield _prefix(models, name) + path, link, name
+            yield prefix + path, link, name
 
 
 def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
     """Measures what rounding a layer's data gradient to float16 loses.
 
-    It forms the float32 product anew from what the function was given. It does not wait for the
+    It forms the float32 product anew from what the function was given, and does not wait for the
     device.
 
     Args:
@@ -100,42 +93,36 @@ def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
         with_histogram (bool): Whether to count magnitudes.
 
     Returns:
-        tuple: The columns of a :class:`~chainerlp.extensions.files.Row` from ``scale`` on,
-        floats or 0-d arrays; and the
-        :func:`~chainerlp.magnitude_counts.magnitude_histogram` of gx as it is to be stored, or
-        ``None``.
+        tuple: The columns of a :class:`~chainerlp.extensions.files.Row` from ``scale`` on, floats
+        or 0-d arrays; and the :func:`~chainerlp.magnitude_counts.magnitude_histogram` of gx as it
+        is to be stored, or ``None``.
     """
-    format = formats.FLOAT16
     product = functions.data_gradient_of(function, in_data, gy).product()
     scale = getattr(function, 'scale', 1.0)
     total_scale = getattr(function, 'total_scale', None)
     if total_scale is None:  # plain backward, where only the loss is scaled
         total_scale = loss_scale
     size = max(product.size, 1)
-    unscaled, _ = count_underflow_and_overflow(product / (total_scale / scale), format)
+    unscaled, _ = count_underflow_and_overflow(product / (total_scale / scale), formats.FLOAT16)
     product *= scale
-    lost, overflowed = count_underflow_and_overflow(product, format)
+    lost, overflowed = count_underflow_and_overflow(product, formats.FLOAT16)
     absmax = largest_magnitude(product)
     counts = None
     if with_histogram:
-        counts = magnitude_histogram(product, LOWEST_EXPONENT, HIGHEST_EXPONENT)
+        counts = magnitude_histogram(product, EXPONENTS[0], EXPONENTS[-1])
     return (scale, total_scale, lost / size, unscaled / size, overflowed / size, absmax), counts
-
-
-def _prefix(models, name):
-    return '' if len(models) == 1 else f'/{name}'
 
 
 def _layers(models):
     """Maps ids of layer scales and parameters' arrays to the link's path and its model's name."""
     layers = {}
     for path, link, name in named_links(models):
+        held = [getattr(link, own).array for own in sorted(link._params)]
         if isinstance(link, links.ScaledLink):
-            layers.setdefault(id(link.layer_scale), (path, name))
-    for name, model in models.items():
-        for path, param in model.namedparams(include_uninit=False):
-            link_path = path.rpartition('/')[0] or '/'
-            layers.setdefault(id(param.array), (_prefix(models, name) + link_path, name))
+            held.append(link.layer_scale)
+        for each in held:
+            if each is not None:  # a parameter that is not initialized yet
+                layers.setdefault(id(each), (path, name))
     return layers
 
 

@@ -12,7 +12,7 @@ there is nothing to draw. Layers run from input (top) to output (bottom). The co
 apart by the colour-blind and in grey.
 """
 
-import itertools
+import collections
 import math
 
 from chainerlp import formats
@@ -76,15 +76,8 @@ def underflow(rows, threshold=1e-3, title=None):
     bar.set_ticks(numpy.arange(numpy.ceil(lowest), 1))
     bar.ax.yaxis.set_major_formatter(lambda value, _: f'$10^{{{value:.0f}}}$')
     bar.ax.axhline(numpy.log10(threshold), color='black', linewidth=2)
-    bar.ax.text(
-        -0.3,
-        numpy.log10(threshold),
-        f'T = {threshold:.3g}',
-        transform=bar.ax.get_yaxis_transform(),
-        ha='right',
-        va='center',
-        rotation=90,
-    )
+    beside = dict(transform=bar.ax.get_yaxis_transform(), ha='right', va='center', rotation=90)
+    bar.ax.text(-0.3, numpy.log10(threshold), f'T = {threshold:.3g}', **beside)
     return figure
 
 
@@ -99,9 +92,8 @@ def layers(rows, threshold=1e-3, title=None):
     newest = max(row.iteration for row in _checked(rows))
     rows = [row for row in rows if row.iteration == newest]
     uses = [(row.layer, row.call) for row in rows]
-    figure, (left, right) = _canvas(
-        uses, f'{title or "Scales and underflow"}, iteration {newest}', panels=2
-    )
+    heading = f'{title or "Scales and underflow"}, iteration {newest}'
+    figure, (left, right) = _canvas(uses, heading, panels=2)
     size = 5 if len(rows) <= 40 else 2.5
     places = range(len(rows))
 
@@ -165,16 +157,13 @@ def histogram(histograms, title=None):
 
 
 def layer_order(reports):
-    """Returns the uses of layers from input to output, over all reports.
+    """Returns the uses of layers from input to output, each once, over all reports.
 
     A use that some reports lack comes after the one that it follows where it is there.
 
     Args:
-        reports (iterable of list): For each report its uses from input to output; a use is a pair
-            of path and call.
-
-    Returns:
-        list of tuple: Each use once.
+        reports (iterable of list): For each report its uses, pairs of path and call, from input to
+            output.
     """
     merged, known = [], set()
     for report in reports:
@@ -251,17 +240,16 @@ def _shortened(name):
 
 def _grid(rows, column):
     """Returns uses, iterations, and an array of them, NaN where something was not reported."""
-    reports = {}
-    for iteration, group in itertools.groupby(_checked(rows), lambda row: row.iteration):
-        reports.setdefault(iteration, []).extend(group)
-    uses = layer_order([(row.layer, row.call) for row in group] for group in reports.values())
-    iterations = numpy.array(sorted(reports))
+    reports = collections.defaultdict(list)
+    for row in _checked(rows):
+        reports[row.iteration].append((row.layer, row.call))
+    uses, iterations = layer_order(reports.values()), sorted(reports)
+    line = {use: index for index, use in enumerate(uses)}
+    place = {iteration: index for index, iteration in enumerate(iterations)}
     grid = numpy.full((len(uses), len(iterations)), numpy.nan)
-    place = {use: index for index, use in enumerate(uses)}
-    for index, iteration in enumerate(iterations):
-        for row in reports[iteration]:
-            grid[place[row.layer, row.call], index] = getattr(row, column)
-    return uses, iterations, grid
+    for row in rows:
+        grid[line[row.layer, row.call], place[row.iteration]] = getattr(row, column)
+    return uses, numpy.array(iterations), grid
 
 
 def _heat_map(axes, iterations, uses, grid, **colouring):
@@ -300,11 +288,10 @@ def _underflow_colours():
 
 def _edges(centres):
     if len(centres) == 1:
-        return numpy.array([centres[0] - 0.5, centres[0] + 0.5])
+        return centres + numpy.array([-0.5, 0.5])
     middle = (centres[1:] + centres[:-1]) / 2
-    return numpy.concatenate(
-        [[1.5 * centres[0] - centres[1] / 2], middle, [1.5 * centres[-1] - centres[-2] / 2]]
-    )
+    first, last = 2 * centres[0] - middle[0], 2 * centres[-1] - middle[-1]
+    return numpy.concatenate([[first], middle, [last]])
 
 
 def _lowest_rate(rates, threshold):

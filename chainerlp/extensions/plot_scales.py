@@ -13,8 +13,7 @@ class PlotScales(extension.Extension):
     """Trainer extension that draws the layers' scales and underflow rates over the training.
 
     At its trigger it reads what :class:`~chainerlp.extensions.ScaleReport` has written, so that a
-    resumed training is drawn as a whole, and replaces these pictures in the trainer's output folder
-    (see :mod:`chainerlp.extensions.pictures`, which draws them):
+    resumed training is drawn as a whole, and replaces these pictures in the trainer's folder:
 
     - ``scales.png``: log2 of the total scales, layers by iterations,
     - ``underflow.png``: the underflow rates, layers by iterations, with T marked,

@@ -31,19 +31,17 @@ class ScaleReport(extension.Extension):
     It works on any trainer, whether or not its optimizer is wrapped, and changes nothing in the
     training. Without :class:`~chainerlp.AdaptiveLossScaling` a layer's scale is 1 and its total
     scale Chainer's loss scale; in float32 training the underflow is what float16 would have lost.
-    Only the iterations at the trigger are measured; each takes about one more product a layer.
-    Layers whose input wants no gradient (usually the first) are left out. Under ChainerMN each
-    worker reports its own data's values, and the first one writes the files.
+    An iteration at the trigger takes about one more product a layer. Layers whose input wants no
+    gradient (usually the first) are left out. Under ChainerMN each worker reports its own data's
+    values, and the first one writes the files.
 
     The file's columns are ``iteration, layer, call, scale, total_scale, underflow,
     underflow_unscaled, overflow, absmax``, as :class:`~chainerlp.extensions.files.Row`
     describes them. A resumed training continues the file, without its rows from after the snapshot.
 
     With ``histogram=True`` there is a second file, ``histogram.npz``: for each of these rows the
-    counts of log2|gx| from 2^-40 to 2^16, with zeros, what lies below and above, and NaNs apart.
-    Here gx is what is about to be rounded and stored, in float32: ``total_scale``, which is in the
-    file too, times the true gradient. :func:`chainerlp.extensions.files.write_histograms` describes
-    the file's arrays.
+    counts of log2|gx| from 2^-40 to 2^16, where gx is what is about to be rounded and stored, in
+    float32. :func:`chainerlp.extensions.files.write_histograms` describes the file's arrays.
 
     Args:
         filename (str): Name of the csv file.
@@ -163,8 +161,7 @@ class ScaleReport(extension.Extension):
                 )
 
     def _warn_of_nothing(self, trainer):
-        optimizers = trainer.updater.get_all_optimizers().values()
-        models = ', '.join(type(optimizer.target).__name__ for optimizer in optimizers)
+        models = ', '.join(type(optimizer.target).__name__ for optimizer in _optimizers(trainer))
         among = '' if self._layers is None else f' among {self._layers}'
         warnings.warn(
             f'ScaleReport: {models} has no layer{among} that passes a gradient on to its input;'
