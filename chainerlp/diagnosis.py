@@ -1,7 +1,9 @@
 """Diagnosing, from one batch and without a trainer, what each layer would lose in a format."""
 
+import contextlib
 import dataclasses
 import math
+import random
 
 from chainerlp import backprop, functions, links
 from chainerlp import formats as number_formats
@@ -10,7 +12,6 @@ from chainerlp.extensions.layer_probe import LayerProbe
 from chainerlp.float16 import to_float32
 from chainerlp.initial_scale import DelayedScale
 from chainerlp.magnitude_counts import count_underflow_and_overflow
-from chainerlp.model_state import preserved
 from chainerlp.statistics import largest_magnitude
 
 import chainer
@@ -20,6 +21,17 @@ _FORMATS = ('float16', 'bfloat16', 'float8_e5m2', 'float8_e4m3')
 # Keeps gradients near the top of float16's range, so that next to nothing underflows on the way.
 # The margin is wider than in training, since the pass is not run again after an overflow.
 _LOSSLESS = available.Amax(margin=8)
+_UNBOUNDED_POLICIES = [
+    policy(max_scale=math.inf, max_total_scale=math.inf)
+    for policy in (
+        available.Adaptive,
+        available.AbsRange,
+        available.ElementWiseRange,
+        available.LogNormal,
+        available.Amax,
+        available.Measured,
+    )
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +117,9 @@ def diagnose(
 ):
     """Counts what number formats would lose of each layer's gradient; says which scales would help.
 
-    It runs one forward and one backward pass of ``lossfun(*batch)`` on the model as it is, in any
-    dtype, converted or not, and counts what rounding each layer's float32 product gx to each format
-    would lose. In float16 layers gradients are scaled during the pass, and unscaled before they are
+    It runs one forward and one backward pass of ``lossfun(*batch)`` on the model, in any dtype,
+    converted or not, and counts what rounding each layer's float32 product gx to each format would
+    lose. In float16 layers gradients are scaled during the pass, and unscaled before they are
     counted, so that what underflows in one layer is not missing from the next. Layers whose input
     wants no gradient (usually the first) are left out.
 
@@ -118,9 +130,8 @@ def diagnose(
     that is, total scales. The default policies are those of :mod:`chainerlp.policies` without the
     bounds ``max_scale`` and ``max_total_scale``.
 
-    The model is restored afterwards: parameters, gradients, classes, the running statistics of
-    batch normalization, random states, see :func:`chainerlp.model_state.preserved`. Function hooks
-    run as in any other pass.
+    The model is restored afterwards, see :func:`preserved`. Function hooks run as in any other
+    pass.
 
     Example::
 
@@ -151,21 +162,20 @@ def diagnose(
         )
     if not isinstance(model, chainer.Link):
         raise TypeError(f'model must be a chainer.Link, not {type(model).__name__}')
-    policies = _named(_unbounded_policies() if policies is None else policies)
+    policies = _named(_UNBOUNDED_POLICIES if policies is None else policies)
     formats = [number_formats.get(name) for name in formats]
 
     with preserved(model), chainer.using_config('enable_backprop', True):
         links.convert(model, _LOSSLESS, compute_dtype=compute_dtype or _compute_dtype_of(model))
-        scale = initial_scale
         if initial_scale == 'auto':
-            scale = _delayed_scale(model, _loss_of(model, lossfun, batch))
+            initial_scale = _delayed_scale(_loss_of(model, lossfun, batch))
 
         def measure(function, in_data, gy, _):
-            return _measure(function, in_data, gy, scale, formats, policies)
+            return _measure(function, in_data, gy, initial_scale, formats, policies)
 
         loss = _loss_of(model, lossfun, batch)
         with LayerProbe({'main': model}, measure) as probe:
-            backprop.backward(loss, scale)
+            backprop.backward(loss, initial_scale)
     measured = probe.take()
     rows = [
         LayerDiagnosis(path, call, format.name, *by_format[index])
@@ -176,6 +186,75 @@ def diagnose(
     if show:
         print(diagnosis)
     return diagnosis
+
+
+@contextlib.contextmanager
+def preserved(model):
+    """Restores a model at the end, whatever was done to it: run, converted, its gradients filled.
+
+    Restored are the classes and attributes of all links; their parameters with gradients and loss
+    scales, uninitialized ones uninitialized; persistent values such as the running statistics of
+    batch normalization; the contents of their arrays, lists, dicts and sets, one level down; and
+    the states of Python's and NumPy's random generators. Arrays stay the same objects. What is
+    reported to Chainer's reporter meanwhile is dropped. It takes as much memory as the model.
+
+    Not restored are other objects than the model, such as a second model that a loss function uses,
+    and CuPy's random generators, whose state cannot be read.
+
+    Args:
+        model (~chainer.Link): The model.
+    """
+    holders = list(model.links())
+    for param in model.params():
+        holders += [param, param.node]
+    restorers = [_restorer_of(holder) for holder in holders]
+    random_states = random.getstate(), numpy.random.get_state()
+    try:
+        with _reports_dropped():
+            yield
+    finally:
+        for restore in restorers:
+            restore()
+        random.setstate(random_states[0])
+        numpy.random.set_state(random_states[1])
+
+
+def _restorer_of(holder):
+    """Returns what restores an object's class, its attributes and the contents of these."""
+    kind, attributes = holder.__class__, dict(holder.__dict__)
+    values = list(attributes.values())
+    if isinstance(holder, chainer.Parameter):
+        values.append(holder.array)
+    contents = [(value, value.copy()) for value in values if _has_contents(value)]
+
+    def restore():
+        holder.__class__ = kind
+        holder.__dict__.clear()
+        holder.__dict__.update(attributes)
+        for value, content in contents:
+            if isinstance(value, (dict, set)):
+                value.clear()
+                value.update(content)
+            elif isinstance(value, list):
+                value[:] = content
+            else:
+                value[...] = content
+
+    return restore
+
+
+def _has_contents(value):
+    if isinstance(value, chainer.get_array_types()):
+        return getattr(value.flags, 'writeable', True)
+    return isinstance(value, (list, dict, set))
+
+
+def _reports_dropped():
+    """Keeps reported values from the observation of a trainer that may be running."""
+    try:
+        return chainer.get_current_reporter().scope({})
+    except IndexError:  # there is none
+        return contextlib.nullcontext()
 
 
 def _compute_dtype_of(model):
@@ -191,25 +270,13 @@ def _loss_of(model, lossfun, batch):
     return loss
 
 
-def _delayed_scale(model, loss):
+def _delayed_scale(loss):
     """Returns the scale that a second pass would begin with."""
     first = backprop.ScaledBackprop()
     first.run(loss)
     delayed = DelayedScale()
     delayed.observe(first.first_gradients, loss.dtype)
     return float(delayed.scale)
-
-
-def _unbounded_policies():
-    classes = (
-        available.Adaptive,
-        available.AbsRange,
-        available.ElementWiseRange,
-        available.LogNormal,
-        available.Amax,
-        available.Measured,
-    )
-    return [policy(max_scale=math.inf, max_total_scale=math.inf) for policy in classes]
 
 
 def _named(policies):

@@ -14,11 +14,8 @@ def needs_true_gradient(function):
     """Returns whether a function asks for true gradients, since its backward is not linear in them.
 
     It does so by a class attribute ``needs_true_gradient = True``.
-
-    Args:
-        function (~chainer.FunctionNode): Any function; of an old-style one, what it adapts counts.
     """
-    function = getattr(function, 'function', function)
+    function = getattr(function, 'function', function)  # of an old-style one, what is adapted
     return getattr(function, 'needs_true_gradient', False)
 
 
@@ -62,10 +59,9 @@ def stack_shown(function):
     except Exception as error:
         if function.stack is not None:
             stack = ''.join(traceback.format_list(function.stack[:-1]))
-            first = (
-                f'{error.args[0] if error.args else ""}\n{function.label} was called here:\n{stack}'
-            )
-            error.args = (first,) + error.args[1:]
+            said = error.args[0] if error.args else ''
+            first = f'{said}\n{function.label} was called here:\n{stack}'
+            error.args = (first, *error.args[1:])
         raise
 
 

@@ -5,8 +5,6 @@ in the backward pass (:func:`exchange_scales`), the workers agree on a common sc
 and bring their gradients to it; likewise before true gradients are averaged in less than float32
 (:func:`mean_gradients`).
 
-Chainer's own updaters for several devices are refused (:func:`refuse_parallel_updaters`).
-
 What is left to the user:
 
 - A function of one's own that calls a communicator in its backward pass cannot be told from others.
@@ -37,13 +35,11 @@ from chainerlp.statistics import largest_magnitude
 import chainer
 import numpy
 from chainer import backend
+from chainer.backends import cuda
 from chainer.training import updaters
 
 # ChainerMN's functions are known by name, since importing ChainerMN takes an MPI.
-_COLLECTIVE = frozenset(
-    ['AllGather', 'AllToAll', 'Bcast', 'Gather', 'Scatter', 'MultiNodeBNImplSelector']
-)
-_POINT_TO_POINT = frozenset(['Send', 'Recv'])
+_COMMUNICATING = 'AllGather AllToAll Bcast Gather MultiNodeBNImplSelector Recv Scatter Send'.split()
 # Its reciprocal is a normal number of float32, in which it is applied.
 _LARGEST_SCALE = 1 / formats.FLOAT32.smallest_normal
 
@@ -71,17 +67,18 @@ def mean_gradients(optimizer, passes=(), is_resumed=False):
         master_weights.discard(target.params())
         return False, passes
     model = _DistinctParameters(target)
+    params = model.params()
     finite = all(bool(each.loss_is_finite) for each in passes)
-    own = (finite, [param.grad is not None for param in model.params()])
+    own = (finite, [param.grad is not None for param in params])
     everyones = communicator.mpi_comm.allgather(own)
     finite = all(is_finite for is_finite, _ in everyones)
     wanted = [any(has) for has in zip(*(has_gradient for _, has_gradient in everyones))]
-    scales = _prepare_for_mean(model.params(), wanted, communicator)
+    _set_true_gradients(params, wanted)
+    scaled = _scale_narrow_gradients(params, communicator)
     communicator.multi_node_mean_grad(model, optimizer.zero_fill)
-    for param, scale in zip(model.params(), scales):
-        if scale is not None:
-            with chainer.using_device(param.device):
-                set_true_gradient(param, ScaledArray(param.grad, scale).true())
+    for param, scale in scaled:
+        with chainer.using_device(param.device):
+            set_true_gradient(param, ScaledArray(param.grad, scale).true())
     return True, [dataclasses.replace(each, loss_is_finite=finite) for each in passes]
 
 
@@ -127,20 +124,8 @@ def _fingerprint(param):
     return found.digest()
 
 
-def _prepare_for_mean(params, wanted, communicator):
-    """Gives each parameter that a worker has a gradient of a true one that can be averaged.
-
-    Where gradients are averaged in a narrower dtype than they have, they are brought to a scale at
-    which they can be, the same on all workers.
-
-    Args:
-        params (list of ~chainer.Parameter): The parameters.
-        wanted (list of bool): Whether some worker has a gradient of each.
-        communicator (~chainermn.CommunicatorBase): The workers.
-
-    Returns:
-        list: The scale of each parameter's gradient; ``None`` where it is the true one.
-    """
+def _set_true_gradients(params, wanted):
+    """Gives each parameter that some worker has a gradient of a true one; zero if it has none."""
     seen = set()
     for param, is_wanted in zip(params, wanted):
         with chainer.using_device(param.device):
@@ -149,39 +134,34 @@ def _prepare_for_mean(params, wanted, communicator):
             elif is_wanted:
                 dtype = numpy.promote_types(param.dtype, numpy.float32)
                 set_true_gradient(param, param.xp.zeros(param.shape, dtype))
-    scales = [None] * len(params)
-    dtypes = [_dtype_of_sum(param, communicator) for param in params]
-    narrow = [k for k, param in enumerate(params) if wanted[k] and dtypes[k].itemsize < 4]
-    if narrow:
-        magnitudes = []
-        for k in narrow:
-            with chainer.using_device(params[k].device):
-                magnitudes.append(largest_magnitude(params[k].grad))
-        largest_sums = [_largest_sum(dtypes[k], communicator.size) for k in narrow]
-        common = _scales_for_sums(_on_host(magnitudes), largest_sums, communicator)
-        for k, scale in zip(narrow, common):
-            with chainer.using_device(params[k].device):
-                params[k].grad *= scale
-            scales[k] = scale
-    return scales
 
 
-def _scales_for_sums(magnitudes, largest_sums, communicator):
-    """Returns the largest powers of two at which true gradients can be added up by the workers.
+def _scale_narrow_gradients(params, communicator):
+    """Scales true gradients that are averaged in less than float32, so that they can be.
 
-    Args:
-        magnitudes (list of float): The largest magnitude of each of this worker's gradients.
-        largest_sums (list of float): What their sums must not exceed.
-        communicator (~chainermn.CommunicatorBase): The workers.
+    Returns:
+        list of tuple: Each of these parameters and the scale of its gradient: the largest power of
+        two at which the sum fits, the same on all workers.
     """
-    own = numpy.array(magnitudes)
-    everyones = numpy.empty((communicator.size, len(own)))
-    communicator.mpi_comm.Allgather(own, everyones)
+    dtypes = [_dtype_of_sum(param, communicator) for param in params]
+    narrow = [(p, d) for p, d in zip(params, dtypes) if p.grad is not None and d.itemsize < 4]
+    if not narrow:
+        return []
+    magnitudes = []
+    for param, _ in narrow:
+        with chainer.using_device(param.device):
+            magnitudes.append(largest_magnitude(param.grad))
+    limits = [_largest_sum(dtype, communicator.size) for _, dtype in narrow]
     with numpy.errstate(all='ignore'):
-        total = everyones.sum(axis=0)
-        fits = numpy.minimum(numpy.array(largest_sums) / total, _LARGEST_SCALE)
+        total = _gathered(magnitudes, communicator).sum(axis=0)
+        fits = formats.floor_power_of_two(numpy.minimum(limits / total, _LARGEST_SCALE))
     # What is not finite stays so at any scale.
-    return numpy.where(numpy.isfinite(total), formats.floor_power_of_two(fits), 1.0).tolist()
+    scales = numpy.where(numpy.isfinite(total), fits, 1.0).tolist()
+    scaled = [(param, scale) for (param, _), scale in zip(narrow, scales)]
+    for param, scale in scaled:
+        with chainer.using_device(param.device):
+            param.grad *= scale
+    return scaled
 
 
 def _dtype_of_sum(param, communicator):
@@ -223,9 +203,8 @@ def exchange_scales(function, gradients, margin=MARGIN):
     """Brings gradients to the scale that the workers at a function's other ends bring theirs to.
 
     Collective functions put together what comes from all workers, so these agree on a scale first;
-    ``recv`` sends gradients back to where ``send`` was called, and the scale before them. Every
-    worker comes to them in the same order, or ChainerMN itself would wait forever. To exchange a
-    scale, a worker on a GPU has to wait for the device.
+    ``recv`` sends gradients back to where ``send`` was called, and the scale before them. To
+    exchange a scale, a worker on a GPU has to wait for the device.
 
     Args:
         function (~chainer.FunctionNode): One that :func:`communicates`.
@@ -257,8 +236,7 @@ def _communicating_part(function):
     # ChainerMN's are old-style functions, or choose how batch normalization is computed.
     for part in (getattr(function, 'function', None), getattr(function, '_impl_selector', None)):
         for kind in type(part).__mro__:
-            is_known = kind.__name__ in _COLLECTIVE or kind.__name__ in _POINT_TO_POINT
-            if is_known and kind.__module__.startswith('chainermn.'):
+            if kind.__name__ in _COMMUNICATING and kind.__module__.startswith('chainermn.'):
                 return kind.__name__, part
     return None
 
@@ -271,8 +249,8 @@ def agree(magnitude, scale, dtype, communicator, margin=MARGIN):
     largest magnitudes under 1; but none at which that sum leaves less room in the format than the
     margin. The smallest dtype and the largest margin of all workers count.
 
-    All workers call it alike. It takes one message of three numbers, from host memory, so that any
-    MPI will do; on a GPU it waits for the device, once.
+    All workers call it alike. It takes one message of three numbers; on a GPU it waits for the
+    device, once.
 
     Args:
         magnitude (float or 0-d array): The largest magnitude in what the gradient holds, its scale
@@ -286,9 +264,7 @@ def agree(magnitude, scale, dtype, communicator, margin=MARGIN):
         float: The scale, the same on all workers.
     """
     limit = _largest_sum(dtype, communicator.size) * 2.0**-margin
-    own = numpy.array(_on_host([magnitude, scale, limit]))
-    everyones = numpy.empty((communicator.size, len(own)))
-    communicator.mpi_comm.Allgather(own, everyones)
+    everyones = _gathered([magnitude, scale, limit], communicator)
     magnitudes, scales, limits = everyones.T.tolist()
     return common_scale(magnitudes, scales, min(limits))
 
@@ -299,23 +275,28 @@ def _largest_sum(dtype, workers):
     return number_format.largest * (1 - number_format.relative_rounding) ** workers
 
 
-def _on_host(values):
-    """Returns numbers and 0-d arrays as floats; those on a device are fetched together."""
+def _gathered(values, communicator):
+    """Returns every worker's numbers or 0-d arrays, a row each; the device is waited for once.
+
+    They are sent from host memory, so that any MPI will do.
+    """
     arrays = [value for value in values if on_gpu(value)]
     if arrays:
         with chainer.using_device(backend.get_device_from_array(arrays[0])):
-            xp = backend.get_array_module(arrays[0])
-            together = xp.stack([array.astype(numpy.float64) for array in arrays])
+            together = cuda.cupy.stack([array.astype(numpy.float64) for array in arrays])
             fetched = iter(backend.CpuDevice().send(together).tolist())
-    return [next(fetched) if on_gpu(value) else float(value) for value in values]
+    own = numpy.array([next(fetched) if on_gpu(value) else float(value) for value in values])
+    everyones = numpy.empty((communicator.size, len(own)))
+    communicator.mpi_comm.Allgather(own, everyones)
+    return everyones
 
 
 def refuse_parallel_updaters(wrapper):
     """Makes ``ParallelUpdater`` and ``MultiprocessParallelUpdater`` refuse a wrapped optimizer.
 
     They run ``loss.backward()`` on each device, in which no layer is scaled. The error comes when
-    one is made. In the first update it would be too late: ``MultiprocessParallelUpdater`` has
-    started processes by then, which wait for each other forever.
+    one is made: in the first update, ``MultiprocessParallelUpdater`` has started processes that
+    would wait for each other forever.
 
     Args:
         wrapper (type): The class of wrapped optimizers.

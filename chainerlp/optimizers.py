@@ -17,7 +17,7 @@ from chainerlp.initial_scale import DelayedScale, FixedScale
 from chainerlp.layer_scale import check_compute_dtype
 from chainerlp.overflow import Recovery
 from chainerlp.policies.bounds import is_real
-from chainerlp.user_warning import user_warning
+from chainerlp.training_warnings import user_warning
 
 import chainer
 import numpy

@@ -1,23 +1,34 @@
 """What a wrapped optimizer warns of: what is not scaled, not finite, or out of range."""
 
+import os
+import pathlib
+import traceback
 import warnings
 
 from chainerlp import links
 from chainerlp.overflow import passes_of
 from chainerlp.statistics import all_finite, largest_magnitude
-from chainerlp.user_warning import user_warning
 
+import chainer
 import numpy
+
+_NOT_THE_USERS = tuple(
+    str(pathlib.Path(file).parent) + os.sep for file in (__file__, chainer.__file__)
+)
+
+
+def user_warning(message):
+    """Gives a RuntimeWarning of the innermost line outside of this package and Chainer."""
+    levels = enumerate(reversed(traceback.extract_stack()), 1)
+    outside = (n for n, frame in levels if not frame.filename.startswith(_NOT_THE_USERS))
+    warnings.warn(message, RuntimeWarning, stacklevel=next(outside, 2))
 
 
 def warn_of_plain_gradients(model):
-    """Warns of gradients of ``loss.backward()``, in which no layer is scaled, at an update.
+    """Warns of a model's gradients of ``loss.backward()``, in which no layer is scaled.
 
     Those of zeros are what ``zerograds`` left; of others that are in float16 and have come of a
     scaled pass, the user has made them so.
-
-    Args:
-        model (~chainer.Link): The model that is about to be updated.
     """
     for path, param in model.namedparams():
         is_half = getattr(param.grad, 'dtype', None) == numpy.float16

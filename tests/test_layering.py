@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From the bottom up; a module may import what stands below it, and its own level.
 LEVELS = [
     {'chainerlp.compat'},
-    {'chainerlp.formats', 'chainerlp.gpu', 'chainerlp.user_warning'},
+    {'chainerlp.formats', 'chainerlp.gpu'},
     {'chainerlp.float16'},
     {
         'chainerlp.statistics',
@@ -26,7 +26,6 @@ LEVELS = [
     {'chainerlp.backprop', 'chainerlp.initial_scale', 'chainerlp.training_warnings'},
     {'chainerlp.optimizers'},
     {'chainerlp.extensions'},
-    {'chainerlp.model_state'},
     {'chainerlp.diagnosis'},
     {'experiments.config'},
     {'experiments.data'},

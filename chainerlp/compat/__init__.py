@@ -2,30 +2,15 @@
 
 Importing this package imports Chainer, with an import hook that gives single modules of it what the
 stack lacks, and then patches the few functions that today's NumPy and CuPy break. Only what is
-missing or wrong is patched: where Chainer works by itself, nothing is, and importing or reloading
-this package again changes nothing more. NumPy stays as it is, no warning filter of ours stays
+missing or wrong is patched, and only once. NumPy stays as it is, no warning filter of ours stays
 behind, and nothing is printed.
 
-=========================  ========================================  ================
-missing or wrong today     where Chainer needs it                    patched by
-=========================  ========================================  ================
-``pkg_resources``          ``_environment_check.py:7``,              importing, shims
-                           ``testing/helper.py:6``
-``numpy.distutils``        ``_environment_check.py:6``               importing, shims
-``numpy.sctypes``          ``functions/array/as_strided.py:10,252``  importing, numpy2
-``numpy.float``            ``functions/array/resize_images.py:179``  numpy2
-a list from ``meshgrid``   ``distributions/categorical.py:74,76``    numpy2
-sums of fp16, in double    ``reporter.py:298-300``                   numpy2
-scalars of no own type     five functions                            numpy2
-padding that wraps around  ``functions/array/pad_sequence.py:55``,   numpy2
-                           ``dataset/convert.py:327``
-``float16``, ``half`` and  four kernels, on CuPy 14                  cupy14
-their ``atomicAdd``
-copies that may convert    ChainerMN's ``_memory_utility.py:211``,   importing, cupy14
-                           on CuPy 14
-sums of fp16, in fp32      wherever it sums, on a GPU                cupy14
-whether there is NCCL      ``multiprocess_parallel_updater.py:15``   cupy14
-=========================  ========================================  ================
+- :mod:`~chainerlp.compat.importing`: ``pkg_resources``, ``numpy.distutils``, ``numpy.sctypes``.
+- :mod:`~chainerlp.compat.numpy2`: ``numpy.float`` and ``numpy.sctypes``, a list from
+  ``numpy.meshgrid``, sums of fp16 in double, scalars of no type of their own, padding that wraps
+  around.
+- :mod:`~chainerlp.compat.cupy14`: ``float16``, ``half`` and their ``atomicAdd`` in kernels, copies
+  that may convert, sums of fp16 in fp32, whether there is NCCL.
 
 cuDNN, which Chainer can use through CuPy 13 only, is off unless ``CHAINER_CUDNN`` is set, so that
 both versions compute alike. CuPy's warnings that cuDNN or NCCL is missing are not given on the

@@ -7,8 +7,9 @@ needs this module.
 import importlib.util
 import re
 import sys
+import types
 
-from chainerlp.compat.patching import ModuleOverlay, patch, with_globals
+from chainerlp.compat.patching import patch, with_globals
 
 # ChainerMN needs MPI: who has not imported it may not have it, and is not made to.
 CHAINERMN_COPIES = 'chainermn.communicators._memory_utility'
@@ -37,8 +38,7 @@ def cupy_major():
 def why_no_cupy():
     """Says why no array can be computed on a GPU.
 
-    Chainer takes whatever goes wrong with CuPy for its absence (``chainer.backends.cuda.available``
-    is ``False``), and goes on.
+    Whatever goes wrong with CuPy, Chainer takes it for its absence, and goes on.
 
     Returns:
         str: The reason in one line; ``None`` if there is a GPU, and CuPy can use it.
@@ -73,9 +73,9 @@ def apply():
 
     if cuda.available:
         sum_halves_in_float32()
-    if cuda.available and cupy_major() >= 14:
-        patch(cuda, 'elementwise', with_float16)
-        patch(cuda, 'raw', with_half)
+        if cupy_major() >= 14:
+            patch(cuda, 'elementwise', with_float16)
+            patch(cuda, 'raw', with_half)
     # A ChainerMN that is imported later is patched then, by the import hook.
     if CHAINERMN_COPIES in sys.modules and cupy_major() >= 14:
         patch_chainermn(sys.modules[CHAINERMN_COPIES])
@@ -87,9 +87,9 @@ def apply():
 def sum_halves_in_float32():
     """Has CuPy sum fp16 arrays with float32 in between, as its own kernels and NumPy do.
 
-    By default (``CUPY_ACCELERATORS`` unset) its routines hand sums over contiguous axes to CUB's
-    device reduction, whose sum of ``__half`` is one in fp16: of 4,096 ones it is 2,048. Reductions
-    are still made with CUB's block primitives, which take the type that CuPy says.
+    By default its routines hand sums over contiguous axes to CUB's device reduction, whose sum of
+    ``__half`` is one in fp16: of 4,096 ones it is 2,048. Reductions are still made with CUB's block
+    primitives, which take the type that CuPy says.
     """
     from cupy import _core
     from cupy._core import _accelerator
@@ -112,10 +112,9 @@ def _has_nccl():
 def with_float16(elementwise):
     """Builds an ``elementwise`` that declares ``float16`` and its ``atomicAdd`` where they appear.
 
-    Up to CuPy 13, ``cupy/carray.cuh`` brought ``half``, ``float16``, and ``atomicAdd`` for it, into
-    every kernel. In CuPy 14 they come with a kernel that has an fp16 argument, and ``atomicAdd``
-    has become a template, which takes a value of no other type than the address says. But a product
-    of two ``float16`` is a ``float``.
+    Up to CuPy 13, every kernel had ``half``, ``float16``, and ``atomicAdd`` for it. In CuPy 14 only
+    those with an fp16 argument have them, and ``atomicAdd`` has become a template, which takes a
+    value of no other type than the address says. But a product of two ``float16`` is a ``float``.
 
     ``atomicAdd(float16*, float)`` is missed in fp16 by negative sampling (``functions/loss/
     negative_sampling.py:233``) and hierarchical softmax (``links/loss/hierarchical_softmax.py:
@@ -158,15 +157,8 @@ def patch_chainermn(module):
     Args:
         module: The module :data:`CHAINERMN_COPIES`.
     """
-    import chainer
-
-    def get_array_module(*args):
-        return ModuleOverlay(chainer.backend.get_array_module(*args), array=_array)
-
-    backend = ModuleOverlay(chainer.backend, get_array_module=get_array_module)
-    seen = ModuleOverlay(chainer, backend=backend)
+    # The function asks the array's module for nothing else, and Chainer for nothing but that.
+    xp = types.SimpleNamespace(array=lambda array, copy, dtype: array.astype(dtype, copy=copy))
+    backend = types.SimpleNamespace(get_array_module=lambda *arrays: xp)
+    seen = types.SimpleNamespace(backend=backend)
     patch(module, 'unpack_params', with_globals(chainer=seen))
-
-
-def _array(array, copy, dtype):
-    return array.astype(dtype, copy=copy)

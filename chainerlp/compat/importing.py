@@ -1,5 +1,10 @@
-"""Imports Chainer where modules and names that it looks up on its import are gone."""
+"""Imports Chainer where modules and names that it looks up on its import are gone.
 
+``pkg_resources`` went with setuptools 82, ``numpy.distutils.system_info`` with NumPy for
+Python 3.12, ``numpy.sctypes`` with NumPy 2.
+"""
+
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -9,8 +14,8 @@ import sys
 import types
 import warnings
 
-from chainerlp.compat import cupy14, shims
-from chainerlp.compat.patching import ImportPatch, ModuleOverlay, install_finder
+from chainerlp.compat import cupy14
+from chainerlp.compat.patching import ImportPatch, install_finder
 
 import numpy
 
@@ -31,12 +36,11 @@ def import_chainer():
     """Imports Chainer, with an import hook for those of its modules that need one.
 
     Chainer is told not to use cuDNN, unless its user has said so (``CHAINER_CUDNN``): it can use
-    cuDNN 8 through CuPy 13 and none through CuPy 14, and without it both compute in the same way.
-    It also warns of a cuDNN that is missing, unless it was told (``backends/cuda.py:125, 150``).
+    cuDNN 8 through CuPy 13 and none through CuPy 14, and warns of one that is missing, unless it
+    was told (``backends/cuda.py:125, 150``).
 
     Raises:
         ImportError: Chainer is missing or of another version.
-
     """
     require_version()
     if 'chainer' not in sys.modules:
@@ -58,14 +62,11 @@ def import_chainer():
 
 
 def require_version():
-    """Checks the installed Chainer before it is imported.
-
-    Another version could fail in its own import, with an error that says nothing of versions.
+    """Checks the installed Chainer before it is imported: another would fail, and not say why.
 
     Raises:
         ImportError: Chainer is missing or is not the version that is needed; one line that says
             what was found, what is needed, and how to install it.
-
     """
     found = _found_version()
     # A post-release differs from its release in packaging only (PEP 440).
@@ -96,19 +97,18 @@ def _import_patches():
     patches = {}
     # _environment_check.py:6-7 imports both modules. Where pkg_resources is missing, NumPy's is not
     # tried: that takes a quarter of a second, is deprecated, and serves one check on macOS only.
-    system_info, missing = 'numpy.distutils.system_info', ()
+    system_info, shims = 'numpy.distutils.system_info', {}
     if not _importable('pkg_resources'):
-        missing = ('pkg_resources', system_info)
+        shims = {'pkg_resources': PKG_RESOURCES, system_info: SYSTEM_INFO}
         # testing/helper.py:6 and testing/doctest_helper.py:3 import it. Chainer does not import
         # these by itself, but chainer.gradient_check does, and users' tests do, at any later time.
         for name in ('chainer.testing.helper', 'chainer.testing.doctest_helper'):
-            patches[name] = ImportPatch({'pkg_resources': shims})
+            patches[name] = ImportPatch({'pkg_resources': PKG_RESOURCES})
     elif 'chainer._environment_check' not in sys.modules and not _importable(system_info):
-        missing = (system_info,)
-    if missing:
-        modules = dict.fromkeys(missing, shims)
-        patches['chainer._environment_check'] = ImportPatch(modules, after=_add_distutils)
-    if numpy_lacks('sctypes'):
+        shims = {system_info: SYSTEM_INFO}
+    if shims:
+        patches['chainer._environment_check'] = ImportPatch(shims, after=_set_system_info)
+    if not hasattr(numpy, 'sctypes'):
         as_strided = 'chainer.functions.array.as_strided'
         patches[as_strided] = ImportPatch(numpy_names={'sctypes': SCTYPES})
     if cupy14.cupy_major() >= 14:
@@ -128,14 +128,56 @@ def _importable(name):
     return True
 
 
-def _add_distutils(environment_check):
-    # On macOS, _environment_check.py:29 looks it up as an attribute of numpy, after its import.
-    distutils = types.SimpleNamespace(system_info=shims)
-    environment_check.numpy = ModuleOverlay(numpy, distutils=distutils)
+def _set_system_info(environment_check):
+    # On macOS, line 29 looks it up as an attribute of numpy, after the import.
+    distutils = types.SimpleNamespace(system_info=SYSTEM_INFO)
+    environment_check.numpy = types.SimpleNamespace(distutils=distutils)
 
 
-def numpy_lacks(name):
-    """Returns whether NumPy has no such name; to ask may not warn that the name is deprecated."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        return not hasattr(numpy, name)
+class ResolutionError(Exception):
+    """A requirement is not fulfilled (``chainer/testing/helper.py:43, 72``)."""
+
+
+class DistributionNotFound(ResolutionError):  # noqa: N818 -- the name is not ours
+    """A required distribution is not installed (``_environment_check.py:59``)."""
+
+
+class VersionConflict(ResolutionError):  # noqa: N818
+    """An installed distribution is not of the required version (``_environment_check.py:61``)."""
+
+
+def _require(*requirements):
+    # Chainer asks for CuPy 7 and iDeep 2, in order to warn of another version (_environment_check.
+    # py:57). Neither exists for a Python that this stack runs on.
+    raise DistributionNotFound(', '.join(requirements))
+
+
+class _WorkingSet:
+    """The installed distributions (``chainer/testing/helper.py:39, 68``)."""
+
+    def require(self, *requirements):
+        """Checks requirements, such as ``'numpy>=1.10'``, but not what these require in turn."""
+        from packaging.requirements import Requirement  # it comes with pytest
+
+        for requirement in map(Requirement, requirements):
+            if requirement.marker is not None and not requirement.marker.evaluate():
+                continue
+            try:
+                version = importlib.metadata.version(requirement.name)
+            except importlib.metadata.PackageNotFoundError:
+                raise DistributionNotFound(str(requirement)) from None
+            if not requirement.specifier.contains(version, prereleases=True):
+                raise VersionConflict(f'{requirement.name} {version} is not {requirement}')
+
+
+# As much of the two modules as Chainer uses.
+PKG_RESOURCES = types.SimpleNamespace(
+    require=_require,
+    WorkingSet=_WorkingSet,
+    ResolutionError=ResolutionError,
+    DistributionNotFound=DistributionNotFound,
+    VersionConflict=VersionConflict,
+)
+# Nothing is known of a library: on macOS, Chainer asks for 'blas_opt' in order to warn of a NumPy
+# that was built with the Accelerate of 2015 (_environment_check.py:29).
+SYSTEM_INFO = types.SimpleNamespace(get_info=lambda name: {})

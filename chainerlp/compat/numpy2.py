@@ -1,9 +1,7 @@
 """What NumPy 2 breaks of Chainer at run time, and CuPy, which follows it."""
 
-import warnings
-
-from chainerlp.compat.importing import SCTYPES, numpy_lacks
-from chainerlp.compat.patching import ModuleOverlay, patch, with_globals
+from chainerlp.compat.importing import SCTYPES
+from chainerlp.compat.patching import Overlay, patch, with_globals
 
 import chainer
 import numpy
@@ -22,33 +20,41 @@ from chainer.functions.normalization.local_response_normalization import (
     LocalResponseNormalization,
 )
 
+# By class, because a function is known under several names and its links call it under another.
+# Chainer's other functions cast their results back, or were tried and found unharmed.
+_FUNCTIONS_OF_SCALARS = (
+    Clip,  # clip.py:36, cupy.clip; huber_loss.py:56 clips its gradient to delta
+    LayerNormalization,  # layer_normalization.py:34, 64: eps
+    LocalResponseNormalization,  # local_response_normalization.py:77-78, 149: k, alpha, beta
+    FixedBatchNormalization,  # batch_normalization.py:676, 708: eps
+    BatchRenormalizationFunction,  # batch_renormalization.py:80-82: eps
+)
+
 
 def apply():
     """Patches what NumPy breaks; each thing only if this NumPy does."""
-    _patch_names()
-    _patch_summary()
-    _patch_scalars()
-    _patch_padding()
-
-
-def _patch_names():
-    """Has three functions see NumPy as it was: with names that it dropped or changed."""
-    if numpy_lacks('sctypes'):  # as_strided.py:252
-        with_sctypes = ModuleOverlay(numpy, sctypes=SCTYPES)
+    # NumPy 1.24 removed it already; resize_images.py:179-196
+    with_float = Overlay(numpy, float=float)
+    patch(resize_images, 'compute_indices_and_weights', with_globals(numpy=with_float))
+    on_numpy_2 = int(numpy.__version__.split('.')[0]) >= 2
+    if on_numpy_2 or cuda.available:
+        patch(reporter.Summary, 'add', _adding_in_double)
+    if on_numpy_2:
+        with_sctypes = Overlay(numpy, sctypes=SCTYPES)  # as_strided.py:252
         patch(AsStridedGrad, 'forward', with_globals(np=with_sctypes))
-    if numpy_lacks('float'):  # resize_images.py:179-196
-        with_float = ModuleOverlay(numpy, float=float)
-        patch(resize_images, 'compute_indices_and_weights', with_globals(numpy=with_float))
-    if isinstance(numpy.meshgrid([0]), tuple):  # categorical.py:74 and 76 add it to a list
-        with_lists = ModuleOverlay(numpy, meshgrid=_meshgrid)
+        with_lists = Overlay(numpy, meshgrid=_meshgrid)  # categorical.py:74 and 76 add to a list
         patch(Categorical, 'log_prob', with_globals(numpy=with_lists))
+        for function in _FUNCTIONS_OF_SCALARS:
+            patch(function, '__init__', _with_python_scalars)
+        patch(PadSequence, 'forward', _wrapping_forward)  # pad_sequence.py:55, 76
+        patch(convert, '_concat_arrays_with_padding', _wrapping_concat)  # convert.py:327
 
 
 def _meshgrid(*arrays, **kwargs):
     return list(numpy.meshgrid(*arrays, **kwargs))
 
 
-def _patch_summary():
+def _adding_in_double(add):
     """Has ``reporter.Summary``, the means that are logged, add up in double precision.
 
     Chainer starts from the Python numbers 0.0 and 0 and adds to them (``reporter.py:298-300``).
@@ -57,13 +63,7 @@ def _patch_summary():
     every mean of fp16 losses that LogReport or Evaluator gives is wrong, and nothing says so. CuPy
     makes an fp16 of a Python float and a 0-d fp16 array whatever NumPy's version.
     """
-    summary = reporter.Summary()
-    summary.add(numpy.float16(1))
-    if cuda.available or numpy.result_type(summary.compute_mean()) != numpy.float64:
-        patch(reporter.Summary, 'add', _adding_in_double)
 
-
-def _adding_in_double(add):
     def add_in_double(self, value, weight=1):
         value, weight = chainer.as_array(value), chainer.as_array(weight)
         with chainer.using_device(backend.get_device_from_array(value)):
@@ -94,31 +94,15 @@ def _widened_weight(weight):
     return _widened(weight)
 
 
-# By class, because a function is known under several names and its links call it under another.
-# Chainer's other functions cast their results back, or were tried and found unharmed.
-_FUNCTIONS_OF_SCALARS = (
-    Clip,  # clip.py:36, cupy.clip; huber_loss.py:56 clips its gradient to delta
-    LayerNormalization,  # layer_normalization.py:34, 64: eps
-    LocalResponseNormalization,  # local_response_normalization.py:77-78, 149: k, alpha, beta
-    FixedBatchNormalization,  # batch_normalization.py:676, 708: eps
-    BatchRenormalizationFunction,  # batch_renormalization.py:80-82: eps
-)
-
-
-def _patch_scalars():
-    """Has the functions above take NumPy scalars as parameters, as Python numbers.
+def _with_python_scalars(init):
+    """Has a function take NumPy scalars as parameters, as Python numbers.
 
     On NumPy 2, and on CuPy 14, an fp16 array times ``np.float64(1e-5)`` is no longer fp16 but
     float64 (NEP 50). A function that computes with such a parameter then returns a float64 array,
     or stops in Chainer's check that a gradient has the type of its data. Python numbers keep the
     array's type on every version.
     """
-    if (numpy.ones(1, numpy.float16) * numpy.float64(1)).dtype != numpy.float16:
-        for function in _FUNCTIONS_OF_SCALARS:
-            patch(function, '__init__', _with_python_scalars)
 
-
-def _with_python_scalars(init):
     def init_with_python_scalars(self, *args, **kwargs):
         kwargs = {name: _python_scalar(value) for name, value in kwargs.items()}
         init(self, *map(_python_scalar, args), **kwargs)
@@ -136,22 +120,6 @@ def _python_scalar(value):
     return value
 
 
-def _patch_padding():
-    """Has padding values that an integer type cannot hold wrap around, as before NumPy 2.
-
-    To pad unsigned labels with -1 filled them up with the largest value (255 for uint8), which is
-    how labels are marked to be ignored. NumPy 2, and CuPy 14, raise OverflowError for a Python
-    integer.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # NumPy 1.24 to 1.26 do it, and warn
-        try:
-            numpy.empty(1, numpy.uint8)[0] = -1
-        except OverflowError:
-            patch(PadSequence, 'forward', _wrapping_forward)  # pad_sequence.py:55, 76
-            patch(convert, '_concat_arrays_with_padding', _wrapping_concat)  # convert.py:327
-
-
 def _wrapping_forward(forward):
     def wrapping_forward(self, xs):
         self.padding = _wrapped(self.padding, xs[0].dtype)
@@ -165,6 +133,12 @@ def _wrapping_concat(concat):
 
 
 def _wrapped(padding, dtype):
+    """Has padding values that an integer type cannot hold wrap around, as before NumPy 2.
+
+    To pad unsigned labels with -1 filled them up with the largest value (255 for uint8), which is
+    how labels are marked to be ignored. NumPy 2, and CuPy 14, raise OverflowError for a Python
+    integer.
+    """
     if isinstance(padding, int) and dtype.kind in 'iu':
         return numpy.asarray(padding).astype(dtype)[()]
     return padding

@@ -7,7 +7,6 @@ import importlib.abc
 import importlib.machinery
 import sys
 import types
-from collections.abc import Mapping
 from typing import Callable, Optional
 
 import numpy
@@ -30,19 +29,19 @@ def patch(owner, name, build):
     setattr(owner, name, patched)
 
 
-class ModuleOverlay:
-    """A module's namespace with further names, which go before the module's own.
+class Overlay:
+    """An object, such as a module, with further attributes that go before its own.
 
     Args:
-        module: The module, which stays as it is.
-        names: The further names and what they stand for.
+        original: The object, which stays as it is.
+        attributes: The further attributes.
     """
 
-    def __init__(self, module, /, **names):
-        vars(self).update(names, _module=module)
+    def __init__(self, original, /, **attributes):
+        vars(self).update(attributes, _original=original)
 
     def __getattr__(self, name):
-        return getattr(self._module, name)
+        return getattr(self._original, name)
 
 
 def with_globals(**replacements):
@@ -50,9 +49,6 @@ def with_globals(**replacements):
 
     Only that function sees them. Others in its module ask whether an array's module *is* NumPy,
     which holds for no overlay.
-
-    Args:
-        replacements: The global names and their values.
     """
 
     def build(function):
@@ -66,10 +62,10 @@ def with_globals(**replacements):
 
 @dataclasses.dataclass(frozen=True)
 class ImportPatch:
-    """What is changed for one module while it is imported.
+    """What is changed for one module while its code is executed.
 
     A shim that stayed in ``sys.modules``, or in NumPy, would tell other packages that something is
-    there which is not. So all but ``after`` lasts as long as the module's code is executed.
+    there which is not.
 
     Attributes:
         modules (dict): Modules that can be imported, by their full names.
@@ -77,15 +73,14 @@ class ImportPatch:
         after: A function that is called with the module at the end; ``None`` for nothing.
     """
 
-    modules: Mapping = dataclasses.field(default_factory=dict)
-    numpy_names: Mapping = dataclasses.field(default_factory=dict)
+    modules: dict = dataclasses.field(default_factory=dict)
+    numpy_names: dict = dataclasses.field(default_factory=dict)
     after: Optional[Callable] = None
 
 
 @contextlib.contextmanager
 def _added(names, further):
-    # What somebody else has put there in the meantime is used, and stays. A module that is None is
-    # one that may not be imported.
+    # What is there already is used, and stays. A module that is None may not be imported.
     further = {name: value for name, value in further.items() if names.get(name) is None}
     before = {name: names[name] for name in further if name in names}
     names.update(further)
@@ -97,22 +92,11 @@ def _added(names, further):
         names.update(before)
 
 
-class _PatchingLoader(importlib.abc.Loader):
-    def __init__(self, loader, patch):
-        self._loader = loader
-        self._patch = patch
-
-    def create_module(self, spec):
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module):
-        # Tracebacks, inspect and the like ask a module's loader for its source.
-        module.__loader__ = module.__spec__.loader = self._loader
-        patch = self._patch
-        with _added(sys.modules, patch.modules), _added(vars(numpy), patch.numpy_names):
-            self._loader.exec_module(module)
-        if patch.after is not None:
-            patch.after(module)
+def _execute(execute, import_patch, module):
+    with _added(sys.modules, import_patch.modules), _added(vars(numpy), import_patch.numpy_names):
+        execute(module)
+    if import_patch.after is not None:
+        import_patch.after(module)
 
 
 class PatchingFinder(importlib.abc.MetaPathFinder):
@@ -126,12 +110,15 @@ class PatchingFinder(importlib.abc.MetaPathFinder):
         self._patches = patches
 
     def find_spec(self, fullname, path=None, target=None):
-        """Returns the ordinary spec of a module, with a loader that patches; else ``None``."""
+        """Returns the ordinary spec of a module, whose loader patches; else ``None``."""
         if fullname not in self._patches:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None:
-            spec.loader = _PatchingLoader(spec.loader, self._patches[fullname])
+            # The loader itself stays: inspect and tracebacks ask it for the module's source.
+            spec.loader.exec_module = functools.partial(
+                _execute, spec.loader.exec_module, self._patches[fullname]
+            )
         return spec
 
 
@@ -142,10 +129,11 @@ def install_finder(patches):
         patches (dict): See :class:`PatchingFinder`. Without any, none is installed.
     """
     # By name, since reloading this module makes another class of it.
+    own = (__name__, PatchingFinder.__name__)
     sys.meta_path[:] = [
         finder
         for finder in sys.meta_path
-        if (type(finder).__module__, type(finder).__name__) != (__name__, PatchingFinder.__name__)
+        if (type(finder).__module__, type(finder).__name__) != own
     ]
     if patches:
         sys.meta_path.insert(0, PatchingFinder(patches))

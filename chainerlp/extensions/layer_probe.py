@@ -3,27 +3,22 @@
 import collections
 
 from chainerlp import formats, functions, links
+from chainerlp.extensions.files import EXPONENTS
 from chainerlp.magnitude_counts import count_underflow_and_overflow, magnitude_histogram
 from chainerlp.statistics import largest_magnitude
 
 import chainer
 
-LOWEST_EXPONENT, HIGHEST_EXPONENT = -40, 16
-"""int: Where the bins of the histograms begin and end, as powers of two."""
-
 
 class LayerProbe(chainer.FunctionHook):
-    """Function hook that measures the data gradient of each layer of some models.
-
-    It sees converted and unconverted links alike, and changes nothing in the backward pass.
+    """Function hook that measures the data gradient of each layer, converted or not.
 
     Args:
         models (dict of str to ~chainer.Link): The models by name, see :func:`named_links`.
         measure (callable): Called with a layer's function, its inputs, the gradient of its output
             as it is stored, and the name of its model (``None`` if unknown). What it returns is
             kept for :meth:`take`.
-        is_wanted (callable): Called without arguments before each function is looked at; returns
-            whether to measure.
+        is_wanted (callable): Returns whether to measure; called before each function is looked at.
         matches (callable): Takes the path of a layer and returns whether to measure it.
     """
 
@@ -56,8 +51,6 @@ class LayerProbe(chainer.FunctionHook):
             list of tuple: Path of the link, number of its use in the pass, from 0, and what
             ``measure`` returned.
         """
-        if self._layers is None:
-            return []
         # The use of a layer that comes last in the backward pass was the first in the forward pass.
         in_order = sorted(reversed(self._measured), key=lambda entry: entry[0].rank)
         self._layers, self._measured = None, []
@@ -74,18 +67,16 @@ class LayerProbe(chainer.FunctionHook):
 
 
 def named_links(models):
-    """Yields the links of models with their paths.
+    """Yields the links of models, each after its path and before the name of its model.
 
     Args:
         models (dict of str to ~chainer.Link): The models by name. If there are several, a path
             begins with the name of its model.
-
-    Yields:
-        tuple: Path, link, and name of the model.
     """
     for name, model in models.items():
+        prefix = '' if len(models) == 1 else f'/{name}'
         for path, link in model.namedlinks():
-            yield _prefix(models, name) + path, link, name
+            yield prefix + path, link, name
 
 
 def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
@@ -103,10 +94,9 @@ def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
         with_histogram (bool): Whether to count magnitudes.
 
     Returns:
-        tuple: The columns of a :class:`~chainerlp.extensions.scales_file.Row` from ``scale`` on,
-        floats or 0-d arrays; and the
-        :func:`~chainerlp.magnitude_counts.magnitude_histogram` of what is about to be rounded, or
-        ``None``.
+        tuple: The columns of a :class:`~chainerlp.extensions.files.Row` from ``scale`` on, floats
+        or 0-d arrays; and the :func:`~chainerlp.magnitude_counts.magnitude_histogram` of what is
+        about to be rounded, or ``None``.
     """
     format = functions.computes_in(function) or formats.FLOAT16
     product = functions.gradient_to_round(function, in_data, gy).product()
@@ -121,24 +111,20 @@ def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
     absmax = largest_magnitude(product)
     counts = None
     if with_histogram:
-        counts = magnitude_histogram(product, LOWEST_EXPONENT, HIGHEST_EXPONENT)
+        counts = magnitude_histogram(product, EXPONENTS[0], EXPONENTS[-1])
     return (scale, total_scale, lost / size, unscaled / size, overflowed / size, absmax), counts
-
-
-def _prefix(models, name):
-    return '' if len(models) == 1 else f'/{name}'
 
 
 def _layers(models):
     """Maps ids of layer scales and parameters' arrays to the link's path and its model's name."""
     layers = {}
     for path, link, name in named_links(models):
+        held = [getattr(link, own).array for own in sorted(link._params)]
         if isinstance(link, links.ScaledLink):
-            layers.setdefault(id(link.layer_scale), (path, name))
-    for name, model in models.items():
-        for path, param in model.namedparams(include_uninit=False):
-            link_path = path.rpartition('/')[0] or '/'
-            layers.setdefault(id(param.array), (_prefix(models, name) + link_path, name))
+            held.append(link.layer_scale)
+        for each in held:
+            if each is not None:  # a parameter that is not initialized yet
+                layers.setdefault(id(each), (path, name))
     return layers
 
 

@@ -2,20 +2,21 @@
 
 Importing this module imports matplotlib. No display is needed. For any run's folder::
 
-    rows = scales_file.read(folder + '/scales.csv')
+    rows = files.read_scales(folder + '/scales.csv')
     pictures.scales(rows).savefig('scales.png')
-    pictures.histogram(histogram_file.read(folder + '/histogram.npz')).savefig('histogram.png')
+    histograms = files.read_histograms(folder + '/histogram.npz')
+    pictures.histogram(histograms).savefig('histogram.png')
 
 Each of these functions returns a :class:`~matplotlib.figure.Figure`, and raises ``ValueError`` if
 there is nothing to draw. Layers run from input (top) to output (bottom). The colours can be told
 apart by the colour-blind and in grey.
 """
 
-import itertools
+import collections
 import math
 
 from chainerlp import formats
-from chainerlp.extensions import histogram_file
+from chainerlp.extensions.files import EXPONENTS
 
 import matplotlib
 import numpy
@@ -33,7 +34,7 @@ def scales(rows, title=None):
     """Draws a heat map of log2(total scale), layers by iterations.
 
     Args:
-        rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
+        rows (list of ~chainerlp.extensions.files.Row): What was reported.
         title (str): The heading, such as the run's name.
     """
     uses, iterations, grid = _grid(rows, 'total_scale')
@@ -58,7 +59,7 @@ def underflow(rows, threshold=1e-3, title=None):
     The colours go from white (none) to yellow and, with a jump at T, from grey to dark blue.
 
     Args:
-        rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
+        rows (list of ~chainerlp.extensions.files.Row): What was reported.
         threshold (float): T, the rate that is accepted; it is marked.
         title (str): As for :func:`scales`.
     """
@@ -75,15 +76,8 @@ def underflow(rows, threshold=1e-3, title=None):
     bar.set_ticks(numpy.arange(numpy.ceil(lowest), 1))
     bar.ax.yaxis.set_major_formatter(lambda value, _: f'$10^{{{value:.0f}}}$')
     bar.ax.axhline(numpy.log10(threshold), color='black', linewidth=2)
-    bar.ax.text(
-        -0.3,
-        numpy.log10(threshold),
-        f'T = {threshold:.3g}',
-        transform=bar.ax.get_yaxis_transform(),
-        ha='right',
-        va='center',
-        rotation=90,
-    )
+    beside = dict(transform=bar.ax.get_yaxis_transform(), ha='right', va='center', rotation=90)
+    bar.ax.text(-0.3, numpy.log10(threshold), f'T = {threshold:.3g}', **beside)
     return figure
 
 
@@ -91,16 +85,15 @@ def layers(rows, threshold=1e-3, title=None):
     """Draws the newest iteration, layer by layer: scales, and underflow with and without them.
 
     Args:
-        rows (list of ~chainerlp.extensions.scales_file.Row): What was reported.
+        rows (list of ~chainerlp.extensions.files.Row): What was reported.
         threshold (float): T, the rate that is accepted; it is marked.
         title (str): As for :func:`scales`.
     """
     newest = max(row.iteration for row in _checked(rows))
     rows = [row for row in rows if row.iteration == newest]
     uses = [(row.layer, row.call) for row in rows]
-    figure, (left, right) = _canvas(
-        uses, f'{title or "Scales and underflow"}, iteration {newest}', panels=2
-    )
+    heading = f'{title or "Scales and underflow"}, iteration {newest}'
+    figure, (left, right) = _canvas(uses, heading, panels=2)
     size = 5 if len(rows) <= 40 else 2.5
     places = range(len(rows))
 
@@ -137,8 +130,7 @@ def histogram(histograms, title=None):
     There is one panel only if nothing is scaled.
 
     Args:
-        histograms (ndarray): What was reported, of
-            :data:`chainerlp.extensions.histogram_file.DTYPE`.
+        histograms (ndarray): What was reported, of :data:`chainerlp.extensions.files.HISTOGRAM`.
         title (str): As for :func:`scales`.
     """
     newest = _checked(histograms)['iteration'].max()
@@ -165,16 +157,13 @@ def histogram(histograms, title=None):
 
 
 def layer_order(reports):
-    """Returns the uses of layers from input to output, over all reports.
+    """Returns the uses of layers from input to output, each once, over all reports.
 
     A use that some reports lack comes after the one that it follows where it is there.
 
     Args:
-        reports (iterable of list): For each report its uses from input to output; a use is a pair
-            of path and call.
-
-    Returns:
-        list of tuple: Each use once.
+        reports (iterable of list): For each report its uses, pairs of path and call, from input to
+            output.
     """
     merged, known = [], set()
     for report in reports:
@@ -251,17 +240,16 @@ def _shortened(name):
 
 def _grid(rows, column):
     """Returns uses, iterations, and an array of them, NaN where something was not reported."""
-    reports = {}
-    for iteration, group in itertools.groupby(_checked(rows), lambda row: row.iteration):
-        reports.setdefault(iteration, []).extend(group)
-    uses = layer_order([(row.layer, row.call) for row in group] for group in reports.values())
-    iterations = numpy.array(sorted(reports))
+    reports = collections.defaultdict(list)
+    for row in _checked(rows):
+        reports[row.iteration].append((row.layer, row.call))
+    uses, iterations = layer_order(reports.values()), sorted(reports)
+    line = {use: index for index, use in enumerate(uses)}
+    place = {iteration: index for index, iteration in enumerate(iterations)}
     grid = numpy.full((len(uses), len(iterations)), numpy.nan)
-    place = {use: index for index, use in enumerate(uses)}
-    for index, iteration in enumerate(iterations):
-        for row in reports[iteration]:
-            grid[place[row.layer, row.call], index] = getattr(row, column)
-    return uses, iterations, grid
+    for row in rows:
+        grid[line[row.layer, row.call], place[row.iteration]] = getattr(row, column)
+    return uses, numpy.array(iterations), grid
 
 
 def _heat_map(axes, iterations, uses, grid, **colouring):
@@ -300,11 +288,10 @@ def _underflow_colours():
 
 def _edges(centres):
     if len(centres) == 1:
-        return numpy.array([centres[0] - 0.5, centres[0] + 0.5])
+        return centres + numpy.array([-0.5, 0.5])
     middle = (centres[1:] + centres[:-1]) / 2
-    return numpy.concatenate(
-        [[1.5 * centres[0] - centres[1] / 2], middle, [1.5 * centres[-1] - centres[-2] / 2]]
-    )
+    first, last = 2 * centres[0] - middle[0], 2 * centres[-1] - middle[-1]
+    return numpy.concatenate([[first], middle, [last]])
 
 
 def _lowest_rate(rates, threshold):
@@ -337,14 +324,14 @@ def _shares(histograms, shift):
     gap = numpy.zeros(len(histograms))
     below, middle, above = shifted[:, 0], shifted[:, 1:-1], shifted[:, -1]
     columns = numpy.column_stack([histograms['zero'], gap, below, gap, middle, gap, above])
-    first, last = histogram_file.EXPONENTS[[0, -1]]
+    first, last = EXPONENTS[[0, -1]]
     ends = [first - 10, first - 6, first - 4, first - 1], [last + 1, last + 5]
-    edges = numpy.concatenate([ends[0], histogram_file.EXPONENTS, ends[1]])
+    edges = numpy.concatenate([ends[0], EXPONENTS, ends[1]])
     return edges, columns / numpy.maximum(columns.sum(axis=1, keepdims=True), 1)
 
 
 def _mark_float16(axes, with_nan):
-    first, last = histogram_file.EXPONENTS[[0, -1]]
+    first, last = EXPONENTS[[0, -1]]
     powers = numpy.arange(first + 8, last, 8)
     ends = ['0', f'≤$2^{{{first}}}$', f'>$2^{{{last}}}$' + ('\nor NaN' if with_nan else '')]
     labels = [*ends[:2], *(f'$2^{{{power}}}$' for power in powers), ends[2]]

@@ -4,8 +4,7 @@ import os
 import warnings
 
 from chainerlp import policies
-from chainerlp.extensions import histogram_file, scales_file
-from chainerlp.extensions.atomic_write import atomic_write
+from chainerlp.extensions import files
 
 from chainer.training import extension
 
@@ -14,8 +13,7 @@ class PlotScales(extension.Extension):
     """Trainer extension that draws the layers' scales and underflow rates over the training.
 
     At its trigger it reads what :class:`~chainerlp.extensions.ScaleReport` has written, so that a
-    resumed training is drawn as a whole, and replaces these pictures in the trainer's output folder
-    (see :mod:`chainerlp.extensions.pictures`, which draws them):
+    resumed training is drawn as a whole, and replaces these pictures in the trainer's folder:
 
     - ``scales.png``: log2 of the total scales, layers by iterations,
     - ``underflow.png``: the underflow rates, layers by iterations, with T marked,
@@ -54,13 +52,13 @@ class PlotScales(extension.Extension):
         """Draws the pictures."""
         threshold = self._threshold or _threshold_of(trainer)
         draw = self._pictures
-        rows = self._read(scales_file.read, trainer, self._filename)
+        rows = self._read(files.read_scales, trainer, self._filename)
         if rows:
             self._save(trainer, 'scales.png', draw.scales, rows)
             self._save(trainer, 'underflow.png', draw.underflow, rows, threshold)
             self._save(trainer, 'layers.png', draw.layers, rows, threshold)
         if os.path.exists(os.path.join(trainer.out, 'histogram.npz')):
-            histograms = self._read(histogram_file.read, trainer, 'histogram.npz')
+            histograms = self._read(files.read_histograms, trainer, 'histogram.npz')
             if len(histograms):
                 self._save(trainer, 'histogram.png', draw.histogram, histograms)
 
@@ -78,7 +76,7 @@ class PlotScales(extension.Extension):
     def _save(self, trainer, filename, draw, *values):
         path = os.path.join(trainer.out, filename)
         try:
-            with atomic_write(path) as unfinished:
+            with files.atomic_write(path) as unfinished:
                 draw(*values).savefig(unfinished)
         except Exception as error:
             _warn(f'{path} is not up to date: {error}')

@@ -6,7 +6,8 @@ import os
 import warnings
 
 from chainerlp import links
-from chainerlp.extensions import histogram_file, scales_file
+from chainerlp.compat.patching import Overlay
+from chainerlp.extensions import files
 from chainerlp.extensions.layer_probe import LayerProbe, measure_layer, named_links
 
 import chainer
@@ -33,21 +34,18 @@ class ScaleReport(extension.Extension):
     It works on any trainer, whether or not its optimizer is wrapped, and changes nothing in the
     training. Without :class:`~chainerlp.AdaptiveLossScaling` a layer's scale is 1 and its total
     scale Chainer's loss scale; in float32 training the underflow is what float16 would have lost.
-    Only the iterations at the trigger are measured; each takes about one more product a layer.
-    Layers whose input wants no gradient (usually the first) are left out. With a ``compute_dtype``
-    it measures all layers, and in place of gx the gradient of the output, gy: that is what they
-    round. Under ChainerMN each
+    An iteration at the trigger takes about one more product a layer. Layers whose input wants no
+    gradient (usually the first) are left out. With a ``compute_dtype`` it measures all layers, and
+    in place of gx the gradient of the output, gy, which is what they round. Under ChainerMN each
     worker reports its own data's values, and the first one writes the files.
 
     The file's columns are ``iteration, layer, call, scale, total_scale, underflow,
-    underflow_unscaled, overflow, absmax``, as :class:`~chainerlp.extensions.scales_file.Row`
+    underflow_unscaled, overflow, absmax``, as :class:`~chainerlp.extensions.files.Row`
     describes them. A resumed training continues the file, without its rows from after the snapshot.
 
     With ``histogram=True`` there is a second file, ``histogram.npz``: for each of these rows the
-    counts of log2|gx| from 2^-40 to 2^16, with zeros, what lies below and above, and NaNs apart.
-    Here gx is what is about to be rounded and stored, in float32: ``total_scale``, which is in the
-    file too, times the true gradient. :func:`chainerlp.extensions.histogram_file.write` describes
-    the file's arrays.
+    counts of log2|gx| from 2^-40 to 2^16, where gx is what is about to be rounded and stored, in
+    float32. :func:`chainerlp.extensions.files.write_histograms` describes the file's arrays.
 
     Args:
         filename (str): Name of the csv file.
@@ -140,8 +138,8 @@ class ScaleReport(extension.Extension):
         # iterator has been asked for the batch, so that epochs are already those of this iteration.
         if trainer.observation is not self._observation:
             self._observation = trainer.observation
-            updater = _Overlay(trainer.updater, iteration=iteration)
-            self._is_wanted(_Overlay(trainer, updater=updater))
+            updater = Overlay(trainer.updater, iteration=iteration)
+            self._is_wanted(Overlay(trainer, updater=updater))
         # Extensions may run backward passes, too, between the updates: they are not measured.
         return self._answer and self._asked_for == iteration
 
@@ -167,8 +165,7 @@ class ScaleReport(extension.Extension):
                 )
 
     def _warn_of_nothing(self, trainer):
-        optimizers = trainer.updater.get_all_optimizers().values()
-        models = ', '.join(type(optimizer.target).__name__ for optimizer in optimizers)
+        models = ', '.join(type(optimizer.target).__name__ for optimizer in _optimizers(trainer))
         among = '' if self._layers is None else f' among {self._layers}'
         warnings.warn(
             f'ScaleReport: {models} has no layer{among} that passes a gradient on to its input;'
@@ -188,7 +185,7 @@ class ScaleReport(extension.Extension):
         iteration = trainer.updater.iteration
         # The only place that waits for the device.
         rows = [
-            scales_file.Row(iteration, path, call, *map(float, values))
+            files.Row(iteration, path, call, *map(float, values))
             for path, call, (values, _) in measured
         ]
         self._try_to_write(self._write_scales, trainer, self._filename, rows)
@@ -216,9 +213,9 @@ class ScaleReport(extension.Extension):
         ]
         if computing:
             summary['scaling/saturated'] = sum(int(each.saturated) for each in computing)
-        recoveries = [getattr(optimizer, 'recovery', None) for optimizer in optimizers]
-        if any(recoveries):
-            summary['scaling/backoff'] = min(r.backoff for r in recoveries if r is not None)
+        recoveries = [each.recovery for each in optimizers if hasattr(each, 'recovery')]
+        if recoveries:
+            summary['scaling/backoff'] = min(recovery.backoff for recovery in recoveries)
         return summary
 
     def _try_to_write(self, write, trainer, filename, *values):
@@ -237,37 +234,20 @@ class ScaleReport(extension.Extension):
 
     def _write_scales(self, path, iteration, rows):
         if not self._has_started or not os.path.exists(path):
-            scales_file.start(path, iteration)
+            files.start_scales(path, iteration)
             self._has_started = True
-        scales_file.append(path, rows)
+        files.append_scales(path, rows)
 
     def _write_histogram(self, path, iteration, rows, counts):
-        histograms = histogram_file.of_counts(
-            iteration,
-            [row.layer for row in rows],
-            [row.call for row in rows],
-            [row.total_scale for row in rows],
-            counts,
-        )
+        histograms = files.histograms_of(rows, counts)
         old = self._histograms
         if old is None and os.path.exists(path):
-            old = histogram_file.read(path)
+            old = files.read_histograms(path)
             old = old[old['iteration'] < iteration]
         if old is not None:
             histograms = numpy.concatenate([old, histograms])
-        histogram_file.write(path, histograms)
+        files.write_histograms(path, histograms)
         self._histograms = histograms
-
-
-class _Overlay:
-    """An object with other values of some attributes."""
-
-    def __init__(self, original, **attributes):
-        self.__dict__.update(attributes)
-        self._original = original
-
-    def __getattr__(self, name):
-        return getattr(self._original, name)
 
 
 def _optimizers(trainer):

@@ -11,7 +11,7 @@ import statistics
 
 import chainerlp
 from chainerlp import policies
-from chainerlp.extensions.atomic_write import write_text
+from chainerlp.extensions.files import write_text
 from experiments.benchmarks import measurement
 from experiments.models.resnet import CIFARResNet, ImageNetResNet
 from experiments.models.small_models import MLP, SmallCNN

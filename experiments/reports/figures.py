@@ -57,7 +57,7 @@ def by_layer(rows, threshold=None, title=None):
     """Draws underflow and total scale by layer, a line for each of a few iterations.
 
     Args:
-        rows (list of ~chainerlp.extensions.scales_file.Row): What ScaleReport wrote, iteration by
+        rows (list of ~chainerlp.extensions.files.Row): What ScaleReport wrote, iteration by
             iteration.
         threshold (float): T, the underflow that is accepted; it is marked. ``None``: there is none.
         title (str): What to write above it.

@@ -7,7 +7,7 @@ import os
 import re
 
 from chainerlp.extensions import pictures
-from chainerlp.extensions.atomic_write import write_text
+from chainerlp.extensions.files import write_text
 from experiments.config import loading
 from experiments.reports import figures, published, run_files, run_folder
 from experiments.reports.table import percent

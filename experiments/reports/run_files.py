@@ -7,7 +7,7 @@ cannot be read, and ValueError if it is not what it must be; :func:`reason` says
 import csv
 import json
 
-from chainerlp.extensions import scales_file
+from chainerlp.extensions import files
 from experiments import tasks
 
 import yaml
@@ -62,9 +62,9 @@ def read_log(path):
 
 
 def read_scales(path):
-    """Returns a list of :class:`~chainerlp.extensions.scales_file.Row`, without incomplete ones."""
+    """Returns a list of :class:`~chainerlp.extensions.files.Row`, without incomplete ones."""
     try:
-        rows = scales_file.read(path)
+        rows = files.read_scales(path)
     except csv.Error as error:
         raise ValueError(reason(error)) from None
     for row in rows:

@@ -7,7 +7,7 @@ import io
 import math
 from typing import Optional
 
-from chainerlp.extensions.atomic_write import write_text
+from chainerlp.extensions.files import write_text
 from experiments import tasks
 from experiments.config import Config
 

@@ -5,7 +5,7 @@ import os
 import time
 
 import chainerlp
-from chainerlp.extensions.atomic_write import write_text
+from chainerlp.extensions.files import write_text
 from experiments.reports.run_files import LOG
 
 from chainer import reporter, training

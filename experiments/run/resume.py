@@ -15,7 +15,7 @@ import platform
 import subprocess
 from typing import Optional
 
-from chainerlp.extensions.atomic_write import write_text
+from chainerlp.extensions.files import write_text
 from experiments.config import loading
 from experiments.config.errors import ConfigError, RunError, shown
 from experiments.reports import checksums, run_files, summary

@@ -6,7 +6,7 @@ import re
 
 import chainerlp
 from chainerlp import master_weights
-from chainerlp.extensions.atomic_write import atomic_write
+from chainerlp.extensions.files import atomic_write
 from experiments.config.errors import RunError
 from experiments.run import multi_node, snapshot_file
 

@@ -10,8 +10,7 @@ import traceback
 import warnings
 
 import chainerlp
-from chainerlp.extensions import scales_file
-from chainerlp.extensions.atomic_write import write_text
+from chainerlp.extensions.files import read_scales, write_text
 from experiments import data as datasets
 from experiments import models, tasks
 from experiments.config.errors import ConfigError, RunError
@@ -166,7 +165,7 @@ def settings(config, device):
 def _result(config, trainer):
     last = trainer.get_extension('LogReport').log[-1]
     scales = os.path.join(trainer.out, SCALES)
-    rows = scales_file.read(scales) if os.path.exists(scales) else []
+    rows = read_scales(scales) if os.path.exists(scales) else []
     return Result(
         config,
         trainer.elapsed_time,

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 
 from chainerlp.compat import cupy14
-from chainerlp.compat.patching import ModuleOverlay
+from chainerlp.compat.patching import Overlay
 
 import numpy
 import pytest
@@ -58,7 +58,7 @@ class Recorder:
 
     def __init__(self):
         self.sources = {}
-        self.cupy = ModuleOverlay(
+        self.cupy = Overlay(
             numpy,
             __version__=cupy.__version__,
             ElementwiseKernel=self._elementwise,

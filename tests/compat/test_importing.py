@@ -3,11 +3,14 @@
 import importlib
 import importlib.util
 import sys
+import unittest
 
 import chainerlp
 from chainerlp.compat import importing
+from chainerlp.compat.importing import PKG_RESOURCES
 
 import chainer
+import chainer.testing
 import numpy
 import pytest
 
@@ -56,7 +59,7 @@ def plain(facts_of):
         import sys
         import numpy
         import chainerlp, chainer
-        from chainerlp.compat import shims
+        from chainerlp.compat import importing
         from chainer.functions.array import as_strided, pad_sequence, resize_images
         from chainer.functions.normalization import layer_normalization
 
@@ -64,7 +67,7 @@ def plain(facts_of):
             'names_in_numpy': [name for name in ('sctypes', 'float') if name in vars(numpy)],
             'shims_in_sys_modules': [
                 name for name in ('pkg_resources', 'numpy', 'numpy.distutils.system_info')
-                if sys.modules.get(name) is shims],
+                if sys.modules.get(name) in (importing.PKG_RESOURCES, importing.SYSTEM_INFO)],
             'finders': [type(finder).__name__ for finder in sys.meta_path].count('PatchingFinder'),
             'patched': [
                 function.__qualname__ for function in (
@@ -126,17 +129,14 @@ def test_a_forbidden_pkg_resources_is_done_without_and_stays_forbidden(facts_of)
         sys.modules['pkg_resources'] = None
         import chainerlp, chainer
         import chainer.gradient_check  # which imports chainer.testing, which needs pkg_resources
+        from chainerlp.compat.importing import PKG_RESOURCES
         facts = {
             'still_forbidden': sys.modules['pkg_resources'] is None,
-            'used': chainer._environment_check.pkg_resources.__name__,
-            'used_by_testing': chainer.testing.helper.pkg_resources.__name__,
+            'used': chainer._environment_check.pkg_resources is PKG_RESOURCES,
+            'used_by_testing': chainer.testing.helper.pkg_resources is PKG_RESOURCES,
         }
     """)
-    assert facts == {
-        'still_forbidden': True,
-        'used': 'chainerlp.compat.shims',
-        'used_by_testing': 'chainerlp.compat.shims',
-    }
+    assert facts == {'still_forbidden': True, 'used': True, 'used_by_testing': True}
 
 
 def test_a_pkg_resources_that_is_there_is_used(facts_of, tmp_path):
@@ -295,3 +295,55 @@ def test_another_version_is_refused_before_its_import_fails(
         f'ImportError: chainerlp needs Chainer 7.8.1 and found {found} in {package}. '
         f'To install it: {INSTALL}'
     )
+
+
+@pytest.mark.parametrize(
+    'requirements',
+    [
+        [],
+        ['numpy'],
+        ['numpy>=1.10'],
+        ['numpy', f'numpy=={numpy.__version__}'],
+        ['no-such-package; python_version < "3"'],
+    ],
+)
+def test_what_is_installed_is_found(requirements):
+    PKG_RESOURCES.WorkingSet().require(*requirements)
+
+
+@pytest.mark.parametrize(
+    'requirements, error',
+    [
+        (['no-such-package'], PKG_RESOURCES.DistributionNotFound),
+        (['numpy', 'no-such-package>=1'], PKG_RESOURCES.DistributionNotFound),
+        (['numpy<1.10'], PKG_RESOURCES.VersionConflict),
+    ],
+)
+def test_what_is_not_installed_is_an_unresolved_requirement(requirements, error):
+    with pytest.raises(error):
+        PKG_RESOURCES.WorkingSet().require(*requirements)
+    assert issubclass(error, PKG_RESOURCES.ResolutionError)
+
+
+def test_chainers_own_check_finds_nothing_to_warn_of():
+    with pytest.raises(PKG_RESOURCES.DistributionNotFound):
+        PKG_RESOURCES.require('cupy>=7.7.0,<8.0.0')
+
+
+@pytest.mark.parametrize(
+    'decorate, runs',
+    [
+        (chainer.testing.with_requires('numpy>=1.10'), True),
+        (chainer.testing.with_requires('numpy<1.10'), False),
+        (chainer.testing.without_requires('no-such-package'), True),
+    ],
+)
+def test_tests_that_require_something_run_if_it_is_there(decorate, runs, monkeypatch):
+    class Case(unittest.TestCase):
+        @decorate
+        def test_it(self):
+            pass
+
+    result = unittest.TestResult()
+    Case('test_it').run(result)
+    assert (result.testsRun, len(result.skipped)) in ([(1, 0)] if runs else [(0, 1), (1, 1)])

@@ -36,7 +36,7 @@ def test_a_method_is_patched_once_and_keeps_its_name_documentation_and_signature
 
 
 def test_an_overlay_falls_through_to_the_module():
-    overlay = patching.ModuleOverlay(numpy, float=float, abs=None)
+    overlay = patching.Overlay(numpy, float=float, abs=None)
     assert overlay.float is float
     assert overlay.abs is None
     assert overlay.float16 is numpy.float16
@@ -45,7 +45,7 @@ def test_an_overlay_falls_through_to_the_module():
 
 
 def test_an_overlay_may_have_any_name_of_its_own():
-    assert patching.ModuleOverlay(numpy, module=1, self=2).self == 2
+    assert patching.Overlay(numpy, module=1, self=2).self == 2
 
 
 def which_float():
@@ -53,7 +53,7 @@ def which_float():
 
 
 def test_only_the_function_that_was_built_sees_other_globals():
-    overlay = patching.ModuleOverlay(numpy, float=str)
+    overlay = patching.Overlay(numpy, float=str)
     patched = patching.with_globals(numpy=overlay)(which_float)
     assert patched() == (str, numpy.float16)
     assert getattr(numpy, 'float', None) is not str

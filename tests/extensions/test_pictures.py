@@ -2,7 +2,7 @@
 
 import itertools
 
-from chainerlp.extensions import histogram_file, pictures, scales_file
+from chainerlp.extensions import files, pictures
 
 import numpy
 import pytest
@@ -14,7 +14,7 @@ from matplotlib.text import Text
 def rows_of(layers, iterations, total_scale=None, underflow=None, unscaled=None):
     """Rows of layers /predictor/layer0 and on, by functions of layer and iteration."""
     return [
-        scales_file.Row(
+        files.Row(
             iteration,
             f'/predictor/layer{layer}',
             0,
@@ -34,10 +34,7 @@ def histograms_of(layers, iteration=100, total_scale=16.0, bins=range(10, 20)):
     counts = numpy.zeros((layers, 60), int)
     counts[:, [2 + index for index in bins]] = 5
     counts[:, 0] = 50
-    paths = [f'/predictor/layer{layer}' for layer in range(layers)]
-    return histogram_file.of_counts(
-        iteration, paths, [0] * layers, [total_scale] * layers, list(counts)
-    )
+    return files.histograms_of(rows_of(layers, [iteration], lambda *_: total_scale), counts)
 
 
 DRAWINGS = {
@@ -150,7 +147,7 @@ def test_a_column_lies_at_its_iteration():
 
 
 def test_second_uses_of_a_layer_have_lines_of_their_own():
-    row = scales_file.Row(1, '/res', 0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    row = files.Row(1, '/res', 0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     figure = pictures.underflow([row, row._replace(call=1)])
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ['res', 'res #1']
 

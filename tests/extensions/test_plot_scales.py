@@ -6,7 +6,7 @@ import sys
 
 import chainerlp
 from chainerlp import policies
-from chainerlp.extensions import PlotScales, ScaleReport, pictures, scales_file
+from chainerlp.extensions import PlotScales, ScaleReport, files, pictures
 
 import chainer
 import chainer.functions as F
@@ -132,7 +132,7 @@ def test_without_a_scale_report_it_warns_of_what_is_missing(tmp_path, drawn):
 
 
 def test_an_empty_report_is_no_picture(tmp_path, drawn):
-    scales_file.start(tmp_path / 'scales.csv', 1)
+    files.start_scales(tmp_path / 'scales.csv', 1)
     trainer = make_trainer(tmp_path, report=False)
     trainer.extend(PlotScales())
     trainer.run()

@@ -1,6 +1,6 @@
 """The figures of a report."""
 
-from chainerlp.extensions import scales_file
+from chainerlp.extensions import files
 from experiments.reports import figures, run_folder
 
 import numpy
@@ -20,7 +20,7 @@ def test_the_legend_names_runs_of_every_task():
 
 def test_layers_are_drawn_at_a_few_iterations_from_the_first_to_the_last():
     rows = [
-        scales_file.Row(iteration, f'/fc{layer}', 0, 2.0, 4.0, 0.1 * layer, 0.2, 0.0, 1.0)
+        files.Row(iteration, f'/fc{layer}', 0, 2.0, 4.0, 0.1 * layer, 0.2, 0.0, 1.0)
         for iteration in range(1, 101)
         for layer in range(3)
     ]

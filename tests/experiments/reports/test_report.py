@@ -7,7 +7,7 @@ import random
 import re
 import shutil
 
-from chainerlp.extensions import scales_file
+from chainerlp.extensions import files
 from experiments.__main__ import main
 from experiments.reports import run_folder
 
@@ -290,7 +290,7 @@ def test_a_file_with_anything_odd_in_it_is_damaged_and_why_is_a_short_line(older
     content = ODD[name][kind]
     content = content if isinstance(content, bytes) else content.encode()
     if name == 'scales.csv':
-        content = ','.join(scales_file.COLUMNS).encode() + b'\n' + content
+        content = ','.join(files.COLUMNS).encode() + b'\n' + content
     (older / 'fp32-seed=0' / name).write_bytes(content)
     problem = run_folder.read(str(older / 'fp32-seed=0')).problem
     assert re.fullmatch(rf'{name} is damaged \([^\n]{{2,80}}\)', problem)

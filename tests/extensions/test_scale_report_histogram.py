@@ -5,7 +5,7 @@ import os
 
 import chainerlp
 from chainerlp import policies
-from chainerlp.extensions import ScaleReport, histogram_file
+from chainerlp.extensions import ScaleReport
 
 import chainer
 import chainer.functions as F
@@ -154,25 +154,3 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path, content):
         make_trainer(tmp_path, trigger=(4, 'iteration')).run()
     assert (tmp_path / 'histogram.npz').read_bytes() == content
     assert len(rows_of(tmp_path)) == 2 * 3
-
-
-def test_zeros_and_what_lies_outside_of_the_bins_are_apart():
-    counts = numpy.arange(60)
-    histograms = histogram_file.of_counts(7, ['/l'], [1], [4.0], [counts])
-    assert histograms['zero'] == 0 and histograms['below'] == 1
-    assert histograms['counts'].tolist() == [list(range(2, 58))]
-    assert histograms['above'] == 58 and histograms['nan'] == 59
-    assert histograms[['iteration', 'layer', 'call', 'total_scale']].tolist() == [(7, '/l', 1, 4)]
-
-
-def test_what_is_written_is_what_is_read(tmp_path):
-    one = histogram_file.of_counts(
-        1, ['/a', '/b', '/a'], [0, 0, 1], [1.0, 2.0, 2.0], [range(60)] * 3
-    )
-    two = histogram_file.of_counts(5, ['/c'], [0], [8.0], [range(60)])
-    written = numpy.concatenate([one, two])
-    histogram_file.write(tmp_path / 'file.npz', written)
-    read = histogram_file.read(tmp_path / 'file.npz')
-    assert read['layer'].tolist() == ['/a', '/b', '/a', '/c']
-    numpy.testing.assert_array_equal(read, written)
-    assert os.listdir(tmp_path) == ['file.npz']
