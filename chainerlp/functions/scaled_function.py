@@ -1,6 +1,7 @@
 """What the scaled functions share: their arithmetic, and where a scale is applied."""
 
 import dataclasses
+import functools
 import itertools
 from typing import Callable
 
@@ -47,13 +48,18 @@ def gradient_to_cast(gy):
     Args:
         gy (:ref:`ndarray`): The gradient, of shape (batch, out, ...).
     """
-    xp = backend.get_array_module(gy)
-    ones = xp.ones((gy.shape[1] if gy.ndim > 1 else 1, 1), numpy.float32)
+    ones = _ones(gy.shape[1] if gy.ndim > 1 else 1, backend.get_device_from_array(gy))
 
     def product(scale=1.0, dtype=numpy.float32):
         return scale_and_round(gy.copy(), scale, dtype)
 
     return DataGradient(gy, ones, 1, product)
+
+
+@functools.cache
+def _ones(size, device):
+    with chainer.using_device(device):
+        return device.xp.ones((size, 1), numpy.float32)
 
 
 class ScaledBackward:

@@ -4,7 +4,7 @@ import copy
 import pickle
 
 import chainerlp
-from chainerlp import formats, policies
+from chainerlp import formats, policies, rounding
 from tests.links.test_scaled_links import LAYERS, assert_close, every_layer, make, run
 
 import chainer
@@ -316,3 +316,28 @@ def test_a_loop_of_ones_own_and_forget():
     expected = train(model, adam(model, compute_dtype='float16'), 5)
     assert list(losses(lambda net, x: net(x))) == expected
     assert list(losses(F.forget)) == expected
+
+
+def test_a_weight_is_rounded_once_an_update_however_often_it_is_used(monkeypatch):
+    rounded = []
+    original = rounding.round_saturating
+
+    def counting(array, *args, **kwargs):
+        rounded.append(array.shape)
+        return original(array, *args, **kwargs)
+
+    monkeypatch.setattr(rounding, 'round_saturating', counting)
+    model = L.Linear(6, 6)
+    optimizer = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.1), compute_dtype='float16')
+    optimizer.setup(model)
+    x = numpy.ones((3, 6), 'f')
+
+    def loss():
+        h = x
+        for _ in range(5):
+            h = F.tanh(model(h))
+        return F.sum(h)
+
+    for update in range(3):
+        optimizer.update(loss)
+        assert rounded.count((6, 6)) == update + 1
