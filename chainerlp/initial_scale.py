@@ -11,6 +11,12 @@ import functools
 from chainerlp import formats
 from chainerlp.gpu import on_gpu
 from chainerlp.overflow import is_matter_of_scales
+from chainerlp.policies.policy import (
+    LARGEST_TOTAL_SCALE,
+    SMALLEST_TOTAL_SCALE,
+    is_real,
+    margin_of,
+)
 from chainerlp.scaled_array import MARGIN
 from chainerlp.statistics import largest_magnitude
 
@@ -27,12 +33,31 @@ _RAISE_INTERVAL = 200
 _LOWEST_LIMIT = 2.0**-10
 
 
-class FixedScale:
-    """An initial scale that stays what it is, with the interface of :class:`DelayedScale`.
+def initial_scale_of(scale, policy):
+    """Returns what an optimizer's ``initial_scale`` stands for.
 
     Args:
-        scale (float): The scale.
+        scale (float or str): A number, or ``'auto'``.
+        policy (~chainerlp.policies.Policy): Its margin and bound hold for ``'auto'``.
+
+    Returns:
+        FixedScale or DelayedScale: It.
+
+    Raises:
+        ValueError: If it is neither.
     """
+    if isinstance(scale, str) and scale == 'auto':
+        largest = getattr(policy, 'max_total_scale', numpy.inf)
+        return DelayedScale(largest, margin_of(policy))
+    if not is_real(scale) or not SMALLEST_TOTAL_SCALE <= scale <= LARGEST_TOTAL_SCALE:
+        raise ValueError(
+            f"initial_scale must be 'auto' or a positive number from 2^-126 to 2^126, not {scale!r}"
+        )
+    return FixedScale(float(scale))
+
+
+class FixedScale:
+    """An initial scale that stays what it is, with the interface of :class:`DelayedScale`."""
 
     is_known = True
 
@@ -107,8 +132,9 @@ class DelayedScale:
         if any(map(on_gpu, largest)):
             device = backend.GpuDevice.from_array(next(filter(on_gpu, largest)))
             largest = [device.send(each) if on_gpu(each) else each for each in largest]
+            largest = functools.reduce(cuda.cupy.maximum, largest)
             self.scale, self._is_known = _choose_on_gpu(
-                functools.reduce(_larger, largest), self._limit, bound, self.scale, self._is_known
+                largest, self._limit, bound, self.scale, self._is_known
             )
         elif 0 < numpy.max(largest) < numpy.inf:
             self._is_known = True
@@ -153,12 +179,8 @@ class DelayedScale:
         self._limit = share * self._highest_limit
 
 
-def _larger(a, b):
-    return cuda.cupy.maximum(a, b)
-
-
 def _choose_on_gpu(largest, limit, bound, before, was_known):
-    return cuda.elementwise(
+    kernel = cuda.elementwise(
         'float64 largest, float64 limit, float64 bound, float32 before, bool was_known',
         'float32 scale, bool is_known',
         """
@@ -168,12 +190,5 @@ def _choose_on_gpu(largest, limit, bound, before, was_known):
         """,
         'chainerlp_delayed_scale',
         preamble=formats.CUDA_FLOOR_POWER_OF_TWO,
-    )(
-        largest,
-        limit,
-        bound,
-        before,
-        was_known,
-        cuda.cupy.empty((), numpy.float32),
-        cuda.cupy.empty((), bool),
     )
+    return kernel(largest, limit, bound, before, was_known)

@@ -14,7 +14,7 @@ LEVELS = [
     {'chainerlp.statistics', 'chainerlp.magnitude_counts', 'chainerlp.gemm'},
     {'chainerlp.geometry', 'chainerlp.scaled_array', 'chainerlp.overflow'},
     {'chainerlp.master_weights', 'chainerlp.policies'},
-    {'chainerlp.optimizer_hooks', 'chainerlp.gated_update'},
+    {'chainerlp.optimizer_hooks'},
     {'chainerlp.layer_scale', 'chainerlp.multi_node'},
     {'chainerlp.functions'},
     {'chainerlp.links', 'chainerlp.function_backward'},

@@ -7,7 +7,7 @@ import copy
 import pickle
 
 import chainerlp
-from chainerlp import gated_update, policies
+from chainerlp import overflow, policies
 
 import chainer
 import chainer.functions as F
@@ -43,8 +43,8 @@ def copy_unless(is_right, targets, copies):
 
 
 def treat_as_gpu(monkeypatch):
-    monkeypatch.setattr(gated_update, 'on_gpu', is_array)
-    monkeypatch.setattr(gated_update, '_copy_unless_on_gpu', copy_unless)
+    monkeypatch.setattr(overflow, 'on_gpu', is_array)
+    monkeypatch.setattr(overflow, '_copy_unless_on_gpu', copy_unless)
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def late(monkeypatch):
 def runs(monkeypatch):
     """Counts the updates that went the late way."""
     counted = []
-    run = gated_update.run
-    monkeypatch.setattr(gated_update, 'run', lambda *args: counted.append(1) or run(*args))
+    run = overflow.gated_update
+    monkeypatch.setattr(overflow, 'gated_update', lambda *args: counted.append(1) or run(*args))
     return counted
 
 
