@@ -136,10 +136,7 @@ def launch_for_each(code, name, struct, rows, *arguments):
 
 
 def contiguous(array):
-    """Returns the elements of an array as one row, in the order of memory where that is possible.
-
-    It is a view where the array has no gaps, whatever the order of its axes; otherwise a copy.
-    """
+    """Returns the elements of an array as one row: a view where it has no gaps, or else a copy."""
     return array.ravel(order='K')
 
 

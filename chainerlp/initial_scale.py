@@ -11,12 +11,7 @@ import functools
 from chainerlp import formats
 from chainerlp.gpu import on_gpu
 from chainerlp.overflow import is_matter_of_scales
-from chainerlp.policies.policy import (
-    LARGEST_TOTAL_SCALE,
-    SMALLEST_TOTAL_SCALE,
-    is_real,
-    margin_of,
-)
+from chainerlp.policies.policy import is_real, margin_of
 from chainerlp.scaled_array import MARGIN
 from chainerlp.statistics import largest_magnitude
 
@@ -36,20 +31,16 @@ _LOWEST_LIMIT = 2.0**-10
 def initial_scale_of(scale, policy):
     """Returns what an optimizer's ``initial_scale`` stands for.
 
-    Args:
-        scale (float or str): A number, or ``'auto'``.
-        policy (~chainerlp.policies.Policy): Its margin and bound hold for ``'auto'``.
-
-    Returns:
-        FixedScale or DelayedScale: It.
+    A :class:`FixedScale` or, of ``'auto'``, a :class:`DelayedScale` with the policy's margin and
+    bound.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If it is neither ``'auto'`` nor a number that float32 can be scaled by.
     """
     if isinstance(scale, str) and scale == 'auto':
-        largest = getattr(policy, 'max_total_scale', numpy.inf)
-        return DelayedScale(largest, margin_of(policy))
-    if not is_real(scale) or not SMALLEST_TOTAL_SCALE <= scale <= LARGEST_TOTAL_SCALE:
+        return DelayedScale(getattr(policy, 'max_total_scale', numpy.inf), margin_of(policy))
+    smallest = formats.FLOAT32.smallest_normal
+    if not is_real(scale) or not smallest <= scale <= 1 / smallest:
         raise ValueError(
             f"initial_scale must be 'auto' or a positive number from 2^-126 to 2^126, not {scale!r}"
         )
@@ -142,13 +133,9 @@ class DelayedScale:
         return was_unknown and self._is_known is not False
 
     def after(self, verdicts):
-        """Returns what is to be gone on with; see :meth:`~chainerlp.overflow.Recovery.after`.
+        """Returns a lower one if there was an overflow, or else this one.
 
-        Args:
-            verdicts (list of tuple of bool): As there.
-
-        Returns:
-            DelayedScale: A lower one if there was an overflow, or else this one.
+        For ``verdicts`` see :func:`~chainerlp.overflow.is_matter_of_scales`.
         """
         if not is_matter_of_scales(verdicts):
             return self

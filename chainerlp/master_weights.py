@@ -6,7 +6,6 @@ see nothing else. Masters are kept where Chainer's ``use_fp32_update`` keeps its
 rules, which leave them out of snapshots; :func:`serialize` does not.
 """
 
-import collections
 import contextlib
 
 from chainerlp import formats, gpu
@@ -29,9 +28,7 @@ def substituted(params):
     Afterwards they hold their masters, rounded; magnitudes beyond float16 become 65504. Gradients
     stay in float32.
 
-    Args:
-        params (iterable of ~chainer.Parameter): Parameters; those that are not trained stay as they
-            are.
+    Those that are not trained stay as they are.
 
     Yields:
         list of bool or 0-d bool array: To be read afterwards: whether masters left float16's range,
@@ -53,15 +50,11 @@ def substituted(params):
                     param.grad, param._loss_scale = true_sum([gradient]), None
         yield saturated
     finally:
-        pairs_by_device = collections.defaultdict(list)
         for param, half in halves:
             master = master_of(param)
             master.array = param.array.astype(numpy.float32, copy=False)  # a hook may replace it
             param.array = half
-            pairs_by_device[param.device].append((master.array, half))
-        for device, pairs in pairs_by_device.items():
-            with chainer.using_device(device):
-                saturated.append(store_rounded(*zip(*pairs)))
+        saturated += _on_each_device(store_rounded, [param for param, _ in halves])
 
 
 def is_trained(param):
@@ -81,9 +74,6 @@ def widen_states(params):
     """Brings the state of optimizers (momentum, second moments) from float16 to float32.
 
     An update of float16 weights without masters has made it so, and nothing else would widen it.
-
-    Args:
-        params (iterable of ~chainer.Parameter): The parameters.
     """
     for param in params:
         state = None if param.update_rule is None else param.update_rule.state
@@ -97,11 +87,8 @@ def refresh(params):
 
     Parameters may have been clipped, loaded or averaged. Those that share an array
     (``copy(mode='share')``) share a master.
-
-    Args:
-        params (iterable of ~chainer.Parameter): The parameters.
     """
-    first_of_array, pairs_by_device = {}, collections.defaultdict(list)
+    first_of_array, changed = {}, []
     for param in params:
         rule = param.update_rule
         if rule is None or param.array is None or param.dtype != numpy.float16:
@@ -110,10 +97,19 @@ def refresh(params):
         if first is not param:
             rule._fp32_param = master_of(first)
         elif rule._fp32_param is not None and rule._fp32_param.array is not None:
-            pairs_by_device[param.device].append((rule._fp32_param.array, param.array))
-    for device, pairs in pairs_by_device.items():
+            changed.append(param)
+    _on_each_device(take_over_changes, changed)
+
+
+def _on_each_device(function, params):
+    """Calls a function with the masters and the halves of each device; returns its results."""
+    results = []
+    for device in {param.device for param in params}:
         with chainer.using_device(device):
-            take_over_changes(*zip(*pairs))
+            there = [param for param in params if param.device == device]
+            masters = [master_of(param).array for param in there]
+            results.append(function(masters, [param.array for param in there]))
+    return results
 
 
 def take_over_changes(masters, halves):

@@ -61,11 +61,8 @@ class GradientClipping(optimizer_hooks.GradientClipping):
 
     def __call__(self, opt):
         """Clips the gradients of an optimizer's target."""
-        params = [
-            param
-            for param in opt.target.params(include_uninit=False)
-            if param.grad is not None and is_trained(param)
-        ]
+        trained = filter(is_trained, opt.target.params(include_uninit=False))
+        params = [param for param in trained if param.grad is not None]
         if not params:
             return
         home = params[0].device

@@ -11,6 +11,7 @@ from chainerlp import (
     training_warnings,
 )
 from chainerlp.initial_scale import initial_scale_of
+from chainerlp.optimizer_wrapper import OptimizerWrapper
 from chainerlp.overflow import Recovery
 from chainerlp.policies.policy import margin_of
 from chainerlp.user_warning import user_warning
@@ -21,7 +22,7 @@ import chainer
 _MANY_SKIPS = 30
 
 
-class AdaptiveLossScaling:
+class AdaptiveLossScaling(OptimizerWrapper):
     """Wraps a gradient method, so that every layer of its model scales the gradient it passes down.
 
     ``setup`` converts the model's links in place (:func:`chainerlp.convert`) and turns on fp32
@@ -50,17 +51,14 @@ class AdaptiveLossScaling:
     """
 
     def __init__(self, optimizer, policy=None, initial_scale='auto', scale_weights=None):
-        innermost = _checked_gradient_method(optimizer)
+        super().__init__(optimizer)
         policy = policies.check(policies.Adaptive() if policy is None else policy)
         if scale_weights not in (None, True, False):
             raise TypeError(f'scale_weights must be True, False or None, not {scale_weights!r}')
-        # The wrapper's own attributes; all others are the wrapped optimizer's (__setattr__).
         vars(self).update(
-            actual_optimizer=optimizer,
             policy=policy,
             scale_weights=scale_weights,
-            _innermost=innermost,
-            _initial_scale=None,
+            _initial_scale=initial_scale_of(initial_scale, policy),
             _recovery=Recovery(),
             _verdicts=[],
             _pending=None,
@@ -69,29 +67,8 @@ class AdaptiveLossScaling:
             _functional_layers=None,
             _is_resumed=False,
         )
-        self.initial_scale = initial_scale
         if optimizer.target is not None:
             self._prepare(optimizer.target)
-
-    @property
-    def __class__(self):
-        """type: The wrapped optimizer's class, for ``isinstance``; ``type`` gives the wrapper's."""
-        return type(self._innermost)
-
-    def __getattr__(self, name):
-        if name == 'actual_optimizer':  # not there yet: while it is being copied or unpickled
-            raise AttributeError(name)
-        return getattr(self.actual_optimizer, name)
-
-    def __setattr__(self, name, value):
-        if name in vars(self) or hasattr(type(self), name):
-            object.__setattr__(self, name, value)
-        else:
-            setattr(self.actual_optimizer, name, value)
-
-    def __reduce_ex__(self, protocol):
-        # Python's own takes the class from __class__, which is the wrapped optimizer's.
-        return object.__new__, (type(self),), self.__getstate__()
 
     def __getstate__(self):
         self._settle()  # what is pending belongs to this object and its device
@@ -122,13 +99,10 @@ class AdaptiveLossScaling:
         return self.recovery.skipped
 
     def setup(self, link):
-        """Converts a model's links in place and sets it as the optimizer's target.
+        """Converts a model's links in place, sets it as the target, and returns the wrapper itself.
 
         Args:
             link (~chainer.Link): The model.
-
-        Returns:
-            AdaptiveLossScaling: The wrapper itself.
         """
         self.actual_optimizer.setup(link)
         self._prepare(link)
@@ -141,11 +115,7 @@ class AdaptiveLossScaling:
         master_weights.widen_states(link.params())
 
     def loss_scaling(self, interval=1000, scale=None):
-        """Sets ``initial_scale``; Chainer's dynamic loss scaling is refused.
-
-        Raises:
-            ValueError: If no scale is given: the layers' scales adapt by themselves.
-        """
+        """Sets ``initial_scale``; Chainer's dynamic loss scaling, without one, is refused."""
         if scale is None:
             raise ValueError(
                 'dynamic loss scaling and AdaptiveLossScaling exclude each other: leave out'
@@ -330,26 +300,6 @@ def _has_state(serializer):
         return serializer('backoff', None) is not None
     except (KeyError, ValueError):  # of npz, of HDF5
         return False
-
-
-def _checked_gradient_method(optimizer):
-    """Returns the gradient method itself: the optimizer, or what a multi-node optimizer wraps."""
-    if hasattr(optimizer, 'communicated_target'):
-        raise TypeError(
-            'AdaptiveLossScaling wraps no optimizer with double buffering: its gradients belong'
-            ' to the update before; leave out double_buffering=True'
-        )
-    innermost = getattr(optimizer, 'actual_optimizer', optimizer)
-    is_wrapped = isinstance(optimizer, AdaptiveLossScaling)
-    if is_wrapped or not isinstance(innermost, chainer.GradientMethod):
-        kind = type(optimizer).__name__
-        raise TypeError(f'AdaptiveLossScaling wraps a chainer.GradientMethod, not {kind}')
-    if optimizer._loss_scale is not None:
-        raise ValueError(
-            'the optimizer has a loss scale of its own: leave out its loss_scaling() and give'
-            ' AdaptiveLossScaling an initial_scale'
-        )
-    return innermost
 
 
 multi_node.refuse_parallel_updaters(AdaptiveLossScaling)

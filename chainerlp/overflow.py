@@ -64,11 +64,7 @@ def passes_of(params):
 
 
 def found_inf(params):
-    """Returns whether a gradient is inf or NaN; on a GPU it waits for the answer.
-
-    Args:
-        params (list of ~chainer.Parameter): Parameters with gradients, on any devices.
-    """
+    """Returns whether a gradient of parameters is inf or NaN; on a GPU it waits for the answer."""
     for device in {param.device for param in params}:
         with chainer.using_device(device):
             gradients = [param.grad for param in params if param.device == device]
@@ -127,11 +123,8 @@ class Recovery:
     def after(self, verdicts):
         """Returns the state after the updates that were made with one's latest backward passes.
 
-        Args:
-            verdicts (list of tuple of bool): As for :func:`is_matter_of_scales`.
-
-        Returns:
-            Recovery: A new one, or this one if there was no update.
+        It is a new one, or this one if there was no update. For ``verdicts`` see
+        :func:`is_matter_of_scales`.
         """
         if not verdicts:
             return self
@@ -193,13 +186,12 @@ def can_be_gated(params):
     """Returns whether an update of parameters can be taken back by the device.
 
     All have to be on one GPU, and have been updated before, so that the optimizer's state is there.
-
-    Args:
-        params (list of ~chainer.Parameter): The parameters that an update changes.
     """
-    if not params or any(param.device != params[0].device for param in params):
-        return False
-    return on_gpu(params[0].array) and all(p.update_rule.state is not None for p in params)
+    return (
+        len({param.device for param in params}) == 1
+        and on_gpu(params[0].array)
+        and all(param.update_rule.state is not None for param in params)
+    )
 
 
 def gated_update(params, update, is_finite):

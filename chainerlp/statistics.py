@@ -214,20 +214,6 @@ def all_finite(array):
     return backend.get_array_module(array).isfinite(array).all()
 
 
-def all_arrays_finite(arrays):
-    """Returns whether none of some arrays has an inf or a NaN.
-
-    Args:
-        arrays (list of :ref:`ndarray`): Float arrays of any shapes, all on one device.
-
-    Returns:
-        bool or 0-d bool array: The answer; a bool for NumPy arrays, or for none.
-    """
-    if not arrays or not on_gpu(arrays[0]):
-        return all(all_finite(array) for array in arrays)
-    return _all_finite_on_gpu(arrays)
-
-
 _FIND_NONFINITE = r"""
 struct Arrays {
     const void* at[200];
@@ -260,7 +246,17 @@ extern "C" __global__ void find_nonfinite(Arrays arrays, bool* all_finite) {
 _ARRAYS = numpy.dtype([('at', 'u8', 200), ('size', 'i8', 200), ('itemsize', 'u1', 200)])
 
 
-def _all_finite_on_gpu(arrays):
+def all_arrays_finite(arrays):
+    """Returns whether none of some arrays has an inf or a NaN.
+
+    Args:
+        arrays (list of :ref:`ndarray`): Float arrays of any shapes, all on one device.
+
+    Returns:
+        bool or 0-d bool array: The answer; a bool for NumPy arrays, or for none.
+    """
+    if not arrays or not on_gpu(arrays[0]):
+        return all(all_finite(array) for array in arrays)
     answer = cuda.cupy.ones((), numpy.bool_)
     rows = [gpu.contiguous(array) for array in arrays]
     rows = [(row, row.size, row.itemsize) for row in rows]

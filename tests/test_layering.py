@@ -19,7 +19,7 @@ LEVELS = [
     {'chainerlp.functions'},
     {'chainerlp.links', 'chainerlp.function_backward'},
     {'chainerlp.backprop', 'chainerlp.initial_scale', 'chainerlp.training_warnings'},
-    {'chainerlp.optimizers'},
+    {'chainerlp.optimizers', 'chainerlp.optimizer_wrapper'},
     {'chainerlp.extensions'},
     {'chainerlp.model_state'},
     {'chainerlp.diagnosis'},

@@ -10,15 +10,13 @@ from statistics import NormalDist
 
 from chainerlp import formats, geometry, magnitude_counts, statistics
 from chainerlp.float16 import to_float32
-from chainerlp.gpu import on_gpu
 from chainerlp.policies.policy import (
     LARGEST_TOTAL_SCALE,
-    SMALLEST_TOTAL_SCALE,
     Bounded,
     Margin,
     Policy,
     Threshold,
-    bound_on_gpu,
+    bounded,
     is_real,
 )
 
@@ -56,10 +54,7 @@ class Fixed(Policy):
         """
         if self.constant == 1:
             return 1.0
-        if on_gpu(total_scale):
-            return bound_on_gpu(self.constant, total_scale, math.inf, LARGEST_TOTAL_SCALE, False)
-        largest, smallest = LARGEST_TOTAL_SCALE / total_scale, SMALLEST_TOTAL_SCALE / total_scale
-        return max(min(self.constant, largest), smallest)
+        return bounded(self.constant, total_scale, math.inf, LARGEST_TOTAL_SCALE, False)
 
 
 @dataclasses.dataclass(frozen=True)

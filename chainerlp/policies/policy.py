@@ -167,31 +167,35 @@ class Bounded(Policy):
         if gy.size > 0 and (W is None or W.size > 0):
             with numpy.errstate(all='ignore'):
                 alpha = self.scale_before_bounds(gy, W, terms_of(W, terms), product, backoff)
-        return self._bound(alpha, total_scale, backoff, on_gpu(gy))
+        return self.within_bounds(alpha, total_scale, backoff)
 
     def within_bounds(self, scale, total_scale, backoff=1.0):
-        """Returns a scale within the bounds of now; see :meth:`Policy.within_bounds`."""
-        return self._bound(scale, total_scale, backoff, on_gpu(scale) or on_gpu(total_scale))
+        """Returns a scale within the bounds; see :meth:`Policy.within_bounds`."""
+        if backoff != 1:  # on a GPU, dividing would be a launch
+            total_scale = total_scale / backoff
+        return bounded(scale, total_scale, *self.bounds())
 
     def scale_before_bounds(self, gy, W, terms, product, backoff):
         """Returns α before it is bounded: a float64 scalar or 0-d array; it may be NaN or inf."""
         raise NotImplementedError
 
-    def _bound(self, alpha, total_scale, backoff, is_on_gpu):
-        """Returns α within the bounds: 1 in place of one that is not a positive, finite number."""
-        if backoff != 1:
-            total_scale = total_scale / backoff
-        if is_on_gpu:
-            return bound_on_gpu(alpha, total_scale, *self.bounds())
-        max_scale, max_total_scale, power_of_two = self.bounds()
-        alpha = alpha if 0 < alpha < math.inf else 1.0
-        alpha = min(alpha, max_scale, max_total_scale / total_scale)
-        alpha = max(alpha, SMALLEST_TOTAL_SCALE / total_scale)
-        return float(formats.floor_power_of_two(alpha) if power_of_two else alpha)
-
     def bounds(self):
         """Returns largest scale, largest total scale, and whether scales are powers of two."""
         return self.max_scale, min(self.max_total_scale, LARGEST_TOTAL_SCALE), self.power_of_two
+
+
+def bounded(alpha, total_scale, max_scale, max_total_scale, power_of_two):
+    """Returns α within bounds: 1 in place of one that is not a positive, finite number.
+
+    Of numbers it is a float; where one of the first two is on a GPU a 0-d float32 array, in one
+    launch.
+    """
+    if on_gpu(alpha) or on_gpu(total_scale):
+        return _bounded_on_gpu(alpha, total_scale, max_scale, max_total_scale, power_of_two)
+    alpha = alpha if 0 < alpha < math.inf else 1.0
+    alpha = min(alpha, max_scale, max_total_scale / total_scale)
+    alpha = max(alpha, SMALLEST_TOTAL_SCALE / total_scale)
+    return float(formats.floor_power_of_two(alpha) if power_of_two else alpha)
 
 
 CUDA_BOUND = (
@@ -209,19 +213,16 @@ __device__ inline double bound(
 )
 
 
-def bound_on_gpu(alpha, total_scale, max_scale, max_total_scale, power_of_two):
-    """Returns α within bounds, a 0-d float32 array, in one launch; see :class:`Bounded`."""
+def _bounded_on_gpu(alpha, *arguments):
     dtype = alpha.dtype.name if on_gpu(alpha) else 'float64'
-    kernel = cuda.elementwise(
+    return cuda.elementwise(
         f'{dtype} unbounded, float32 total_scale, float64 max_scale, float64 max_total_scale,'
         ' bool power_of_two',
         'float32 alpha',
         'alpha = bound(unbounded, total_scale, max_scale, max_total_scale, power_of_two)',
         'chainerlp_bound',
         preamble=CUDA_BOUND,
-    )
-    bounded = cuda.cupy.empty((), numpy.float32)  # all that comes in may be on the host
-    return kernel(alpha, total_scale, max_scale, max_total_scale, power_of_two, bounded)
+    )(alpha, *arguments)
 
 
 def terms_of(W, terms):
