@@ -112,7 +112,10 @@ class DelayedScale:
             bool: Whether the scale has become known by this pass; on a GPU, where that cannot be
             told without waiting, whether this is the first pass.
         """
-        self._raise_limit()
+        self._passes += 1
+        if self._passes == _RAISE_INTERVAL:
+            self._passes = 0
+            self._limit = min(2 * self._limit, self._highest_limit)
         if not gradients:
             return False
         was_unknown = self._is_known is False
@@ -146,12 +149,6 @@ class DelayedScale:
             with chainer.using_device(backend.get_device_from_array(self.scale)):
                 lower.scale = self.scale * 0.5
         return lower
-
-    def _raise_limit(self):
-        self._passes += 1
-        if self._passes == _RAISE_INTERVAL:
-            self._passes = 0
-            self._limit = min(2 * self._limit, self._highest_limit)
 
     def serialize(self, serializer):
         """Saves or loads the scale, and by how much the limit is lowered."""

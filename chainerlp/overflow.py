@@ -277,22 +277,6 @@ def _sent_to_host(flags):
     return on_host, has_arrived
 
 
-def copy_unless(is_right, targets, copies):
-    """Copies arrays to others, unless these are right as they are; on a GPU by one kernel for 100.
-
-    Args:
-        is_right (bool or 0-d bool array): Nothing is done if it is true; an array on the device
-            stays there.
-        targets (list of :ref:`ndarray`): What is written to; at least one array.
-        copies (list of :ref:`ndarray`): As many arrays, of the same shapes and dtypes.
-    """
-    if on_gpu(targets[0]):
-        _copy_unless_on_gpu(is_right, targets, copies)
-    elif not is_right:
-        for target, copy_of_it in zip(targets, copies):
-            numpy.copyto(target, copy_of_it)
-
-
 _COPYING = r"""
 struct Copies {
     unsigned char* to[100];
@@ -320,7 +304,19 @@ extern "C" __global__ void copy_unless(Copies copies, const bool* is_right) {
 _COPIES = numpy.dtype([('to', 'u8', 100), ('from', 'u8', 100), ('bytes', 'i8', 100)])
 
 
-def _copy_unless_on_gpu(is_right, targets, copies):
+def copy_unless(is_right, targets, copies):
+    """Copies arrays to others, unless these are right as they are; on a GPU by one kernel for 100.
+
+    Args:
+        is_right (bool or 0-d bool array): Nothing is done if it is true.
+        targets (list of :ref:`ndarray`): What is written to; at least one array.
+        copies (list of :ref:`ndarray`): As many arrays, of the same shapes and dtypes.
+    """
+    if not on_gpu(targets[0]):
+        if not is_right:
+            for target, copy_of_it in zip(targets, copies):
+                numpy.copyto(target, copy_of_it)
+        return
     if is_right is True:
         return
     rows = []

@@ -39,8 +39,7 @@ class Adaptive(Bounded, Threshold):
             return self._choose_on_gpu(gy, W, total_scale, terms_of(W, terms), backoff)
         return super().scale(gy, W, total_scale, terms=terms, backoff=backoff)
 
-    def scale_before_bounds(self, gy, W, terms, product, backoff):
-        """Returns α before it is bounded; see the class."""
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
         format = formats.get(self.format)
         variance = (
             statistics.second_moment(gy) / backoff**2 * statistics.second_moment(W) * (terms / 2)

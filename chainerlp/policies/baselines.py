@@ -66,8 +66,7 @@ class AbsRange(Bounded):
     α = min(max((u_min / K) / o_min, 1), (u_max / K) / o_max), then as :class:`Adaptive`.
     """
 
-    def scale_before_bounds(self, gy, W, terms, product, backoff):
-        """Returns α before it is bounded; see the class."""
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
         xp = backend.get_array_module(gy)
         format = formats.get(self.format)
         gy_smallest, gy_largest = statistics.nonzero_range(gy)
@@ -87,8 +86,7 @@ class ElementWiseRange(Bounded):
     gives the same α from the extremes of each output channel.
     """
 
-    def scale_before_bounds(self, gy, W, terms, product, backoff):
-        """Returns α before it is bounded; see the class."""
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
         xp = backend.get_array_module(gy)
         format = formats.get(self.format)
         smallest, largest = numpy.inf, 0.0
@@ -113,8 +111,7 @@ class LogNormal(Bounded, Threshold):
 
     needs_product = True
 
-    def scale_before_bounds(self, gy, W, terms, product, backoff):
-        """Returns α before it is bounded; see the class."""
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
         xp = backend.get_array_module(gy)
         format = formats.get(self.format)
         gradient = gy if product is None else product
@@ -143,8 +140,7 @@ class Amax(Bounded, Margin):
     scales_weights = True
     needs_product = True
 
-    def scale_before_bounds(self, gy, W, terms, product, backoff):
-        """Returns α before it is bounded; see the class."""
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
         product = _product(gy, W) if product is None else product
         limit = formats.get(self.format).largest * 2.0**-self.margin
         return limit / (statistics.largest_magnitude(product) / backoff)
@@ -163,14 +159,13 @@ class Measured(Amax, Threshold):
         margin (float): As :class:`Amax`'s.
     """
 
-    def scale_before_bounds(self, gy, W, terms, product, backoff):
-        """Returns α before it is bounded; see the class."""
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
         xp = backend.get_array_module(gy)
         product = _product(gy, W) if product is None else product
         counts = magnitude_counts.exponent_counts(product)
         lost = formats.get(self.format).underflow_threshold
         lowest = magnitude_counts.smallest_scale_that_keeps(counts, lost, self.threshold)
-        largest = super().scale_before_bounds(gy, W, terms, product, backoff)
+        largest = super()._unbounded_scale(gy, W, terms, product, backoff)
         return xp.minimum(xp.maximum(backoff * lowest, 1.0), largest)
 
 

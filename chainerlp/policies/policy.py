@@ -166,7 +166,7 @@ class Bounded(Policy):
         alpha = 1.0
         if gy.size > 0 and (W is None or W.size > 0):
             with numpy.errstate(all='ignore'):
-                alpha = self.scale_before_bounds(gy, W, terms_of(W, terms), product, backoff)
+                alpha = self._unbounded_scale(gy, W, terms_of(W, terms), product, backoff)
         return self.within_bounds(alpha, total_scale, backoff)
 
     def within_bounds(self, scale, total_scale, backoff=1.0):
@@ -175,7 +175,7 @@ class Bounded(Policy):
             total_scale = total_scale / backoff
         return bounded(scale, total_scale, *self.bounds())
 
-    def scale_before_bounds(self, gy, W, terms, product, backoff):
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
         """Returns α before it is bounded: a float64 scalar or 0-d array; it may be NaN or inf."""
         raise NotImplementedError
 
