@@ -6,6 +6,7 @@ it. Where several gradients of one array meet, they are joined. Design, section 
 """
 
 import collections
+import contextlib
 import heapq
 
 from chainerlp import functions, multi_node
@@ -69,6 +70,7 @@ class ScaledBackprop:
         margin (float): Powers of two that sums leave below the largest number.
         layer_scales (callable): Takes one of Chainer's own layer functions, such as ``F.linear``'s,
             and returns the :class:`~chainerlp.layer_scale.LayerScale` to scale it by, or ``None``.
+        recomputing (callable): Returns what ``F.forget`` is to recompute in, a context manager.
         on_parameter (callable): Called with each parameter that got a gradient, and whether it had
             none before.
         find_culprit (bool): Whether to look for the first gradient that is not finite;
@@ -88,6 +90,7 @@ class ScaledBackprop:
         backoff=1.0,
         margin=MARGIN,
         layer_scales=None,
+        recomputing=contextlib.nullcontext,
         on_parameter=lambda param, is_first: None,
         find_culprit=False,
     ):
@@ -101,6 +104,7 @@ class ScaledBackprop:
         self._backoff = backoff
         self._margin = margin
         self._layer_scales = layer_scales
+        self._recomputing = recomputing
         self._on_parameter = on_parameter
         self._find_culprit = find_culprit
         self._uses = collections.Counter()
@@ -269,7 +273,8 @@ class ScaledBackprop:
         Chainer's runs a plain backward pass inside.
         """
         inputs = [chainer.Variable(x.array) for x in function.get_retained_inputs()]
-        with chainer.force_backprop_mode(), chainer.using_config('in_recomputing', True):
+        in_recomputing = chainer.using_config('in_recomputing', True)
+        with chainer.force_backprop_mode(), in_recomputing, self._recomputing():
             outputs = function.func(*inputs)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         _number_calls(outputs, self._uses)

@@ -22,16 +22,15 @@ _REBIAS = numpy.float32(2.0 ** (_HALF.bias - _SINGLE.bias))
 _SINGLE_EXPONENT_MASK = numpy.int32(0x7F800000)
 _SMALLEST_NORMAL_BITS = numpy.float32(_HALF.smallest_normal).view(numpy.int32)
 _ROUNDER_SHIFT = numpy.int32(_MANTISSA_SHIFT << _SINGLE.mantissa_bits)
+_EVERY_HALF = numpy.arange(1 << 16, dtype=numpy.uint16).view(numpy.float16)
+_HALF_VALUES = _EVERY_HALF.astype(numpy.float32)
 
 
 def to_float32(array):
     """Converts an array to float32; exact for float16 (inf and NaN stay).
 
     Args:
-        array (:ref:`ndarray`): A float array of any shape.
-
-    Returns:
-        :ref:`ndarray`: A float32 array; ``array`` itself if it is one already.
+        array (:ref:`ndarray`): A float array of any shape; returned itself if it is float32.
     """
     if array.dtype == numpy.float16 and not on_gpu(array):
         values = _HALF_VALUES.take(array.view(numpy.uint16), mode='clip')
@@ -43,11 +42,8 @@ def from_float32(array, dtype):
     """Rounds a float32 array to a dtype, to nearest even; magnitudes from 65520 become inf.
 
     Args:
-        array (:ref:`ndarray`): A float32 array of any shape.
+        array (:ref:`ndarray`): A float32 array of any shape; returned itself if ``dtype`` is its.
         dtype: The float dtype to round to.
-
-    Returns:
-        :ref:`ndarray`: An array of ``dtype``; ``array`` itself if it has that dtype already.
     """
     if array.dtype == numpy.float32 and dtype == numpy.float16 and not on_gpu(array):
         return _round_to_half(array)
@@ -64,9 +60,6 @@ def scale_and_round(array, scale, dtype):
         scale (float or 0-d :ref:`ndarray`): The scale. On a GPU it may be a 0-d float32 array,
             which the kernel reads there.
         dtype: float16 or float32 (or, on the CPU, float64).
-
-    Returns:
-        :ref:`ndarray`: An array of ``dtype``.
     """
     if isinstance(scale, float) and scale == 1:
         return from_float32(array, dtype)
@@ -77,14 +70,6 @@ def scale_and_round(array, scale, dtype):
         return kernel(array, scale, cuda.cupy.empty(array.shape, dtype))
     array *= scale
     return from_float32(array, dtype)
-
-
-def _half_values():
-    every_half = numpy.arange(1 << 16, dtype=numpy.uint16).view(numpy.float16)
-    return every_half.astype(numpy.float32)
-
-
-_HALF_VALUES = _half_values()
 
 
 def _round_to_half(array):

@@ -64,10 +64,10 @@ class Format:
 
         A tie goes to the even neighbour. With inf that is the next step, so that this is the
         smallest magnitude that overflows; without, it is ``largest``, and this is the largest
-        magnitude that does not. :meth:`overflows` knows.
+        magnitude that does not. See :meth:`overflows`.
         """
-        half_a_step = 2.0 ** (self._largest_exponent - self.mantissa_bits - 1)
-        return self.largest + half_a_step
+        largest_exponent = self.bias if self.has_inf else self.bias + 1
+        return self.largest + 2.0 ** (largest_exponent - self.mantissa_bits - 1)
 
     @property
     def relative_rounding(self):
@@ -77,8 +77,8 @@ class Format:
     def overflows(self, magnitude):
         """Returns whether a magnitude rounds past ``largest``.
 
-        It makes no difference whether what is stored is then inf, NaN or, by a conversion that
-        saturates, ``largest``: the value is lost.
+        Whether it is then stored as inf, NaN or, by a conversion that saturates, ``largest``, the
+        value is lost.
 
         Args:
             magnitude (float or :ref:`ndarray`): Not negative.
@@ -90,10 +90,6 @@ class Format:
             return magnitude >= self.overflow_threshold
         return magnitude > self.overflow_threshold
 
-    @property
-    def _largest_exponent(self):
-        return self.bias if self.has_inf else self.bias + 1
-
 
 FLOAT16 = Format('float16', exponent_bits=5, mantissa_bits=10)
 FLOAT32 = Format('float32', exponent_bits=8, mantissa_bits=23)
@@ -104,16 +100,19 @@ BFLOAT16 = Format('bfloat16', exponent_bits=8, mantissa_bits=7)
 FLOAT8_E5M2 = Format('float8_e5m2', exponent_bits=5, mantissa_bits=2)
 FLOAT8_E4M3 = Format('float8_e4m3', exponent_bits=4, mantissa_bits=3, has_inf=False)
 
-_ALL = (FLOAT16, FLOAT32, FLOAT64, BFLOAT16, FLOAT8_E5M2, FLOAT8_E4M3)
-_FORMATS = {f.name: f for f in _ALL}
+_FORMATS = {
+    format.name: format
+    for format in (BFLOAT16, FLOAT16, FLOAT32, FLOAT64, FLOAT8_E4M3, FLOAT8_E5M2)
+}
+NAMES = tuple(_FORMATS)
+"""tuple of str: The names of all formats."""
 
 
 def get(name):
     """Returns the format of a name.
 
     Args:
-        name (str): ``'float16'``, ``'bfloat16'``, ``'float8_e5m2'``, ``'float8_e4m3'``,
-            ``'float32'`` or ``'float64'``.
+        name (str): One of :data:`NAMES`.
 
     Returns:
         Format: The format.
@@ -121,21 +120,15 @@ def get(name):
     Raises:
         ValueError: If there is no format of that name.
     """
-    try:
-        return _FORMATS[name]
-    except (KeyError, TypeError):
-        known = ', '.join(sorted(_FORMATS))
-        raise ValueError(f'format must be one of {known}, not {name!r}') from None
+    if not isinstance(name, str) or name not in _FORMATS:
+        raise ValueError(f'format must be one of {", ".join(NAMES)}, not {name!r}')
+    return _FORMATS[name]
 
 
 def floor_power_of_two(value):
     """Returns the largest power of two that is at most a positive, finite value.
 
-    Args:
-        value (float or 0-d :ref:`ndarray`): The value.
-
-    Returns:
-        float64 scalar or 0-d :ref:`ndarray`: The power of two.
+    It is a float64 scalar or, of a 0-d :ref:`ndarray`, an array.
     """
     xp = backend.get_array_module(value)
     _, exponent = xp.frexp(value)

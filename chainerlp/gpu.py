@@ -1,9 +1,8 @@
 """Arrays on a GPU: telling them from NumPy's, and launching raw CUDA kernels on them.
 
-Kernels that are elementwise or plain reductions are CuPy's (``cuda.elementwise``, ``cuda.reduce``).
-Raw ones stand only where they save launches: statistics that end in the choice of a scale, and one
-launch for many arrays. Each stands beside the NumPy code that defines it. Raw sums are formed in a
-fixed order, so that the same array gives the same bits on each run. Nothing here waits for the
+Raw kernels stand only where they save launches: statistics that end in the choice of a scale, and
+one launch for many arrays. Each stands beside the NumPy code that defines it. Raw sums are formed
+in a fixed order, so that the same array gives the same bits on each run. Nothing here waits for the
 device.
 """
 
@@ -15,7 +14,7 @@ from chainer import backend
 OPTIONS = ('--std=c++17',)  # as CuPy 14 compiles its own
 THREADS = 256
 # A grid of so many blocks fills any GPU of today, and its partial results are still few.
-MOST_BLOCKS = 1024
+_MOST_BLOCKS = 1024
 _MOST_BLOCKS_A_ROW = 64
 _CHUNK_BYTES = 16
 _CHUNKS_A_THREAD = 4
@@ -33,9 +32,7 @@ __device__ inline void store(float x, half_bits* y) { *y = __half_as_ushort(__fl
 __device__ inline void store(float x, float* y) { *y = x; }
 __device__ inline unsigned bits_of(float x) { return __float_as_uint(x); }
 __device__ inline float value_of_bits(unsigned bits) { return __uint_as_float(bits); }
-"""
 
-SHARED = r"""
 __device__ inline index_t first_index() { return blockIdx.x * (index_t)blockDim.x + threadIdx.x; }
 __device__ inline index_t all_threads() { return (index_t)gridDim.x * blockDim.x; }
 __device__ inline bool is_aligned(const void* p) { return (unsigned long long)p % 16 == 0; }
@@ -96,14 +93,14 @@ def on_gpu(array):
 def blocks_for(array):
     """Returns how many blocks go through an array: each thread gets a few chunks, if there are."""
     chunks = -(-array.nbytes // _CHUNK_BYTES)
-    return max(1, min(MOST_BLOCKS, -(-chunks // (THREADS * _CHUNKS_A_THREAD))))
+    return max(1, min(_MOST_BLOCKS, -(-chunks // (THREADS * _CHUNKS_A_THREAD))))
 
 
 def launch(code, name, blocks, *arguments):
     """Launches a kernel on the current device and stream.
 
     Args:
-        code (str): CUDA C++ that begins where ``PRELUDE`` and ``SHARED`` end.
+        code (str): CUDA C++ that begins where ``PRELUDE`` ends.
         name (str): The kernel, declared ``extern "C"``.
         blocks (int or tuple of int): The grid; blocks have ``THREADS`` threads.
         *arguments: Its arguments: arrays for pointers (``None`` for a null pointer), ints for
@@ -119,8 +116,8 @@ def launch_for_each(code, name, struct, rows, *arguments):
     """Launches a kernel of whose grid each row works on some of many arrays.
 
     Args:
-        code (str): As of :func:`launch`.
-        name (str): Likewise.
+        code (str): As of :func:`launch`, like ``name``.
+        name (str): The kernel.
         struct (numpy.dtype): The kernel's first argument: in each field places for as many as one
             launch takes. What it is given by value must stay under 4 KiB.
         rows (list of tuple): For each row of the grid what its places hold, in the order of the
@@ -133,26 +130,18 @@ def launch_for_each(code, name, struct, rows, *arguments):
         some = rows[start : start + places]
         table = numpy.zeros((), struct)
         for field, values in zip(struct.names, zip(*some)):
-            table[field][: len(some)] = [v if isinstance(v, int) else address(v) for v in values]
+            table[field][: len(some)] = [v if isinstance(v, int) else v.data.ptr for v in values]
         blocks = min(_MOST_BLOCKS_A_ROW, max(blocks_for(row[0]) for row in some))
         launch(code, name, (blocks, len(some)), table, *arguments)
 
 
 def contiguous(array):
-    """Returns the elements of an array as one row, in the order of memory where that is possible.
-
-    It is a view where the array has no gaps, whatever the order of its axes; otherwise a copy.
-    """
+    """Returns the elements of an array as one row: a view where it has no gaps, or else a copy."""
     return array.ravel(order='K')
-
-
-def address(array):
-    """Returns where an array's elements are, for a pointer within a struct."""
-    return array.ctypes.data if isinstance(array, numpy.ndarray) else array.data.ptr
 
 
 @functools.cache
 def _kernel(code, name):
     import cupy
 
-    return cupy.RawKernel(PRELUDE + SHARED + code, name, options=OPTIONS)
+    return cupy.RawKernel(PRELUDE + code, name, options=OPTIONS)

@@ -11,6 +11,7 @@ import functools
 from chainerlp import formats
 from chainerlp.gpu import on_gpu
 from chainerlp.overflow import is_matter_of_scales
+from chainerlp.policies.policy import is_real, margin_of
 from chainerlp.scaled_array import MARGIN
 from chainerlp.statistics import largest_magnitude
 
@@ -27,12 +28,27 @@ _RAISE_INTERVAL = 200
 _LOWEST_LIMIT = 2.0**-10
 
 
-class FixedScale:
-    """An initial scale that stays what it is, with the interface of :class:`DelayedScale`.
+def initial_scale_of(scale, policy):
+    """Returns what an optimizer's ``initial_scale`` stands for.
 
-    Args:
-        scale (float): The scale.
+    A :class:`FixedScale` or, of ``'auto'``, a :class:`DelayedScale` with the policy's margin and
+    bound.
+
+    Raises:
+        ValueError: If it is neither ``'auto'`` nor a number that float32 can be scaled by.
     """
+    if isinstance(scale, str) and scale == 'auto':
+        return DelayedScale(getattr(policy, 'max_total_scale', numpy.inf), margin_of(policy))
+    smallest = formats.FLOAT32.smallest_normal
+    if not is_real(scale) or not smallest <= scale <= 1 / smallest:
+        raise ValueError(
+            f"initial_scale must be 'auto' or a positive number from 2^-126 to 2^126, not {scale!r}"
+        )
+    return FixedScale(float(scale))
+
+
+class FixedScale:
+    """An initial scale that stays what it is, with the interface of :class:`DelayedScale`."""
 
     is_known = True
 
@@ -96,7 +112,10 @@ class DelayedScale:
             bool: Whether the scale has become known by this pass; on a GPU, where that cannot be
             told without waiting, whether this is the first pass.
         """
-        self._raise_limit()
+        self._passes += 1
+        if self._passes == _RAISE_INTERVAL:
+            self._passes = 0
+            self._limit = min(2 * self._limit, self._highest_limit)
         if not gradients:
             return False
         was_unknown = self._is_known is False
@@ -107,8 +126,9 @@ class DelayedScale:
         if any(map(on_gpu, largest)):
             device = backend.GpuDevice.from_array(next(filter(on_gpu, largest)))
             largest = [device.send(each) if on_gpu(each) else each for each in largest]
+            largest = functools.reduce(cuda.cupy.maximum, largest)
             self.scale, self._is_known = _choose_on_gpu(
-                functools.reduce(_larger, largest), self._limit, bound, self.scale, self._is_known
+                largest, self._limit, bound, self.scale, self._is_known
             )
         elif 0 < numpy.max(largest) < numpy.inf:
             self._is_known = True
@@ -116,13 +136,9 @@ class DelayedScale:
         return was_unknown and self._is_known is not False
 
     def after(self, verdicts):
-        """Returns what is to be gone on with; see :meth:`~chainerlp.overflow.Recovery.after`.
+        """Returns a lower one if there was an overflow, or else this one.
 
-        Args:
-            verdicts (list of tuple of bool): As there.
-
-        Returns:
-            DelayedScale: A lower one if there was an overflow, or else this one.
+        For ``verdicts`` see :func:`~chainerlp.overflow.is_matter_of_scales`.
         """
         if not is_matter_of_scales(verdicts):
             return self
@@ -133,12 +149,6 @@ class DelayedScale:
             with chainer.using_device(backend.get_device_from_array(self.scale)):
                 lower.scale = self.scale * 0.5
         return lower
-
-    def _raise_limit(self):
-        self._passes += 1
-        if self._passes == _RAISE_INTERVAL:
-            self._passes = 0
-            self._limit = min(2 * self._limit, self._highest_limit)
 
     def serialize(self, serializer):
         """Saves or loads the scale, and by how much the limit is lowered."""
@@ -153,12 +163,8 @@ class DelayedScale:
         self._limit = share * self._highest_limit
 
 
-def _larger(a, b):
-    return cuda.cupy.maximum(a, b)
-
-
 def _choose_on_gpu(largest, limit, bound, before, was_known):
-    return cuda.elementwise(
+    kernel = cuda.elementwise(
         'float64 largest, float64 limit, float64 bound, float32 before, bool was_known',
         'float32 scale, bool is_known',
         """
@@ -168,12 +174,5 @@ def _choose_on_gpu(largest, limit, bound, before, was_known):
         """,
         'chainerlp_delayed_scale',
         preamble=formats.CUDA_FLOOR_POWER_OF_TWO,
-    )(
-        largest,
-        limit,
-        bound,
-        before,
-        was_known,
-        cuda.cupy.empty((), numpy.float32),
-        cuda.cupy.empty((), bool),
     )
+    return kernel(largest, limit, bound, before, was_known)

@@ -2,7 +2,11 @@
 
 import dataclasses
 
+from chainerlp import formats
+from chainerlp.statistics import largest_magnitude
+
 import numpy
+from chainer import backend
 from chainer import serializer as serializer_module
 
 
@@ -20,6 +24,17 @@ def check_compute_dtype(name):
     """Raises ValueError unless a name is one of :data:`COMPUTE_DTYPES`, or ``None``."""
     if name is not None and name not in COMPUTE_DTYPES:
         raise ValueError(f'compute_dtype must be one of {", ".join(COMPUTE_DTYPES)}, not {name!r}')
+
+
+def _within_format(scale, array, format):
+    """Returns a scale, or the largest power of two at which no element leaves a format."""
+    with numpy.errstate(divide='ignore'):
+        highest = formats.get(format).largest / largest_magnitude(array)
+    xp = backend.get_array_module(array)
+    if xp is numpy and not scale > highest:  # or NaN
+        return scale
+    lower = formats.floor_power_of_two(highest).astype(numpy.float32)
+    return float(lower) if xp is numpy else xp.where(scale > highest, lower, scale)
 
 
 class LayerScale:
@@ -76,6 +91,8 @@ class LayerScale:
         else:
             scale = held.total_scale / total_scale
             scale = self.policy.within_bounds(scale, total_scale, backoff)
+            if self.compute_dtype is not None:  # nothing overflows that would forget the scale
+                scale = _within_format(scale, product, self.compute_dtype)
         held.age += 1
         return scale
 

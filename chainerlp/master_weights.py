@@ -21,17 +21,6 @@ from chainer.backends import cuda
 _HALF = formats.FLOAT16
 
 
-class Substitution:
-    """What :func:`substituted` did.
-
-    Attributes:
-        is_saturated (bool or 0-d bool array): Whether a master left float16's range, so that its
-            parameter holds the largest number.
-    """
-
-    is_saturated = False
-
-
 @contextlib.contextmanager
 def substituted(params):
     """Context manager in which float16 parameters hold their master weights and true gradients.
@@ -39,20 +28,18 @@ def substituted(params):
     Afterwards they hold their masters, rounded; magnitudes beyond float16 become 65504. Gradients
     stay in float32.
 
-    Args:
-        params (iterable of ~chainer.Parameter): Parameters; those that are not trained stay as they
-            are.
+    Those that are not trained stay as they are.
 
     Yields:
-        Substitution: To be read afterwards.
+        list of bool or 0-d bool array: To be read afterwards: whether masters left float16's range,
+        so that their parameters hold the largest number; one flag a device.
     """
     params = list(params)
     refresh(params)
-    halves = []
-    substitution = Substitution()
+    halves, saturated = [], []
     try:
         for param in params:
-            if param.array is None or param.update_rule is None or not param.update_rule.enabled:
+            if param.array is None or not is_trained(param):
                 continue
             with chainer.using_device(param.device):
                 gradient = gradient_of(param)
@@ -61,21 +48,18 @@ def substituted(params):
                     param.array = master_of(param).array
                 if gradient is not None:
                     param.grad, param._loss_scale = true_sum([gradient]), None
-        yield substitution
+        yield saturated
     finally:
-        pairs_by_device = {}
         for param, half in halves:
             master = master_of(param)
             master.array = param.array.astype(numpy.float32, copy=False)  # a hook may replace it
             param.array = half
-            pairs_by_device.setdefault(param.device, []).append((master.array, half))
-        for device, pairs in pairs_by_device.items():
-            with chainer.using_device(device):
-                found = store_rounded(*zip(*pairs))
-            several = substitution.is_saturated is not False
-            substitution.is_saturated = (
-                bool(found) | substitution.is_saturated if several else found
-            )
+        saturated += _on_each_device(store_rounded, [param for param, _ in halves])
+
+
+def is_trained(param):
+    """Returns whether updates change a parameter."""
+    return param.update_rule is not None and param.update_rule.enabled
 
 
 def master_of(param):
@@ -90,9 +74,6 @@ def widen_states(params):
     """Brings the state of optimizers (momentum, second moments) from float16 to float32.
 
     An update of float16 weights without masters has made it so, and nothing else would widen it.
-
-    Args:
-        params (iterable of ~chainer.Parameter): The parameters.
     """
     for param in params:
         state = None if param.update_rule is None else param.update_rule.state
@@ -102,16 +83,12 @@ def widen_states(params):
 
 
 def refresh(params):
-    """Makes the master weights take over what was written to their parameters since.
+    """Makes master weights take over what was written to their parameters since the last update.
 
-    Where a parameter was changed since the last update (clipped, loaded, averaged), its master
-    takes the new values over. Parameters that share an array (``copy(mode='share')``) share a
-    master.
-
-    Args:
-        params (iterable of ~chainer.Parameter): The parameters.
+    Parameters may have been clipped, loaded or averaged. Those that share an array
+    (``copy(mode='share')``) share a master.
     """
-    first_of_array, pairs_by_device = {}, {}
+    first_of_array, changed = {}, []
     for param in params:
         rule = param.update_rule
         if rule is None or param.array is None or param.dtype != numpy.float16:
@@ -120,11 +97,19 @@ def refresh(params):
         if first is not param:
             rule._fp32_param = master_of(first)
         elif rule._fp32_param is not None and rule._fp32_param.array is not None:
-            pair = (rule._fp32_param.array, param.array)
-            pairs_by_device.setdefault(param.device, []).append(pair)
-    for device, pairs in pairs_by_device.items():
+            changed.append(param)
+    _on_each_device(take_over_changes, changed)
+
+
+def _on_each_device(function, params):
+    """Calls a function with the masters and the halves of each device; returns its results."""
+    results = []
+    for device in {param.device for param in params}:
         with chainer.using_device(device):
-            take_over_changes(*zip(*pairs))
+            there = [param for param in params if param.device == device]
+            masters = [master_of(param).array for param in there]
+            results.append(function(masters, [param.array for param in there]))
+    return results
 
 
 def take_over_changes(masters, halves):
@@ -168,15 +153,12 @@ def store_rounded(masters, halves):
 
 def _rounded(master):
     """Returns a master in float16, and whether it left its range."""
-    is_over = largest_magnitude(master) >= _HALF.overflow_threshold
-    if not is_over:
+    if not largest_magnitude(master) >= _HALF.overflow_threshold:  # NaN, too
         return from_float32(master, numpy.float16), False
     clipped = numpy.clip(master, -_HALF.largest, _HALF.largest)
     is_over = (numpy.isfinite(master) & (clipped != master)).any()
     return from_float32(numpy.where(numpy.isinf(master), master, clipped), numpy.float16), is_over
 
-
-_ARRAYS_A_LAUNCH = 100
 
 _MASTERS = r"""
 struct Pairs {
@@ -211,13 +193,7 @@ extern "C" __global__ void store_rounded(Pairs pairs, bool* is_saturated) {
         pairs.half[k][i] = rounded(pairs.master[k][i], is_saturated);
 }
 """
-_PAIRS = numpy.dtype(
-    [
-        ('master', numpy.uint64, _ARRAYS_A_LAUNCH),
-        ('half', numpy.uint64, _ARRAYS_A_LAUNCH),
-        ('size', numpy.int64, _ARRAYS_A_LAUNCH),
-    ]
-)
+_PAIRS = numpy.dtype([('master', 'u8', 100), ('half', 'u8', 100), ('size', 'i8', 100)])
 
 
 def _launch_for_pairs(kernel, masters, halves, *arguments):
@@ -257,10 +233,9 @@ def serialize(serializer, model):
         key = path.lstrip('/')  # HDF5 takes a slash in front for the root of the file
         if isinstance(serializer, chainer.Deserializer):
             array = serializer(key, None)
-            has_master = array is not None and array.size > 0
-            rule._fp32_param = (
-                chainer.Parameter(param.device.send(array), name=param.name) if has_master else None
-            )
+            rule._fp32_param = None
+            if array is not None and array.size > 0:
+                rule._fp32_param = chainer.Parameter(param.device.send(array), name=param.name)
         else:
             master = rule._fp32_param
             has_none = master is None or master.array is None

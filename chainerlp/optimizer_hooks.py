@@ -8,6 +8,7 @@ to the true gradient what Chainer's do, and may be used under both.
 
 from chainerlp.float16 import from_float32
 from chainerlp.gpu import on_gpu
+from chainerlp.master_weights import is_trained
 from chainerlp.scaled_array import gradient_of
 from chainerlp.statistics import second_moment
 
@@ -60,7 +61,8 @@ class GradientClipping(optimizer_hooks.GradientClipping):
 
     def __call__(self, opt):
         """Clips the gradients of an optimizer's target."""
-        params = [p for p in opt.target.params(include_uninit=False) if _is_clipped(p)]
+        trained = filter(is_trained, opt.target.params(include_uninit=False))
+        params = [param for param in trained if param.grad is not None]
         if not params:
             return
         home = params[0].device
@@ -75,10 +77,6 @@ class GradientClipping(optimizer_hooks.GradientClipping):
                     param.grad *= factor
                 else:
                     param._loss_scale = param._loss_scale / factor
-
-
-def _is_clipped(param):
-    return param.grad is not None and param.update_rule is not None and param.update_rule.enabled
 
 
 def _sum_of_squares(param):

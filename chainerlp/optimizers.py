@@ -2,42 +2,38 @@
 
 from chainerlp import (
     backprop,
-    formats,
-    gated_update,
     links,
     master_weights,
     multi_node,
     overflow,
     policies,
-    scaled_array,
     statistics,
     training_warnings,
 )
-from chainerlp.initial_scale import DelayedScale, FixedScale
+from chainerlp.initial_scale import initial_scale_of
 from chainerlp.layer_scale import check_compute_dtype
+from chainerlp.optimizer_wrapper import OptimizerWrapper
 from chainerlp.overflow import Recovery
-from chainerlp.policies.bounds import is_real
+from chainerlp.policies.policy import margin_of
 from chainerlp.training_warnings import user_warning
 
 import chainer
-import numpy
 
 # So many updates skipped one after another are no accident.
 _MANY_SKIPS = 30
 
 
-class AdaptiveLossScaling:
+class AdaptiveLossScaling(OptimizerWrapper):
     """Wraps a gradient method, so that every layer of its model scales the gradient it passes down.
 
     ``setup`` converts the model's links in place (:func:`chainerlp.convert`) and turns on fp32
-    updates, which keep float32 master copies of float16 parameters. ``update`` then runs the scaled
-    backward pass. Everything else (hyperparameters, hooks, ``new_epoch``, ...) is the wrapped
-    optimizer's.
+    updates, which keep float32 master weights. ``update`` then runs the scaled backward pass.
+    Everything else (hyperparameters, hooks, ``new_epoch``, ...) is the wrapped optimizer's.
 
     An update whose gradients are not all finite is skipped and counted, and the scales that layers
     keep between iterations are chosen anew; if that overflows too, all gradients are kept smaller
     for a while (:class:`~chainerlp.overflow.Recovery`). Snapshots hold the scales, the counts and
-    the float32 copies, so that a resumed training goes on as if it had not been interrupted.
+    the master weights: a resumed training goes on as if it had not been interrupted.
 
     Args:
         optimizer (~chainer.GradientMethod): Any of Chainer's gradient methods, or what
@@ -55,10 +51,7 @@ class AdaptiveLossScaling:
 
     Attributes:
         actual_optimizer (~chainer.GradientMethod): The wrapped optimizer.
-        policy: See above.
-        initial_scale (float): See above.
-        scale_weights (bool): See above.
-        compute_dtype (str): See above.
+        policy: As above, like ``scale_weights`` and ``compute_dtype``.
     """
 
     def __init__(
@@ -69,53 +62,28 @@ class AdaptiveLossScaling:
         scale_weights=None,
         compute_dtype=None,
     ):
+        super().__init__(optimizer)
         check_compute_dtype(compute_dtype)
-        innermost = _checked_gradient_method(optimizer)
         if policy is None:
             policy = policies.Adaptive() if compute_dtype is None else policies.Amax()
         policies.check(policy)
         if scale_weights not in (None, True, False):
             raise TypeError(f'scale_weights must be True, False or None, not {scale_weights!r}')
-        # The wrapper's own attributes; all others are the wrapped optimizer's (__setattr__).
         vars(self).update(
-            actual_optimizer=optimizer,
             policy=policy,
             scale_weights=scale_weights,
             compute_dtype=compute_dtype,
-            _innermost=innermost,
-            _initial_scale=None,
+            _initial_scale=initial_scale_of(initial_scale, policy),
             _recovery=Recovery(),
             _verdicts=[],
             _pending=None,
-            _warned=set(),
-            _has_run=False,
+            _happened=set(),
             _look_closer=False,
             _functional_layers=None,
             _is_resumed=False,
         )
-        self.initial_scale = initial_scale
         if optimizer.target is not None:
             self._prepare(optimizer.target)
-
-    @property
-    def __class__(self):
-        """type: The wrapped optimizer's class, for ``isinstance``; ``type`` gives the wrapper's."""
-        return type(self._innermost)
-
-    def __getattr__(self, name):
-        if name == 'actual_optimizer':  # not there yet: while it is being copied or unpickled
-            raise AttributeError(name)
-        return getattr(self.actual_optimizer, name)
-
-    def __setattr__(self, name, value):
-        if name in vars(self) or hasattr(type(self), name):
-            object.__setattr__(self, name, value)
-        else:
-            setattr(self.actual_optimizer, name, value)
-
-    def __reduce_ex__(self, protocol):
-        # Python's own takes the class from __class__, which is the wrapped optimizer's.
-        return object.__new__, (type(self),), self.__getstate__()
 
     def __getstate__(self):
         self._settle()  # what is pending belongs to this object and its device
@@ -132,16 +100,7 @@ class AdaptiveLossScaling:
 
     @initial_scale.setter
     def initial_scale(self, scale):
-        scale = _checked_scale(scale)
-        if scale == 'auto':
-            largest = getattr(self.policy, 'max_total_scale', numpy.inf)
-            self._initial_scale = DelayedScale(largest, self._margin)
-        else:
-            self._initial_scale = FixedScale(scale)
-
-    @property
-    def _margin(self):
-        return getattr(self.policy, 'margin', scaled_array.MARGIN)
+        self._initial_scale = initial_scale_of(scale, self.policy)
 
     @property
     def recovery(self):
@@ -150,18 +109,20 @@ class AdaptiveLossScaling:
         return self._recovery.after(self._verdicts)
 
     @property
+    def saturated(self):
+        """int: Number of elements that left the ``compute_dtype``; on a GPU, waits for it."""
+        return sum(int(layer_scale.saturated) for _, layer_scale in self._all_scales())
+
+    @property
     def skipped(self):
         """int: Number of updates that were skipped because a gradient was not finite."""
         return self.recovery.skipped
 
     def setup(self, link):
-        """Converts a model's links in place and sets it as the optimizer's target.
+        """Converts a model's links in place, sets it as the target, and returns the wrapper itself.
 
         Args:
             link (~chainer.Link): The model.
-
-        Returns:
-            AdaptiveLossScaling: The wrapper itself.
         """
         self.actual_optimizer.setup(link)
         self._prepare(link)
@@ -175,11 +136,7 @@ class AdaptiveLossScaling:
         master_weights.widen_states(link.params())
 
     def loss_scaling(self, interval=1000, scale=None):
-        """Sets ``initial_scale``; Chainer's dynamic loss scaling is refused.
-
-        Raises:
-            ValueError: If no scale is given: the layers' scales adapt by themselves.
-        """
+        """Sets ``initial_scale``; Chainer's dynamic loss scaling, without one, is refused."""
         if scale is None:
             raise ValueError(
                 'dynamic loss scaling and AdaptiveLossScaling exclude each other: leave out'
@@ -213,11 +170,11 @@ class AdaptiveLossScaling:
             self.target.cleargrads()
             self.backward(loss)
             del loss
-            self._warn_of_saturated_factors()
+            self._warn_of_saturated()
         else:
             training_warnings.warn_of_plain_gradients(self.target)
         # Those without a gradient, too: Chainer fills it with zeros, and momentum goes on.
-        updated = [p for p in self.target.params(include_uninit=False) if _is_trained(p)]
+        updated = [*filter(master_weights.is_trained, self.target.params(include_uninit=False))]
         trained = [param for param in updated if param.grad is not None]
         passes = overflow.passes_of(trained)
         overflow.forget(updated)
@@ -229,21 +186,21 @@ class AdaptiveLossScaling:
                 return
             trained = [param for param in updated if param.grad is not None]
         was_skipped = self._settle()
-        if trained and gated_update.is_possible(updated):
+        if trained and overflow.can_be_gated(updated):
             with chainer.using_device(trained[0].device):
                 is_finite = statistics.all_arrays_finite([param.grad for param in trained])
-                with master_weights.substituted(self.target.params()) as substitution:
-                    counters = gated_update.run(updated, self._innermost.update, is_finite)
-                self._pending = gated_update.PendingUpdate(
-                    is_finite, substitution.is_saturated, counters, passes, was_skipped
+                with master_weights.substituted(self.target.params()) as saturated:
+                    counters = overflow.gated_update(updated, self._innermost.update, is_finite)
+                self._pending = overflow.PendingUpdate(
+                    is_finite, saturated, counters, passes, was_skipped
                 )
         elif overflow.found_inf(trained):
             self._judge(True, passes)
             self.actual_optimizer.t += 1
         else:
-            with master_weights.substituted(self.target.params()) as substitution:
+            with master_weights.substituted(self.target.params()) as saturated:
                 self._innermost.update()
-            self._judge(False, passes, bool(substitution.is_saturated))
+            self._judge(False, passes, any(saturated))
 
     def _settle(self):
         """Takes note of an update that the device decided on; returns whether it was skipped."""
@@ -262,23 +219,22 @@ class AdaptiveLossScaling:
         self._recovery.count(found_inf)
         if found_inf:
             self._forget_scales()
-        if is_saturated:
-            self._warn_once(
-                'saturated',
+        if is_saturated and self._is_first('saturation'):
+            user_warning(
                 f'{training_warnings.largest_parameter(self.target)} left float16: it is kept at'
-                ' 65504; the learning rate may be too large',
+                ' 65504; the learning rate may be too large'
             )
         n_skipped = self._recovery.skipped_in_a_row
         loss_is_finite = found_inf and all(bool(each.loss_is_finite) for each in passes)
-        for run_by in {id(each.run_by): each.run_by for each in passes}.values() or [self]:
+        for run_by in {each.run_by for each in passes} or {self}:
             run_by._verdicts.append((found_inf, loss_is_finite))
             # On a GPU the next pass has begun by now.
             run_by._look_closer |= _MANY_SKIPS - 2 <= n_skipped < _MANY_SKIPS
             if found_inf and run_by is not self:
                 run_by._forget_scales()
-        if n_skipped == _MANY_SKIPS:
+        if n_skipped == _MANY_SKIPS and self._is_first('row of skips'):
             culprit = training_warnings.what_is_not_finite(self.target, passes)
-            self._warn_once('skipped', f'{_MANY_SKIPS} updates in a row were skipped: {culprit}')
+            user_warning(f'{_MANY_SKIPS} updates in a row were skipped: {culprit}')
 
     def _conclude(self):
         """Adapts the back-off to the updates since the last backward pass of this optimizer."""
@@ -287,9 +243,8 @@ class AdaptiveLossScaling:
         self._verdicts.clear()
 
     def _forget_scales(self):
-        for _, layer_scale in self._layer_scales():
+        for _, layer_scale in self._all_scales():
             layer_scale.forget()
-        self._functional_layers.forget()
 
     def backward(self, loss, **kwargs):
         """Runs the scaled backward pass, :func:`chainerlp.backward`, from a loss.
@@ -302,43 +257,42 @@ class AdaptiveLossScaling:
         with chainer.using_device(loss.device):
             self._conclude()
             this_pass = overflow.BackwardPass(self, statistics.all_finite(loss.array))
-
-            def remember(param, is_first):
-                overflow.remember(param, this_pass, is_first)
-
             look_closer, self._look_closer = self._look_closer, False
             scaled_pass = backprop.ScaledBackprop(
                 backoff=self._recovery.backoff,
-                margin=self._margin,
+                margin=margin_of(self.policy),
                 layer_scales=self._functional_layers.of_pass(),
-                on_parameter=remember,
+                recomputing=self._functional_layers.in_forward,
+                on_parameter=this_pass.remember,
                 find_culprit=look_closer,
                 **kwargs,
             )
             scaled_pass.run(loss, self._initial_scale.scale)
             if self._initial_scale.observe(scaled_pass.first_gradients, loss.dtype):
                 self._forget_scales()  # they were chosen for a pass that began with 1
-            if not self._has_run:
-                self._has_run = True
-                training_warnings.warn_after_first_pass(self.target, scaled_pass.scaled)
+            if self._is_first('pass'):
+                training_warnings.warn_after_first_pass(
+                    self.target, scaled_pass.scaled, self.compute_dtype
+                )
             this_pass.culprit = scaled_pass.culprit
 
-    def _warn_of_saturated_factors(self):
+    def _warn_of_saturated(self):
         if self.compute_dtype is None:
             return
-        for path, layer_scale in self._layer_scales():
-            # On a GPU that is known to ScaleReport only: nothing is waited for here.
-            if isinstance(layer_scale.saturated, int) and layer_scale.saturated:
-                self._warn_once(
-                    'factors',
+        for path, layer_scale in self._all_scales():
+            # On a GPU that is not looked at, since one would wait for it.
+            has_saturated = isinstance(layer_scale.saturated, int) and layer_scale.saturated > 0
+            if has_saturated and self._is_first('factors'):
+                user_warning(
                     f'x, W or the gradient of the output of {path} left {self.compute_dtype}: it is'
                     ' kept at the largest number',
                 )
 
-    def _warn_once(self, key, message):
-        if key not in self._warned:
-            self._warned.add(key)
-            user_warning(message)
+    def _is_first(self, event):
+        """Returns whether an event, which warnings are given of once, has not happened before."""
+        is_first = event not in self._happened
+        self._happened.add(event)
+        return is_first
 
     def serialize(self, serializer):
         """Saves or loads the state: the wrapped optimizer's, and what a wrapper adds to it.
@@ -376,6 +330,10 @@ class AdaptiveLossScaling:
             if isinstance(link, links.ScaledLink):
                 yield path, link.layer_scale
 
+    def _all_scales(self):
+        yield from self._layer_scales()
+        yield from self._functional_layers.namedscales()
+
 
 def _has_state(serializer):
     """Returns whether a snapshot has what a wrapper adds."""
@@ -383,41 +341,6 @@ def _has_state(serializer):
         return serializer('backoff', None) is not None
     except (KeyError, ValueError):  # of npz, of HDF5
         return False
-
-
-def _is_trained(param):
-    return param.update_rule is not None and param.update_rule.enabled
-
-
-def _checked_gradient_method(optimizer):
-    """Returns the gradient method itself: the optimizer, or what a multi-node optimizer wraps."""
-    if hasattr(optimizer, 'communicated_target'):
-        raise TypeError(
-            'AdaptiveLossScaling wraps no optimizer with double buffering: its gradients belong'
-            ' to the update before; leave out double_buffering=True'
-        )
-    innermost = getattr(optimizer, 'actual_optimizer', optimizer)
-    is_wrapped = isinstance(optimizer, AdaptiveLossScaling)
-    if is_wrapped or not isinstance(innermost, chainer.GradientMethod):
-        kind = type(optimizer).__name__
-        raise TypeError(f'AdaptiveLossScaling wraps a chainer.GradientMethod, not {kind}')
-    if optimizer._loss_scale is not None:
-        raise ValueError(
-            'the optimizer has a loss scale of its own: leave out its loss_scaling() and give'
-            ' AdaptiveLossScaling an initial_scale'
-        )
-    return innermost
-
-
-def _checked_scale(scale):
-    if isinstance(scale, str) and scale == 'auto':
-        return scale
-    smallest = formats.FLOAT32.smallest_normal
-    if not is_real(scale) or not smallest <= scale <= 1 / smallest:
-        raise ValueError(
-            f"initial_scale must be 'auto' or a positive number from 2^-126 to 2^126, not {scale!r}"
-        )
-    return float(scale)
 
 
 multi_node.refuse_parallel_updaters(AdaptiveLossScaling)

@@ -4,8 +4,6 @@ Saturating: a finite value beyond the format's largest number becomes that numbe
 that multiplies float8. Inf and NaN stay what they are, so that an error of the model is seen.
 """
 
-import contextlib
-
 from chainerlp import formats
 from chainerlp.float16 import from_float32
 from chainerlp.gpu import on_gpu
@@ -51,31 +49,6 @@ def round_saturating(array, format, scale=1.0, saturated=0):
             target[block][beyond] = numpy.copysign(format.largest, source[block][beyond])
             saturated += int(numpy.count_nonzero(beyond))
     return rounded, saturated
-
-
-_kept_weights = None
-
-
-@contextlib.contextmanager
-def weights_kept():
-    """While it lasts, a weight is rounded once, however often it is used, and must not change."""
-    global _kept_weights
-    outer, _kept_weights = _kept_weights, {}
-    try:
-        yield
-    finally:
-        _kept_weights = outer
-
-
-def round_weight(array, format, saturated=0):
-    """:func:`round_saturating` of a weight, once as long as :func:`weights_kept` lasts."""
-    if _kept_weights is None:
-        return round_saturating(array, format, saturated=saturated)
-    key = id(array), format.name
-    if key not in _kept_weights:
-        rounded, saturated = round_saturating(array, format, saturated=saturated)
-        _kept_weights[key] = array, rounded  # with the array, so that its id stays its own
-    return _kept_weights[key][1], saturated
 
 
 def _round_block_to_half(block, format, target):

@@ -29,7 +29,7 @@ def largest_magnitude(array):
     """
     xp = backend.get_array_module(array)
     if array.size == 0:
-        return xp.zeros((), numpy.float64) if xp is not numpy else numpy.float64(0)
+        return xp.zeros((), numpy.float64)[()]
     if array.dtype == numpy.float64:
         return xp.abs(array).max()
     if on_gpu(array):
@@ -103,20 +103,19 @@ def _sum_of_squares(flat):
 
 
 CUDA_MOMENTS = r"""
-// The squares of a chunk of halves are added in float; those of floats may leave float's range.
-template <typename T> struct Square;
-template <> struct Square<half_bits> { typedef float type; };
-template <> struct Square<float> { typedef double type; };
-
-template <typename T> struct Moments {
+struct Moments {
     double squares;
     unsigned largest;  // the bits of |x|
 
-    __device__ void chunk(const T* x, int size) {
-        typename Square<T>::type sum = 0;
+    // The squares of a chunk of halves are added in float; those of floats may leave float's range.
+    __device__ void chunk(const half_bits* x, int size) { add<float>(x, size); }
+    __device__ void chunk(const float* x, int size) { add<double>(x, size); }
+
+    template <typename S, typename T> __device__ void add(const T* x, int size) {
+        S sum = 0;
         #pragma unroll
         for (int i = 0; i < size; ++i) {
-            const typename Square<T>::type value = value_of(x[i]);
+            const S value = value_of(x[i]);
             sum += value * value;
             largest = Largest::of(largest, bits_of(value_of(x[i])) & 0x7fffffffu);
         }
@@ -124,12 +123,15 @@ template <typename T> struct Moments {
     }
 };
 
-// Measures an array, with all blocks. Returns true in the first thread of the block that is done
-// last; there, moments are E[x^2] and max|x|. partial: two numbers a block; done: 0 at first.
-template <typename T> __device__ bool measure(
-        const T* x, index_t size, double* partial, unsigned* done, double* moments) {
-    Moments<T> own = {0, 0};
-    for_all(x, size, own);
+// Measures an array of halves or floats, with all blocks. Returns true in the first thread of the
+// block that is done last; there, moments are E[x^2] and max|x|.
+// partial: two numbers a block; done: 0 at first.
+__device__ bool measure(
+        const void* x, index_t itemsize, index_t size, double* partial, unsigned* done,
+        double* moments) {
+    Moments own = {0, 0};
+    if (itemsize == 2) for_all((const half_bits*)x, size, own);
+    else for_all((const float*)x, size, own);
     const double squares = over_block<Sum>(own.squares);
     const unsigned largest = over_block<Largest>(own.largest);
     __shared__ bool is_last;
@@ -157,23 +159,13 @@ template <typename T> __device__ bool measure(
 _STORE_MOMENTS = (
     CUDA_MOMENTS
     + r"""
-template <typename T> __device__ void store_moments(
-        const T* x, index_t size, double* partial, unsigned* done, double* moments) {
+extern "C" __global__ void store_moments(
+        const void* x, index_t itemsize, index_t size, double* partial, unsigned* done,
+        double* moments) {
     double found[2];
-    if (measure(x, size, partial, done, found)) {
-        moments[0] = found[0];
-        moments[1] = found[1];
-    }
-}
-
-extern "C" __global__ void moments_float16(
-        const half_bits* x, index_t size, double* partial, unsigned* done, double* moments) {
-    store_moments(x, size, partial, done, moments);
-}
-
-extern "C" __global__ void moments_float32(
-        const float* x, index_t size, double* partial, unsigned* done, double* moments) {
-    store_moments(x, size, partial, done, moments);
+    if (!measure(x, itemsize, size, partial, done, found)) return;
+    moments[0] = found[0];
+    moments[1] = found[1];
 }
 """
 )
@@ -189,7 +181,7 @@ def moments_on_gpu(array):
         :ref:`ndarray`: Two float64 numbers on the array's device.
     """
     moments = cuda.cupy.empty(2, numpy.float64)
-    launch_with_moments(_STORE_MOMENTS, 'moments', array, moments)
+    launch_with_moments(_STORE_MOMENTS, 'store_moments', array, moments)
     return moments
 
 
@@ -198,8 +190,8 @@ def launch_with_moments(code, name, array, *arguments):
 
     Args:
         code (str): CUDA C++ that begins with :data:`CUDA_MOMENTS`.
-        name (str): The kernel's name up to the array's dtype: ``choose`` of ``choose_float16``. It
-            takes what ``measure`` there does but for ``moments``, and then ``arguments``.
+        name (str): The kernel. It takes what ``measure`` there does but for ``moments``, and then
+            ``arguments``.
         array (:ref:`ndarray`): A float16 or float32 array of any shape.
         *arguments: See :func:`chainerlp.gpu.launch`.
     """
@@ -207,8 +199,7 @@ def launch_with_moments(code, name, array, *arguments):
     blocks = gpu.blocks_for(row)
     partial = cuda.cupy.empty((blocks, 2), numpy.float64)
     done = cuda.cupy.zeros((), numpy.uint32)
-    kernel = f'{name}_{row.dtype.name}'
-    gpu.launch(code, kernel, blocks, row, row.size, partial, done, *arguments)
+    gpu.launch(code, name, blocks, row, row.itemsize, row.size, partial, done, *arguments)
 
 
 def nonzero_range(array):
@@ -244,28 +235,11 @@ def all_finite(array):
     return backend.get_array_module(array).isfinite(array).all()
 
 
-def all_arrays_finite(arrays):
-    """Returns whether none of some arrays has an inf or a NaN.
-
-    Args:
-        arrays (list of :ref:`ndarray`): Float arrays of any shapes, all on one device.
-
-    Returns:
-        bool or 0-d bool array: The answer; a bool for NumPy arrays, or for none.
-    """
-    if not arrays or not on_gpu(arrays[0]):
-        return all(all_finite(array) for array in arrays)
-    return _all_finite_on_gpu(arrays)
-
-
-# What a kernel can be given by value is limited to 4 KiB.
-_ARRAYS_A_LAUNCH = 200
-
 _FIND_NONFINITE = r"""
 struct Arrays {
     const void* at[200];
     index_t size[200];
-    unsigned char bytes[200];  // of an element
+    unsigned char itemsize[200];
 };
 
 __device__ inline bool is_finite(half_bits x) { return (x & 0x7c00) != 0x7c00; }
@@ -284,22 +258,26 @@ struct Finite {
 extern "C" __global__ void find_nonfinite(Arrays arrays, bool* all_finite) {
     const int k = blockIdx.y;
     Finite finite = {true};
-    if (arrays.bytes[k] == 2) for_all((const half_bits*)arrays.at[k], arrays.size[k], finite);
-    if (arrays.bytes[k] == 4) for_all((const float*)arrays.at[k], arrays.size[k], finite);
-    if (arrays.bytes[k] == 8) for_all((const double*)arrays.at[k], arrays.size[k], finite);
+    if (arrays.itemsize[k] == 2) for_all((const half_bits*)arrays.at[k], arrays.size[k], finite);
+    if (arrays.itemsize[k] == 4) for_all((const float*)arrays.at[k], arrays.size[k], finite);
+    if (arrays.itemsize[k] == 8) for_all((const double*)arrays.at[k], arrays.size[k], finite);
     if (!finite.answer) *all_finite = false;  // whoever writes it writes the same
 }
 """
-_ARRAYS = numpy.dtype(
-    [
-        ('at', numpy.uint64, _ARRAYS_A_LAUNCH),
-        ('size', numpy.int64, _ARRAYS_A_LAUNCH),
-        ('bytes', numpy.uint8, _ARRAYS_A_LAUNCH),
-    ]
-)
+_ARRAYS = numpy.dtype([('at', 'u8', 200), ('size', 'i8', 200), ('itemsize', 'u1', 200)])
 
 
-def _all_finite_on_gpu(arrays):
+def all_arrays_finite(arrays):
+    """Returns whether none of some arrays has an inf or a NaN.
+
+    Args:
+        arrays (list of :ref:`ndarray`): Float arrays of any shapes, all on one device.
+
+    Returns:
+        bool or 0-d bool array: The answer; a bool for NumPy arrays, or for none.
+    """
+    if not arrays or not on_gpu(arrays[0]):
+        return all(all_finite(array) for array in arrays)
     answer = cuda.cupy.ones((), numpy.bool_)
     rows = [gpu.contiguous(array) for array in arrays]
     rows = [(row, row.size, row.itemsize) for row in rows]

@@ -41,16 +41,20 @@ def warn_of_plain_gradients(model):
             return
 
 
-def warn_after_first_pass(model, scaled):
+def warn_after_first_pass(model, scaled, compute_dtype=None):
     """Warns if nothing was scaled in a backward pass, or not what a user's class computes.
 
     Args:
         model (~chainer.Link): The model.
         scaled (set of int): The ids of the :class:`~chainerlp.layer_scale.LayerScale` that the
             pass has asked.
+        compute_dtype (str): As for :func:`~chainerlp.convert`. With it nothing is lost of what is
+            not scaled.
     """
     if not scaled:
-        _warn_of_nothing(model)
+        _warn_of_nothing(model, compute_dtype)
+        return
+    if compute_dtype is not None:
         return
     warned = set()
     for path, link in model.namedlinks():
@@ -70,22 +74,25 @@ def warn_after_first_pass(model, scaled):
         )
 
 
-def _warn_of_nothing(model):
+def _warn_of_nothing(model, compute_dtype):
     params = list(model.namedparams(include_uninit=False))
     if not params:
         return
     kind = links.original_name(model)
-    if any(param.dtype == numpy.float16 for _, param in params):
+    wanted = 'float16' if compute_dtype is None else 'float32'
+    if any(param.dtype == wanted for _, param in params):
+        in_update = '' if compute_dtype is None else ', and no function of one in update(lossfun)'
         user_warning(
             f'AdaptiveLossScaling scales nothing: {kind} has no linear or convolution layer through'
-            ' which this loss depends on a float16 parameter'
+            f' which this loss depends on a {wanted} parameter{in_update}'
         )
     else:
         path, param = params[0]
         user_warning(
-            f'AdaptiveLossScaling scales nothing: {kind} has no float16 parameter ({path} is'
-            f' {param.dtype}); build it after chainer.global_config.dtype = chainer.mixed16, or'
-            " give compute_dtype='float16'"
+            f'AdaptiveLossScaling scales nothing: {kind} has no {wanted} parameter ({path} is'
+            f' {param.dtype})'
+            + '; build it after chainer.global_config.dtype = chainer.mixed16, or give'
+            " compute_dtype='float16'" * (compute_dtype is None)
         )
 
 

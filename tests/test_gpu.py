@@ -46,7 +46,7 @@ def test_nvcc_compiles_a_kernel_for_every_architecture(code, tmp_path):
     if nvcc is None:
         pytest.skip('no nvcc')
     source = tmp_path / 'kernel.cu'
-    source.write_text(gpu.PRELUDE + gpu.SHARED + code)
+    source.write_text(gpu.PRELUDE + code)
     for architecture in ARCHITECTURES:
         target = f'-gencode=arch=compute_{architecture},code=sm_{architecture}'
         command = [nvcc, *gpu.OPTIONS, '-Werror=all-warnings', target, '-cubin', str(source)]
@@ -66,7 +66,7 @@ def test_nvrtc_compiles_a_kernel_as_cupy_would_call_it(code, architecture):
         nvrtc.getVersion()
     except RuntimeError as error:
         pytest.skip(f'no NVRTC: {error}')
-    source = gpu.PRELUDE + gpu.SHARED + code
+    source = gpu.PRELUDE + code
     options = (*core.assemble_cupy_compiler_options(()), *gpu.OPTIONS, '-ftz=true')
     program = nvrtc.createProgram(source, 'kernel.cu', (), ())
     try:

@@ -1,7 +1,7 @@
 """Rounding to a format, saturating: against ml_dtypes, bit for bit."""
 
 from chainerlp import formats
-from chainerlp.rounding import round_saturating, round_weight, weights_kept
+from chainerlp.rounding import round_saturating
 
 import ml_dtypes
 import numpy
@@ -81,15 +81,3 @@ def test_what_was_saturated_before_is_counted_on():
     array = numpy.float32([1e6, 1, -1e6])
     assert round_saturating(array, formats.FLOAT16, saturated=40)[1] == 42
     assert round_saturating(array, formats.FLOAT8_E4M3, saturated=40)[1] == 42
-
-
-def test_a_weight_is_rounded_once_while_it_is_kept():
-    W = numpy.float32([1 + 2.0**-20, 1e6])
-    with weights_kept():
-        first, saturated = round_weight(W, formats.FLOAT16)
-        again, in_all = round_weight(W, formats.FLOAT16, saturated)
-        assert again is first
-        assert in_all == saturated == 1
-        assert round_weight(W, formats.BFLOAT16)[0].dtype == numpy.float32
-        assert round_weight(W.copy(), formats.FLOAT16)[0] is not first
-    assert round_weight(W, formats.FLOAT16)[0] is not first

@@ -5,7 +5,6 @@ import fnmatch
 import os
 import warnings
 
-from chainerlp import links
 from chainerlp.compat.patching import Overlay
 from chainerlp.extensions import files
 from chainerlp.extensions.layer_probe import LayerProbe, measure_layer, named_links
@@ -26,8 +25,8 @@ class ScaleReport(extension.Extension):
     - ``scaling/scale_min``, ``scaling/scale_max``: extremes of the layers' own scales,
     - ``scaling/total_scale_max``: the largest total scale,
     - ``scaling/skipped``: updates skipped so far because of non-finite gradients,
-    - ``scaling/saturated``: elements of x, W and gy that were beyond the format of a
-      ``compute_dtype`` so far, where there is one,
+    - ``scaling/saturated``: elements of x, W and gy that have been beyond the wrapped optimizer's
+      ``compute_dtype`` so far, if it has one,
     - ``scaling/backoff``: what gradients are multiplied by at present because of overflows, if the
       optimizer is wrapped (:class:`~chainerlp.overflow.Recovery`).
 
@@ -205,14 +204,9 @@ class ScaleReport(extension.Extension):
             'scaling/total_scale_max': max(row.total_scale for row in rows),
             'scaling/skipped': self._skipped_by_chainer + skipped,
         }
-        computing = [
-            link.layer_scale
-            for optimizer in optimizers
-            for link in optimizer.target.links()
-            if isinstance(link, links.ScaledLink) and link.layer_scale.compute_dtype
-        ]
+        computing = [each for each in optimizers if getattr(each, 'compute_dtype', None)]
         if computing:
-            summary['scaling/saturated'] = sum(int(each.saturated) for each in computing)
+            summary['scaling/saturated'] = sum(optimizer.saturated for optimizer in computing)
         recoveries = [each.recovery for each in optimizers if hasattr(each, 'recovery')]
         if recoveries:
             summary['scaling/backoff'] = min(recovery.backoff for recovery in recoveries)

@@ -1,6 +1,6 @@
 """Which functions of a graph are layers, scaled or Chainer's own, and how the latter are scaled."""
 
-from chainerlp.functions.bilinear import bilinear_data_gradient
+from chainerlp.functions.bilinear import ScaledBilinearFunction, bilinear_data_gradient
 from chainerlp.functions.convolution import (
     ScaledConvolution2DFunction,
     ScaledConvolutionNDFunction,
@@ -79,33 +79,34 @@ def gradient_to_round(function, in_data, gy):
     return LayerGradients.data_gradient(_PlainLayer(function), 0, in_data[:2], gy)
 
 
-def give_compute_dtype(function, layer_scale):
+def give_compute_dtype(function, in_data, layer_scale_of):
     """Makes one of Chainer's own functions a scaled one before its forward, if it is a layer.
 
     Args:
         function (~chainer.FunctionNode): Any function; only one of Chainer's very classes changes
             its class.
-        layer_scale (~chainerlp.layer_scale.LayerScale): Has the ``compute_dtype``.
+        in_data (tuple of :ref:`ndarray`): Its inputs.
+        layer_scale_of (callable): Takes the weight's array and returns the
+            :class:`~chainerlp.layer_scale.LayerScale` that has the ``compute_dtype``, or ``None``
+            to leave the function as it is.
     """
-    scaled = _SCALED.get(type(function))
-    if scaled is not None:
+    is_bilinear = type(function) is BilinearFunction
+    scaled = ScaledBilinearFunction if is_bilinear else _SCALED.get(type(function))
+    layer_scale = None if scaled is None else layer_scale_of(in_data[2 if is_bilinear else 1])
+    if layer_scale is not None:
         function.__class__ = scaled
         function.layer_scale = layer_scale
         function.serial = next_serial()
-        function.is_called_as_function = True
 
 
 def is_plain_layer(function):
-    """Returns whether a function is a layer that no link has called, with a product to be rounded.
+    """Returns whether a function is a layer of Chainer's own with a float16 product in backward.
 
-    Such are ``F.linear`` and its like, called with a parameter or with what is made of one: those
-    of Chainer's own in float16, and those that were given a ``compute_dtype``.
+    Such are ``F.linear`` and its like, called with a parameter or with what is made of one.
 
     Args:
         function (~chainer.FunctionNode): Any function.
     """
-    if getattr(function, 'is_called_as_function', False):
-        return True
     return (
         isinstance(function, tuple(_SCALED))
         and not isinstance(function, ScaledFunction)
@@ -115,7 +116,7 @@ def is_plain_layer(function):
 
 
 def backward_plain_layer(function, indexes, gy, layer_scale, backoff):
-    """Runs a layer that no link has called backward as :class:`ScaledFunction` does.
+    """Runs one of Chainer's own layers backward as :class:`ScaledFunction` does.
 
     Args:
         function (~chainer.FunctionNode): A function that :func:`is_plain_layer`.
@@ -127,9 +128,6 @@ def backward_plain_layer(function, indexes, gy, layer_scale, backoff):
     Returns:
         list of ~chainerlp.scaled_array.ScaledArray: A gradient for each index.
     """
-    if isinstance(function, ScaledFunction):
-        function.layer_scale = layer_scale
-        return function.backward_scaled(indexes, gy, backoff)
     layer = _PlainLayer(function)
     layer.total_scale = gy.scale
     gradients = layer.scaled_gradients(indexes, gy, layer_scale, backoff)

@@ -16,7 +16,7 @@ class ScaledLinearFunction(ScaledLayerFunction, LinearFunction):
         return geometry.Linear()
 
 
-def scaled_linear(x, W, b=None, n_batch_axes=1, layer_scale=None):
+def scaled_linear(x, W, b=None, n_batch_axes=1, layer_scale=None, rounded_weights=None):
     """Linear function whose data gradient is scaled.
 
     Args:
@@ -26,6 +26,8 @@ def scaled_linear(x, W, b=None, n_batch_axes=1, layer_scale=None):
         b (:class:`~chainer.Variable` or :ref:`ndarray`): Bias of shape (out,), or ``None``.
         n_batch_axes (int): Number of batch axes, 1 or more.
         layer_scale (LayerScale): What chooses the scale; ``None`` scales nothing.
+        rounded_weights (dict): See
+            :class:`~chainerlp.functions.scaled_function.ScaledFunction`.
 
     Returns:
         ~chainer.Variable: Output of shape (s_1, ..., s_n_batch_axes, out).
@@ -39,5 +41,7 @@ def scaled_linear(x, W, b=None, n_batch_axes=1, layer_scale=None):
     if x.ndim != 2 or n_batch_axes != 1:
         x = x.reshape(utils.size_of_shape(batch_shape), utils.size_of_shape(x.shape[n_batch_axes:]))
     inputs = (x, W) if b is None else (x, W, b)
-    (y,) = ScaledLinearFunction(layer_scale=layer_scale).apply(inputs)
+    (y,) = ScaledLinearFunction(layer_scale=layer_scale, rounded_weights=rounded_weights).apply(
+        inputs
+    )
     return y if n_batch_axes == 1 else y.reshape(batch_shape + (-1,))

@@ -17,14 +17,15 @@ class _Products:
 
     def __init__(self, ws, bs, stack, layer_scale):
         half = len(ws) // 2
-        self._input = stack(ws[:half]), stack(bs[:half])
-        self._hidden = stack(ws[half:]), stack(bs[half:])
+        # The weights, and what has been rounded of them: once for all steps.
+        self._input = stack(ws[:half]), stack(bs[:half]), {}
+        self._hidden = stack(ws[half:]), stack(bs[half:]), {}
         self._layer_scale = layer_scale
 
     def __call__(self, x, h):
         return tuple(
-            scaled_linear(value, *weights, layer_scale=self._layer_scale)
-            for value, weights in ((x, self._input), (h, self._hidden))
+            scaled_linear(value, W, b, layer_scale=self._layer_scale, rounded_weights=rounded)
+            for value, (W, b, rounded) in ((x, self._input), (h, self._hidden))
         )
 
 

@@ -8,7 +8,7 @@ from typing import Callable
 from chainerlp import formats, policies
 from chainerlp.float16 import from_float32, scale_and_round
 from chainerlp.gemm import factor
-from chainerlp.rounding import round_saturating, round_weight
+from chainerlp.rounding import round_saturating
 from chainerlp.scaled_array import ScaledArray
 
 import chainer
@@ -145,6 +145,8 @@ class ScaledFunction(ScaledBackward):
 
     Args:
         layer_scale (LayerScale): What chooses α; ``None`` scales nothing.
+        rounded_weights (dict): Of functions that share their weights, all of one pass: what has
+            been rounded of these, by the input's number.
 
     Attributes:
         layer_scale (LayerScale): See above.
@@ -157,12 +159,14 @@ class ScaledFunction(ScaledBackward):
     n_factors = 2
     """int: How many of the inputs, from the first, enter products."""
 
-    def __init__(self, *args, layer_scale=None, **kwargs):
+    def __init__(self, *args, layer_scale=None, rounded_weights=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.layer_scale = layer_scale
+        self._rounded_weights = rounded_weights
         self.serial = next_serial()
 
     _factors = None  # the inputs, rounded to a compute_dtype where they enter products
+    _rounded_weights = None
 
     # What a scaled function adds to these: its products of float16 inputs. Inputs are handed in as
     # they are, since most products need some of them only.
@@ -232,13 +236,16 @@ class ScaledFunction(ScaledBackward):
     def _rounded(self, inputs):
         """Returns the inputs, those that enter products rounded and counted where saturated."""
         format, layer_scale = formats.get(self.layer_scale.compute_dtype), self.layer_scale
-        rounded = list(inputs)
+        shared = {} if self._rounded_weights is None else self._rounded_weights
+        rounded = {**dict(enumerate(inputs)), **shared}
         for index in range(min(self.n_factors, len(inputs))):
-            of_input = round_saturating if index in self.data_inputs else round_weight
-            rounded[index], layer_scale.saturated = of_input(
-                inputs[index], format, saturated=layer_scale.saturated
-            )
-        return tuple(rounded)
+            if index not in shared:
+                rounded[index], layer_scale.saturated = round_saturating(
+                    inputs[index], format, saturated=layer_scale.saturated
+                )
+                if index not in self.data_inputs:
+                    shared[index] = rounded[index]
+        return tuple(rounded[index] for index in range(len(inputs)))
 
     def _gradients_of_factors(self, indexes, gy, layer_scale, backoff):
         """Scales and rounds gy, and forms the gradients in float32, α divided out."""

@@ -8,7 +8,6 @@ from chainerlp import functions
 from chainerlp.layer_scale import LayerScale
 from chainerlp.links.conversion import belongs_to_restored, is_restored
 from chainerlp.links.scaled_links import ScaledLink
-from chainerlp.rounding import weights_kept
 
 import chainer
 
@@ -35,19 +34,27 @@ class FunctionalLayers:
 
     @contextlib.contextmanager
     def in_forward(self):
-        """Gives the layers of a forward pass their ``compute_dtype``, if there is one.
-
-        Parameters must not change before it ends: each weight is rounded once.
-        """
+        """Gives the layers in a forward pass their ``compute_dtype``, if there is one."""
         if self._settings.compute_dtype is None:
             yield
             return
-        with weights_kept(), _GivesComputeDtype(self._settings, self._restored_arrays()):
+        with _GivesComputeDtype(self._of_array):
             yield
 
-    def _restored_arrays(self):
-        links = filter(is_restored, self._model.links())
-        return {id(p.array) for link in links for p in link.params(include_uninit=False)}
+    def _of_array(self, W):
+        """Returns the scale of a layer by its weight's array; ``None`` if that is no parameter's.
+
+        A weight that is made of a parameter is an array like any other, but for a transposed one
+        and its like.
+        """
+        links = dict(self._model.namedlinks())
+        for path, param in self._model.namedparams(include_uninit=False):
+            if param.array is W or param.array is getattr(W, 'base', None):
+                link = links[path.rpartition('/')[0] or '/']
+                if is_restored(link):
+                    return None
+                return link.layer_scale if isinstance(link, ScaledLink) else self._own_scale(path)
+        return None
 
     def of_pass(self):
         """Returns what finds the scales in one backward pass; it is of no use after it.
@@ -84,15 +91,14 @@ class FunctionalLayers:
 
         return layer_scale
 
+    def namedscales(self):
+        """Yields what names each of the scales of its own, and the scale."""
+        yield from self._own.items()
+
     def _own_scale(self, key):
         if key not in self._own:
             self._own[key] = self._settings.anew()
         return self._own[key]
-
-    def forget(self):
-        """Drops the scales that are kept."""
-        for layer_scale in self._own.values():
-            layer_scale.forget()
 
     def serialize(self, serializer):
         """Saves or loads the scales of those of its own; a snapshot need not have any."""
@@ -119,17 +125,28 @@ class FunctionalLayers:
 
 
 class _GivesComputeDtype(chainer.FunctionHook):
-    """Function hook: only before its forward can one of Chainer's functions be given a dtype."""
+    """Function hook: only before its forward can one of Chainer's functions be given a dtype.
 
-    def __init__(self, settings, restored_arrays):
+    Functions that a backward pass is made of, for a gradient penalty, are left as they are.
+    """
+
+    def __init__(self, layer_scale_of):
         self.name = f'GivesComputeDtype-{id(self)}'
-        self._settings = settings
-        self._restored_arrays = restored_arrays
+        self._layer_scale_of = layer_scale_of
+        self._backward_depth = 0
 
     def forward_preprocess(self, function, in_data):
-        """Makes a layer's function a scaled one, unless its weight is a restored link's."""
-        if len(in_data) > 1 and id(in_data[1]) not in self._restored_arrays:
-            functions.give_compute_dtype(function, self._settings)
+        """Makes the function of a layer a scaled one."""
+        if self._backward_depth == 0:
+            functions.give_compute_dtype(function, in_data, self._layer_scale_of)
+
+    def backward_preprocess(self, function, in_data, out_grad):
+        """Notes that a backward pass is at work."""
+        self._backward_depth += 1
+
+    def backward_postprocess(self, function, in_data, out_grad):
+        """Notes that it is done with this function."""
+        self._backward_depth -= 1
 
 
 def _at(serializer, key):

@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 from chainerlp import formats, statistics
 from chainerlp.gpu import on_gpu
-from chainerlp.policies.bounds import CUDA_BOUND, Bounded, Threshold, terms_of
+from chainerlp.policies.policy import CUDA_BOUND, Bounded, Threshold, terms_of
 
 import numpy
 from chainer.backends import cuda
@@ -39,8 +39,7 @@ class Adaptive(Bounded, Threshold):
             return self._choose_on_gpu(gy, W, total_scale, terms_of(W, terms), backoff)
         return super().scale(gy, W, total_scale, terms=terms, backoff=backoff)
 
-    def scale_before_bounds(self, gy, W, terms, product, backoff):
-        """Returns α before it is bounded; see the class."""
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
         format = formats.get(self.format)
         variance = (
             statistics.second_moment(gy) / backoff**2 * statistics.second_moment(W) * (terms / 2)
@@ -54,21 +53,17 @@ class Adaptive(Bounded, Threshold):
     def _choose_on_gpu(self, gy, W, total_scale, terms, backoff):
         """Measures W in one launch, and gy in a second one, which ends in the choice of α."""
         format = formats.get(self.format)
-        max_scale, max_total_scale, power_of_two = self.bounds()
-        constants = (
-            *(terms, self._quantile(), format.smallest_subnormal, format.largest, backoff),
-            *(max_scale, max_total_scale, power_of_two),
-        )
-        by_value = not on_gpu(total_scale)
+        constants = (terms, self._quantile(), format.smallest_subnormal, format.largest, backoff)
+        is_on_device = on_gpu(total_scale)
         alpha = cuda.cupy.empty((), numpy.float32)
         statistics.launch_with_moments(
             _CUDA_ADAPTIVE,
             'choose_adaptive',
             gy,
             statistics.moments_on_gpu(W),
-            None if by_value else total_scale,
-            float(total_scale) if by_value else 0.0,
-            numpy.array(constants, _CONSTANTS),
+            total_scale if is_on_device else None,
+            0.0 if is_on_device else float(total_scale),
+            *map(float, (*constants, *self.bounds())),
             alpha,
         )
         return alpha
@@ -78,47 +73,26 @@ class Adaptive(Bounded, Threshold):
         return abs(NormalDist().inv_cdf((1 - self.threshold) / 2))
 
 
-_CONSTANTS = numpy.dtype(
-    [
-        (name, numpy.float64)
-        for name in ('terms', 'quantile', 'smallest', 'largest', 'backoff')
-        + ('max_scale', 'max_total_scale', 'power_of_two')
-    ]
-)
 _CUDA_ADAPTIVE = (
     statistics.CUDA_MOMENTS
     + CUDA_BOUND
     + r"""
-struct Constants {
-    double terms, quantile, smallest, largest, backoff, max_scale, max_total_scale, power_of_two;
-};
-
-// gy and W: E[x^2], max|x|. A NaN among them gives NaN.
-__device__ double adaptive(const double* gy, const double* W, Constants c) {
-    const double variance = gy[0] / (c.backoff * c.backoff) * W[0] * (c.terms / 2);
-    double lowest = 1;
-    if (variance > 0) lowest = max(c.smallest / (c.quantile * sqrt(variance)), 1.0);
-    const double highest = c.largest / (c.terms * (gy[1] / c.backoff * W[1]));
-    return lowest < highest ? lowest : highest;
-}
-
-// What gy carries is on the device, or else, with a null pointer, a number of the host's.
-template <typename T> __device__ void choose(
-        const T* x, index_t size, double* partial, unsigned* done, const double* W,
-        const float* total_scale, double total_scale_by_value, Constants c, float* alpha) {
+// W: E[x^2] and max|x|. What gy carries is on the device, or else, with a null pointer, a number of
+// the host's. A NaN among the moments gives NaN, for which `bound` takes 1.
+extern "C" __global__ void choose_adaptive(
+        const void* x, index_t itemsize, index_t size, double* partial, unsigned* done,
+        const double* W, const float* total_scale, double total_scale_by_value,
+        double terms, double quantile, double smallest, double largest, double backoff,
+        double max_scale, double max_total_scale, double power_of_two, float* alpha) {
     double gy[2];
-    if (!measure(x, size, partial, done, gy)) return;
+    if (!measure(x, itemsize, size, partial, done, gy)) return;
+    const double variance = gy[0] / (backoff * backoff) * W[0] * (terms / 2);
+    double lowest = 1;
+    if (variance > 0) lowest = max(smallest / (quantile * sqrt(variance)), 1.0);
+    const double highest = largest / (terms * (gy[1] / backoff * W[1]));
+    const double unbounded = size > 0 ? (lowest < highest ? lowest : highest) : 1;
     const double total = total_scale ? *total_scale : total_scale_by_value;
-    const double unbounded = size > 0 ? adaptive(gy, W, c) : 1;
-    *alpha = bound(unbounded, total / c.backoff, c.max_scale, c.max_total_scale, c.power_of_two);
+    *alpha = bound(unbounded, total / backoff, max_scale, max_total_scale, power_of_two);
 }
-
-#define CHOOSE_ADAPTIVE(T, NAME) extern "C" __global__ void NAME( \
-        const T* x, index_t size, double* partial, unsigned* done, const double* W, \
-        const float* total_scale, double total_scale_by_value, Constants c, float* alpha) { \
-    choose(x, size, partial, done, W, total_scale, total_scale_by_value, c, alpha); \
-}
-CHOOSE_ADAPTIVE(half_bits, choose_adaptive_float16)
-CHOOSE_ADAPTIVE(float, choose_adaptive_float32)
 """
 )

@@ -1,20 +1,24 @@
-"""The other policies of the paper's code: a constant, ranges of values, and log-normal casts."""
+"""The policies that the paper's is compared with.
+
+Of the paper's code: a constant, ranges of values, log-normal casts. And two that look at the
+product gx itself before they choose its scale.
+"""
 
 import dataclasses
 import math
 from statistics import NormalDist
 
-from chainerlp import formats, statistics
-from chainerlp.gpu import on_gpu
-from chainerlp.policies.bounds import (
+from chainerlp import formats, geometry, magnitude_counts, statistics
+from chainerlp.float16 import to_float32
+from chainerlp.policies.policy import (
     LARGEST_TOTAL_SCALE,
-    SMALLEST_TOTAL_SCALE,
     Bounded,
+    Margin,
+    Policy,
     Threshold,
-    bound_on_gpu,
+    bounded,
     is_real,
 )
-from chainerlp.policies.policy import Policy
 
 import numpy
 from chainer import backend
@@ -50,10 +54,7 @@ class Fixed(Policy):
         """
         if self.constant == 1:
             return 1.0
-        if on_gpu(total_scale):
-            return bound_on_gpu(self.constant, total_scale, math.inf, LARGEST_TOTAL_SCALE, False)
-        largest, smallest = LARGEST_TOTAL_SCALE / total_scale, SMALLEST_TOTAL_SCALE / total_scale
-        return max(min(self.constant, largest), smallest)
+        return bounded(self.constant, total_scale, math.inf, LARGEST_TOTAL_SCALE, False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +66,7 @@ class AbsRange(Bounded):
     α = min(max((u_min / K) / o_min, 1), (u_max / K) / o_max), then as :class:`Adaptive`.
     """
 
-    def scale_before_bounds(self, gy, W, terms, product, backoff):
-        """Returns α before it is bounded; see the class."""
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
         xp = backend.get_array_module(gy)
         format = formats.get(self.format)
         gy_smallest, gy_largest = statistics.nonzero_range(gy)
@@ -86,8 +86,7 @@ class ElementWiseRange(Bounded):
     gives the same α from the extremes of each output channel.
     """
 
-    def scale_before_bounds(self, gy, W, terms, product, backoff):
-        """Returns α before it is bounded; see the class."""
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
         xp = backend.get_array_module(gy)
         format = formats.get(self.format)
         smallest, largest = numpy.inf, 0.0
@@ -112,8 +111,7 @@ class LogNormal(Bounded, Threshold):
 
     needs_product = True
 
-    def scale_before_bounds(self, gy, W, terms, product, backoff):
-        """Returns α before it is bounded; see the class."""
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
         xp = backend.get_array_module(gy)
         format = formats.get(self.format)
         gradient = gy if product is None else product
@@ -122,3 +120,54 @@ class LogNormal(Bounded, Threshold):
         exponent = math.log(format.smallest_subnormal) - mean - deviation * quantile
         largest = statistics.largest_magnitude(gradient) / backoff
         return xp.minimum(backoff * xp.exp(exponent), format.largest / largest)
+
+
+@dataclasses.dataclass(frozen=True)
+class Amax(Bounded, Margin):
+    """The largest scale with max|gx| α <= u_max / 2^margin.
+
+    NVIDIA's Transformer Engine calls this current scaling.
+
+    Args:
+        margin (float): Powers of two between the largest gradient and the largest number, for what
+            comes before the next layer chooses: batch normalization, sums.
+        max_scale (float): No bound by default, nor for ``max_total_scale``.
+    """
+
+    max_scale: float = math.inf
+    max_total_scale: float = math.inf
+
+    scales_weights = True
+    needs_product = True
+
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
+        product = _product(gy, W) if product is None else product
+        limit = formats.get(self.format).largest * 2.0**-self.margin
+        return limit / (statistics.largest_magnitude(product) / backoff)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured(Amax, Threshold):
+    """The smallest scale at which the measured underflow is T at most.
+
+    That is the smallest power of two, at least 1, at which the share of the nonzero elements of gx
+    that round to zero (magnitudes up to u_min / 2) is at most T; but never more than :class:`Amax`
+    allows.
+
+    Args:
+        threshold (float): T, the rate of underflow that is accepted.
+        margin (float): As :class:`Amax`'s.
+    """
+
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
+        xp = backend.get_array_module(gy)
+        product = _product(gy, W) if product is None else product
+        counts = magnitude_counts.exponent_counts(product)
+        lost = formats.get(self.format).underflow_threshold
+        lowest = magnitude_counts.smallest_scale_that_keeps(counts, lost, self.threshold)
+        largest = super()._unbounded_scale(gy, W, terms, product, backoff)
+        return xp.minimum(xp.maximum(backoff * lowest, 1.0), largest)
+
+
+def _product(gy, W):
+    return geometry.plain_data_gradient(to_float32(gy), to_float32(W))

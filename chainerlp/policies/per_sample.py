@@ -5,7 +5,7 @@ import math
 
 from chainerlp import formats, gpu, statistics
 from chainerlp.gpu import on_gpu
-from chainerlp.policies.bounds import CUDA_BOUND, Bounded, Threshold, terms_of
+from chainerlp.policies.policy import CUDA_BOUND, Bounded, Threshold, terms_of
 
 import numpy
 from chainer.backends import cuda
@@ -42,8 +42,7 @@ class PerSample(Bounded, Threshold):
             return self._choose_on_gpu(gy, W, total_scale, terms_of(W, terms), backoff)
         return super().scale(gy, W, total_scale, terms=terms, backoff=backoff)
 
-    def scale_before_bounds(self, gy, W, terms, product, backoff):
-        """Returns α before it is bounded; see the class."""
+    def _unbounded_scale(self, gy, W, terms, product, backoff):
         format = formats.get(self.format)
         moments = statistics.second_moments_by_sample(gy)
         deviations = numpy.sqrt(moments * (statistics.second_moment(W) * terms)) / backoff
@@ -59,18 +58,15 @@ class PerSample(Bounded, Threshold):
         samples, size = rows.shape
         parts = max(1, min(gpu.MOST_BLOCKS // samples, -(-size // _ELEMENTS_A_BLOCK)))
         blocks = min(samples, gpu.MOST_BLOCKS), parts
-        by_value = not on_gpu(total_scale)
-        constants = (
-            *(terms, self.threshold, format.underflow_threshold, format.largest, backoff),
-            *self.bounds(),
-            float(total_scale) if by_value else 0.0,
-        )
+        constants = (terms, self.threshold, format.underflow_threshold, format.largest, backoff)
+        is_on_device = on_gpu(total_scale)
         alpha = cupy.empty((), numpy.float32)
         gpu.launch(
             _CUDA_PER_SAMPLE,
-            f'choose_per_sample_{rows.dtype.name}',
+            'choose_per_sample',
             blocks,
             rows,
+            rows.itemsize,
             samples,
             size,
             cupy.empty((samples, parts), numpy.float64),
@@ -78,8 +74,9 @@ class PerSample(Bounded, Threshold):
             cupy.empty(blocks, numpy.uint32),
             cupy.zeros((), numpy.uint32),
             statistics.moments_on_gpu(W),
-            None if by_value else total_scale,
-            numpy.array(constants, _CONSTANTS),
+            total_scale if is_on_device else None,
+            0.0 if is_on_device else float(total_scale),
+            *map(float, (*constants, *self.bounds())),
             alpha,
         )
         return alpha
@@ -133,21 +130,9 @@ def _erf(x):
 
 # So much of a sample is measured by one block at least, unless there are few samples.
 _ELEMENTS_A_BLOCK = 16 * gpu.THREADS
-_CONSTANTS = numpy.dtype(
-    [
-        (name, numpy.float64)
-        for name in ('terms', 'rate', 'lost', 'largest', 'backoff')
-        + ('max_scale', 'max_total_scale', 'power_of_two', 'total_scale')
-    ]
-)
 _CUDA_PER_SAMPLE = (
     CUDA_BOUND
     + r"""
-struct Constants {
-    double terms, rate, lost, largest, backoff, max_scale, max_total_scale, power_of_two;
-    double total_scale;
-};
-
 // The rate of loss at 2^exponent, by all threads of a block. at_one: u_min / 2 over
 // sqrt(2) sigma_i; 0 of a sample of zeros, of which nothing is lost.
 __device__ double lost_at(const double* at_one, index_t samples, int exponent) {
@@ -158,17 +143,20 @@ __device__ double lost_at(const double* at_one, index_t samples, int exponent) {
 }
 
 // Blocks (x, y) measure part y of the samples x, x + gridDim.x ...; the last one chooses.
-template <typename T> __device__ void choose(
-        const T* gy, index_t samples, index_t size, double* partial, double* at_one,
-        unsigned* largest, unsigned* done, const double* W, const float* total_scale, Constants c,
-        float* alpha) {
+extern "C" __global__ void choose_per_sample(
+        const void* gy, index_t itemsize, index_t samples, index_t size, double* partial,
+        double* at_one, unsigned* largest, unsigned* done, const double* W,
+        const float* total_scale, double total_scale_by_value, double terms, double rate,
+        double lost, double u_max, double backoff, double max_scale, double max_total_scale,
+        double power_of_two, float* alpha) {
     const unsigned parts = gridDim.y, part = blockIdx.y;
     const index_t begin = size * part / parts, end = size * (part + 1) / parts;
     unsigned maximum = 0;
     for (index_t i = blockIdx.x; i < samples; i += gridDim.x) {
         double sum = 0;
         for (index_t k = begin + threadIdx.x; k < end; k += THREADS) {
-            const float value = value_of(gy[i * size + k]);
+            const float value = itemsize == 2 ? value_of(((const half_bits*)gy)[i * size + k])
+                                              : value_of(((const float*)gy)[i * size + k]);
             sum += (double)value * value;
             maximum = Largest::of(maximum, bits_of(value) & 0x7fffffffu);
         }
@@ -189,22 +177,22 @@ template <typename T> __device__ void choose(
     maximum = 0;
     for (unsigned i = threadIdx.x; i < gridDim.x * parts; i += THREADS)
         maximum = Largest::of(maximum, ((volatile unsigned*)largest)[i]);
-    const double highest_gy = value_of_bits(over_block<Largest>(maximum)) / c.backoff;
-    const double spread = sqrt(W[0] * c.terms) / c.backoff;
+    const double highest_gy = value_of_bits(over_block<Largest>(maximum)) / backoff;
+    const double spread = sqrt(W[0] * terms) / backoff;
     double bound_sum = 0;
     for (index_t i = threadIdx.x; i < samples; i += THREADS) {
         double sum = 0;
         for (unsigned k = 0; k < parts; ++k) sum += ((volatile double*)partial)[i * parts + k];
         const double deviation = spread * sqrt(sum / size);
-        at_one[i] = deviation > 0 ? c.lost / (1.4142135623730951 * deviation) : 0;
+        at_one[i] = deviation > 0 ? lost / (1.4142135623730951 * deviation) : 0;
         bound_sum += at_one[i];
     }
-    bound_sum = over_block<Sum>(bound_sum) * 1.1283791670955126 / samples / c.rate;
+    bound_sum = over_block<Sum>(bound_sum) * 1.1283791670955126 / samples / rate;
     double found = NAN;
     if (highest_gy <= 1.7976931348623157e308 && spread <= 1.7976931348623157e308) {
         int enough = bound_sum > 1 ? (int)ceil(log2(bound_sum)) : 0, too_little = -1;
         for (int exponent = enough - 1, step = 1; exponent >= 0; exponent -= step, step *= 2) {
-            if (lost_at(at_one, samples, exponent) > c.rate) {
+            if (lost_at(at_one, samples, exponent) > rate) {
                 too_little = exponent;
                 break;
             }
@@ -212,24 +200,15 @@ template <typename T> __device__ void choose(
         }
         while (enough - too_little > 1) {
             const int middle = (enough + too_little) / 2;
-            if (lost_at(at_one, samples, middle) <= c.rate) enough = middle;
+            if (lost_at(at_one, samples, middle) <= rate) enough = middle;
             else too_little = middle;
         }
-        found = min(ldexp(1.0, enough), c.largest / (c.terms * (highest_gy * W[1])));
+        found = min(ldexp(1.0, enough), u_max / (terms * (highest_gy * W[1])));
     }
     if (threadIdx.x == 0) {
-        const double total = total_scale ? *total_scale : c.total_scale;
-        *alpha = bound(found, total / c.backoff, c.max_scale, c.max_total_scale, c.power_of_two);
+        const double total = total_scale ? *total_scale : total_scale_by_value;
+        *alpha = bound(found, total / backoff, max_scale, max_total_scale, power_of_two);
     }
 }
-
-#define CHOOSE_PER_SAMPLE(T, NAME) extern "C" __global__ void NAME( \
-        const T* gy, index_t samples, index_t size, double* partial, double* at_one, \
-        unsigned* largest, unsigned* done, const double* W, const float* total_scale, Constants c, \
-        float* alpha) { \
-    choose(gy, samples, size, partial, at_one, largest, done, W, total_scale, c, alpha); \
-}
-CHOOSE_PER_SAMPLE(half_bits, choose_per_sample_float16)
-CHOOSE_PER_SAMPLE(float, choose_per_sample_float32)
 """
 )

@@ -5,10 +5,10 @@ import math
 from chainerlp import (
     float16,
     formats,
-    gated_update,
     geometry,
     magnitude_counts,
     master_weights,
+    overflow,
     policies,
     statistics,
 )
@@ -362,7 +362,7 @@ def test_copies_are_put_back_unless_all_is_right(device, is_right):
         flag = device.send(numpy.array(True))
     elif not flag:
         flag = device.send(numpy.array(False))
-    gated_update.copy_unless(flag, originals, copies)
+    overflow.copy_unless(flag, originals, copies)
     for array, original in zip(whole, originals):
         expected = array if is_right is False else 0 * array
         numpy.testing.assert_array_equal(CPU.send(original), expected)

@@ -1,5 +1,6 @@
 """Twenty steps of an optimizer on a GPU, from given gradients, against the CPU in float64."""
 
+import chainerlp
 from tests.gpu.agreement import CPU, UNIT
 
 import chainer
@@ -111,3 +112,14 @@ def test_a_static_scale_is_divided_out(device):
         results.append(CPU.send(model.W.array))
     # Gradients of 2^-9 and 2: powers of two apart, so rounded alike.
     numpy.testing.assert_allclose(*results, rtol=2 * UNIT['float16'])
+
+
+def test_a_wrapped_optimizer_trains_a_float32_model_as_without_it(device):
+    results = []
+    for wrap in (lambda optimizer: optimizer, chainerlp.AdaptiveLossScaling):
+        model = Weights('f', device)
+        optimizer = wrap(optimizers.MomentumSGD(2.0**-5)).setup(model)
+        for _ in range(STEPS):
+            optimizer.update(lambda model=model: F.mean(model.W * model.W))
+        results.append(CPU.send(model.W.array))
+    numpy.testing.assert_array_equal(*results)

@@ -5,6 +5,7 @@ import pickle
 
 import chainerlp
 from chainerlp import formats, policies, rounding
+from chainerlp.functions import scaled_function
 from tests.links.test_scaled_links import LAYERS, assert_close, every_layer, make, run
 
 import chainer
@@ -195,7 +196,7 @@ def test_what_is_no_compute_dtype_is_refused():
 
 
 class Functional(chainer.Chain):
-    """Calls layers as functions: with a parameter, with what is made of one, with a link's own."""
+    """Calls layers as functions, with parameters of its own and with a link's."""
 
     def __init__(self):
         super().__init__()
@@ -206,7 +207,7 @@ class Functional(chainer.Chain):
 
     def forward(self, x, t):
         h = F.relu(F.convolution_2d(x, self.conv, pad=1))
-        h = F.linear(h, 2 * self.linear)
+        h = F.linear(h, self.linear)
         return F.softmax_cross_entropy(F.linear(F.relu(h), self.last.W), t)
 
 
@@ -318,26 +319,114 @@ def test_a_loop_of_ones_own_and_forget():
     assert list(losses(F.forget)) == expected
 
 
-def test_a_weight_is_rounded_once_an_update_however_often_it_is_used(monkeypatch):
+def test_the_weights_of_a_stacked_rnn_are_rounded_once_for_all_steps(monkeypatch):
     rounded = []
-    original = rounding.round_saturating
 
     def counting(array, *args, **kwargs):
         rounded.append(array.shape)
-        return original(array, *args, **kwargs)
+        return rounding.round_saturating(array, *args, **kwargs)
 
-    monkeypatch.setattr(rounding, 'round_saturating', counting)
-    model = L.Linear(6, 6)
-    optimizer = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.1), compute_dtype='float16')
-    optimizer.setup(model)
-    x = numpy.ones((3, 6), 'f')
+    monkeypatch.setattr(scaled_function, 'round_saturating', counting)
+    run('NStepLSTM', converted('NStepLSTM', policies.Amax()), numpy.float32)
+    # Two layers, of 4 and 5 inputs, each with the weights of the inputs and of the hidden state.
+    assert rounded.count((20, 4)) == 1
+    assert rounded.count((20, 5)) == 3
+
+
+def test_a_weight_that_changes_between_two_uses_is_rounded_anew():
+    link = converted('Linear', policies.Amax())
+    x = numpy.ones((2, 7), 'f')
+    before = link(x)
+    link.W.array[...] *= 2
+    link.b.array[...] *= 2
+    numpy.testing.assert_array_equal(link(x).array, 2 * before.array)
+
+
+@pytest.mark.parametrize('interval', [1, 5])
+def test_a_gradient_that_grows_is_not_cut_off(interval):
+    link = L.Linear(3, 2)
+    optimizer = adam(link, policy=policies.Amax(interval=interval), compute_dtype='float16')
+    x = chainer.Variable(numpy.ones((4, 3), 'f'))
+    for exponent in (-20, -20, 10, 20, -20):
+        optimizer.update(lambda e=exponent: F.sum(link(x)) * numpy.float32(2.0**e))
+        numpy.testing.assert_array_equal(link.b.grad, numpy.full(2, 4 * 2.0**exponent))
+        numpy.testing.assert_allclose(link.W.grad, 4 * 2.0**exponent, rtol=2.0**-22)
+    assert optimizer.saturated == 0
+
+
+def test_functions_of_a_gradient_penalty_stay_chainers_in_an_update():
+    class Critic(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.conv = L.Convolution2D(2, 4, 3)
+                self.last = L.Linear(4 * 4 * 4, 1)
+
+        def penalty(self, x):
+            x = chainer.Variable(x)
+            y = F.sum(self.last(F.tanh(self.conv(x)))) * numpy.float32(2.0**-30)
+            (gx,) = chainer.grad([y], [x], enable_double_backprop=True)
+            return F.sum(gx**2) * numpy.float32(2.0**60)
+
+    def gradients(**options):
+        numpy.random.seed(0)
+        critic = Critic()
+        x = numpy.random.RandomState(1).standard_normal((3, 2, 6, 6)).astype('f')
+        optimizer = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.0), **options).setup(critic)
+        optimizer.update(critic.penalty, x)
+        return {path: p.grad for path, p in critic.namedparams() if p.grad is not None}
+
+    expected = gradients()
+    for path, gradient in gradients(policy=policies.Fixed(1), compute_dtype='float16').items():
+        error = numpy.linalg.norm(gradient - expected[path])
+        assert error < 2.0**-8 * numpy.linalg.norm(expected[path]) + 1e-30, path
+
+
+def test_layers_of_other_models_are_not_rounded():
+    teacher = L.Linear(7, 5)
+    chainerlp.convert(teacher, policies.Amax())
+    teacher.W.array[...] = 1 + 2.0**-20
+    model = L.Linear(7, 5)
+    optimizer = adam(model, compute_dtype='float16')
+    x = numpy.ones((2, 7), 'f')
+    wanted = teacher(x).array
 
     def loss():
-        h = x
-        for _ in range(5):
-            h = F.tanh(model(h))
-        return F.sum(h)
+        numpy.testing.assert_array_equal(teacher(x).array, wanted)
+        numpy.testing.assert_array_equal(F.linear(x, teacher.W, teacher.b).array, wanted)
+        return F.sum(model(x))
 
-    for update in range(3):
-        optimizer.update(loss)
-        assert rounded.count((6, 6)) == update + 1
+    optimizer.update(loss)
+
+
+class Tied(chainer.Chain):
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.embed = L.EmbedID(6, 5)
+
+    def forward(self, ids, recompute=lambda function, *xs: function(*xs)):
+        h = self.embed(ids)
+        return F.sum(recompute(lambda x: F.linear(F.tanh(F.linear(x, self.embed.W)), self.half), h))
+
+    @property
+    def half(self):
+        return F.transpose(self.embed.W)
+
+
+@pytest.mark.parametrize('recompute', [lambda function, *xs: function(*xs), F.forget])
+def test_what_saturates_in_a_layer_called_as_a_function_is_counted_and_told(recompute):
+    model = Tied()
+    model.embed.W.array[0, 0] = 1e6
+    optimizer = adam(model, compute_dtype='float16')
+    with pytest.warns(RuntimeWarning, match='of /embed/W left float16'):
+        optimizer.update(model, numpy.arange(6, dtype='i'), recompute)
+    # x once, W in both layers; once more where it is recomputed.
+    assert optimizer.saturated == (3 if recompute is not F.forget else 6)
+
+
+def test_nothing_to_round_is_told():
+    model = L.EmbedID(6, 5)
+    optimizer = adam(model, compute_dtype='float16')
+    with pytest.warns(RuntimeWarning, match='depends on a float32 parameter, and no function'):
+        optimizer.update(lambda: F.sum(model(numpy.arange(6, dtype='i'))))
