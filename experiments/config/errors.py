@@ -14,7 +14,7 @@ _LEAST = 120  # characters that are left to say what is wrong, however long the 
 _UNKNOWN_KEY = ('extra_forbidden', 'invalid_key')
 
 
-class _OneLineError(Exception):
+class OneLineError(Exception):
     """Shown as one line of what can be printed, without a traceback."""
 
     def __init__(self, message):
@@ -26,7 +26,7 @@ def _one_line(text):
     return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
-class ConfigError(_OneLineError):
+class ConfigError(OneLineError):
     """A config, or something else that was asked for, is not as it must be.
 
     Its message is one line: where, what was given, what is allowed.
@@ -41,7 +41,7 @@ class DamagedImageError(DataError):
     """One image file cannot be decoded, while others of the data set may be whole."""
 
 
-class RunError(_OneLineError):
+class RunError(OneLineError):
     """A run failed for a reason outside its code, such as a full disk."""
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import random
 import sys
 import time
 import traceback
@@ -14,11 +15,11 @@ from chainerlp.extensions import scales_file
 from chainerlp.extensions.atomic_write import write_text
 from experiments import data as datasets
 from experiments import models, tasks
-from experiments.config.errors import ConfigError, RunError
+from experiments.config.errors import OneLineError, RunError
 from experiments.data.batches import Batches
 from experiments.reports.run_files import ERROR, RESULT, SCALES
 from experiments.reports.summary import Result, mean_underflow
-from experiments.run import multi_node, optimizers, resume, schedule, seeding, snapshots
+from experiments.run import multi_node, optimizers, resume, schedule, snapshots
 from experiments.run.log import Log, SkippedUpdates, Throughput
 
 import chainer
@@ -57,19 +58,18 @@ def run(config, out, launch, extras=()):
         ConfigError: If the folder holds a run of another config.
         KeyboardInterrupt: If it is interrupted; what is done stays.
     """
-    is_first = multi_node.is_first(launch.communicator)
     with contextlib.ExitStack() as stack:
         try:
             state = multi_node.on_first(
                 launch.communicator, lambda: _begin(config, out, launch, stack)
             )
         except (RunError, OSError) as error:  # the folder cannot be had
-            return Result(config, 0.0, error=_reason(error)) if is_first else None
-        if state.problem is not None:
-            return Result(config, 0.0, error=state.problem) if is_first else None
-        if state.result is not None:
-            return state.result if is_first else None
-        return _train(config, out, launch, state, extras)
+            state = resume.State(problem=_reason(error))
+        if state.problem is None and state.result is None:
+            return _train(config, out, launch, state, extras)
+        if not multi_node.is_first(launch.communicator):
+            return None
+        return state.result or Result(config, 0.0, error=state.problem)
 
 
 def _begin(config, out, launch, stack):
@@ -129,7 +129,7 @@ def _train(config, out, launch, state, extras):
 
 
 def _tell(error, communicator):
-    if not isinstance(error, (RunError, ConfigError)):
+    if not isinstance(error, OneLineError):
         traceback.print_exc()
         return
     if not multi_node.is_first(communicator):
@@ -138,7 +138,7 @@ def _tell(error, communicator):
 
 
 def _reason(error):
-    if isinstance(error, (RunError, ConfigError)):
+    if isinstance(error, OneLineError):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f'{error.filename}: {error.strerror}'
@@ -149,18 +149,29 @@ def _reason(error):
 def settings(config, device):
     """Sets everything global that a run on a device depends on, and back afterwards."""
     device.use()
-    dtype = optimizers.DTYPES[config.scaling.dtype]
-    with (
-        seeding.seeded(config.seed, device),
-        chainer.using_config('dtype', dtype),
-        # Overflow is what is studied here, and it is counted: by the skipped updates, by a loss
-        # that is not finite. Chainer and NumPy need not warn of it too.
-        numpy.errstate(over='ignore', invalid='ignore'),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings('ignore', 'Non finite number found in param.grad')
-        warnings.filterwarnings('ignore', 'chainermn.* is experimental', FutureWarning)
-        yield
+    of_python, of_numpy = random.getstate(), numpy.random.get_state()
+    _seed(config.seed, config.seed, device)
+    try:
+        with (
+            chainer.using_config('dtype', optimizers.DTYPES[config.scaling.dtype]),
+            # Overflow is what is studied here, and it is counted: by the skipped updates, by a loss
+            # that is not finite. Chainer and NumPy need not warn of it too.
+            numpy.errstate(over='ignore', invalid='ignore'),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings('ignore', 'Non finite number found in param.grad')
+            warnings.filterwarnings('ignore', 'chainermn.* is experimental', FutureWarning)
+            yield
+    finally:
+        random.setstate(of_python)
+        numpy.random.set_state(of_numpy)
+
+
+def _seed(seed, of_numpy, device):
+    random.seed(seed)
+    numpy.random.seed(of_numpy)
+    if device.xp is not numpy:
+        device.xp.random.seed(seed)
 
 
 def _result(config, trainer):
@@ -224,18 +235,14 @@ def build_timed_trainer(config, out, launch):
 
 
 class _Updater(updaters.StandardUpdater):
-    """Chainer's, with functions that are called with the iterations so far before each update.
-
-    What they do follows from the iteration alone, so that a snapshot need not hold their state.
-    """
+    """Chainer's, with a function that is called with the iterations so far before each update."""
 
     def __init__(self, *args, before, **kwargs):
         super().__init__(*args, **kwargs)
         self._before = before
 
     def update_core(self):
-        for function in self._before:
-            function(self.iteration)
+        self._before(self.iteration)
         super().update_core()
 
 
@@ -249,17 +256,22 @@ def _bare_trainer(config, task, data, out, launch):
     train = multi_node.share(data.train, communicator, shuffle=True, seed=config.seed)
     # A share each of the batch, so that a config means the same however many work on it.
     batch_size = math.ceil(config.train.batch_size / launch.workers)
-    seed = seeding.Seeding(config.seed, launch.device)
-    seed(0)  # the first order of the data is the same for all models
     pace = schedule.Pace(len(train), batch_size)
-    learning_rate = schedule.LearningRate(
-        optimizer, optimizers.learning_rate_attribute(config.optimizer), config.schedule, pace
-    )
+    rate = 'alpha' if config.optimizer.name == 'adam' else 'lr'
+
+    def before_update(iteration):
+        # All is a function of the iteration, so that a snapshot need not hold the generators'
+        # states or the rate: a resumed training draws what it would have drawn. Seeds are below
+        # 2^32, and CuPy takes 64 bits.
+        _seed(config.seed * 2**31 + iteration, [config.seed, iteration], launch.device)
+        factor = schedule.learning_rate_factor(config.schedule, pace, iteration)
+        setattr(optimizer, rate, getattr(config.optimizer, rate) * factor)
+
     updater = _Updater(
         _batches(task.examples(train, chain), batch_size, config),
         optimizer,
         device=launch.device,
-        before=[seed, learning_rate],
+        before=before_update,
     )
     iterations = schedule.training_length(config.train, pace)
     return training.Trainer(updater, (iterations, 'iteration'), out)
