@@ -39,9 +39,8 @@ def create_communicator(device):
 
         return chainermn.create_communicator('naive' if device.xp is numpy else 'pure_nccl')
     except ImportError as error:
-        reason = ' '.join(str(error).split())
         raise ConfigError(
-            f"mpiexec: {reason}; many workers need an MPI and: pip install '.[mpi]'"
+            f"mpiexec: {error}; many workers need an MPI and: pip install '.[mpi]'"
         ) from None
 
 

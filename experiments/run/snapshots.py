@@ -109,9 +109,8 @@ def load(path, trainer, communicator=None):
     try:
         serializers.NpzDeserializer(content).load(trainer)
     except (KeyError, ValueError, TypeError) as error:
-        reason = ' '.join(str(error).split())
         raise RunError(
-            f'{path} does not fit, it may be of another version ({reason}): --fresh starts over'
+            f'{path} does not fit, it may be of another version ({error}): --fresh starts over'
         ) from error
 
 

@@ -194,9 +194,7 @@ def build_trainer(config, out, launch, extras=()):
 
     The arguments are those of :func:`run`; the first worker alone gets the ``extras``.
     """
-    task = tasks.get(config.task)
-    data = datasets.load(config.dataset, chainer.get_dtype())
-    trainer = _bare_trainer(config, task, data, out, launch)
+    trainer, data = _bare_trainer(config, out, launch)
     optimizer = trainer.updater.get_optimizer('main')
     iterations = trainer.stop_trigger.period
     communicator = launch.communicator
@@ -206,7 +204,7 @@ def build_trainer(config, out, launch, extras=()):
 
     test = multi_node.share(data.test, communicator, force_equal_length=False)
     test = _batches(test, config.train.batch_size, config, repeat=False, shuffle=False)
-    evaluator = task.evaluator(
+    evaluator = tasks.get(config.task).evaluator(
         test, optimizer.target, data, device=launch.device, communicator=communicator
     )
     trainer.extend(evaluator, trigger=due(config.train.evaluate))
@@ -227,8 +225,7 @@ def build_trainer(config, out, launch, extras=()):
 
 def build_timed_trainer(config, out, launch):
     """Builds a run's trainer with only what takes time at each iteration, see :func:`run`."""
-    data = datasets.load(config.dataset, chainer.get_dtype())
-    trainer = _bare_trainer(config, tasks.get(config.task), data, out, launch)
+    trainer, _ = _bare_trainer(config, out, launch)
     if multi_node.is_first(launch.communicator):
         trainer.extend(_scale_report(config))
     return trainer
@@ -246,8 +243,11 @@ class _Updater(updaters.StandardUpdater):
         super().update_core()
 
 
-def _bare_trainer(config, task, data, out, launch):
+def _bare_trainer(config, out, launch):
+    """Returns a trainer without extensions, and the data."""
     communicator = launch.communicator
+    task = tasks.get(config.task)
+    data = datasets.load(config.dataset, chainer.get_dtype())
     chain = task.chain(models.build(config.model, data), data)
     optimizer = multi_node.average_gradients(optimizers.build(config.optimizer), communicator)
     optimizer = optimizers.setup(optimizer, chain, config.scaling)
@@ -274,7 +274,7 @@ def _bare_trainer(config, task, data, out, launch):
         before=before_update,
     )
     iterations = schedule.training_length(config.train, pace)
-    return training.Trainer(updater, (iterations, 'iteration'), out)
+    return training.Trainer(updater, (iterations, 'iteration'), out), data
 
 
 def _scale_report(config):
