@@ -98,15 +98,29 @@ def host_waits(device, step):
         step()
         return None
     wait_for(device)
-    counted, inside = [], []
+    waits = depth = 0
+
+    def counting(wait):
+        def counted(*args, **kwargs):
+            nonlocal waits, depth
+            # What one of them calls of the others is the same wait, and not every copy is one.
+            waits += depth == 0 and kwargs.get('blocking', True)
+            depth += 1
+            try:
+                return wait(*args, **kwargs)
+            finally:
+                depth -= 1
+
+        return counted
+
     with contextlib.ExitStack() as stack:
         for path, names in _WAITING.items():
             owner = operator.attrgetter(path)(device.xp)
             for name in names:
-                counting = _counting(getattr(owner, name), counted, inside)
-                stack.enter_context(mock.patch.object(owner, name, counting))
+                replaced = counting(getattr(owner, name))
+                stack.enter_context(mock.patch.object(owner, name, replaced))
         step()
-    return len(counted)
+    return waits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,17 +180,3 @@ def _statistics(array):
     if on_gpu(array):
         return moments_on_gpu(array)
     return second_moment(array), largest_magnitude(array)
-
-
-def _counting(wait, counted, inside):
-    def counting(*args, **kwargs):
-        # What one of them calls of the others is the same wait, and not every copy is one.
-        if not inside and kwargs.get('blocking', True):
-            counted.append(wait)
-        inside.append(wait)
-        try:
-            return wait(*args, **kwargs)
-        finally:
-            inside.pop()
-
-    return counting

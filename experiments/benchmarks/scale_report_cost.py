@@ -5,7 +5,6 @@ hands over to the other. What else the machine does meets both alike, and what i
 time of the thread, in which waiting does not count.
 """
 
-import contextlib
 import dataclasses
 import statistics
 import tempfile
@@ -47,7 +46,7 @@ class Cost:
     measured: float
 
 
-def run(pairs, progress=lambda text: None):
+def run(pairs, progress):
     """Returns the :class:`Cost` of each model, by pairs of trainings: with ScaleReport and without.
 
     ``progress`` is told in words what is being done.
@@ -91,10 +90,8 @@ def _cost(model, timed):
 
 def _pair(model, reporting_first):
     """Returns the iterations' times of a training without ScaleReport and of one with it."""
-    with contextlib.ExitStack() as stack:
-        folders = [stack.enter_context(tempfile.TemporaryDirectory()) for _ in range(2)]
-        trainings = [_Training(model, folder) for folder in folders]
-        without, reporting = trainings
+    with tempfile.TemporaryDirectory() as folder:
+        trainings = without, reporting = _Training(model, folder), _Training(model, folder)
         reporting.trainer.extend(chainerlp.extensions.ScaleReport(trigger=(INTERVAL, 'iteration')))
         first, second = trainings[::-1] if reporting_first else trainings
         first.other, second.other = second, first
