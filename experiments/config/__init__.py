@@ -2,27 +2,14 @@
 
 from typing import Annotated, Optional
 
-from experiments.config.dataset import Dataset, Digits, Loading
-from experiments.config.model import MLP, Model
-from experiments.config.optimizer import SGD, Optimizer, Schedule
-from experiments.config.scaling import Adaptive, Amax, Measured, Scaling, label
+from experiments.config.dataset import Dataset, Loading
+from experiments.config.model import Model
+from experiments.config.optimizer import Optimizer, Schedule
+from experiments.config.scaling import Adaptive, Scaling, label
 from experiments.config.section import Count, InOneUnit, Interval, Name, Section, Seed
 
 import pydantic
 from pydantic import Field
-
-__all__ = [
-    'SGD',
-    'Adaptive',
-    'Amax',
-    'Config',
-    'Digits',
-    'MLP',
-    'Measured',
-    'Schedule',
-    'Sweep',
-    'label',
-]
 
 
 class Train(InOneUnit):
