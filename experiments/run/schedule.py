@@ -30,17 +30,19 @@ def training_length(section, pace):
 
 
 class IntervalAndEnd(IntervalTrigger):
-    """Fires at every interval, and at the last of all iterations even if it ends none."""
+    """Fires at every interval, and at a trainer's last iteration even if it ends none.
 
-    def __init__(self, interval, iterations):
+    The length of the trainer must be in iterations.
+    """
+
+    def __init__(self, interval):
         unit = 'iteration' if interval.epochs is None else 'epoch'
         super().__init__(interval.epochs or interval.iterations, unit)
-        self._iterations = iterations
 
     def __call__(self, trainer):
         """Returns whether this is such an iteration."""
         due = super().__call__(trainer)  # it keeps count, so it is asked in any case
-        return due or trainer.updater.iteration >= self._iterations
+        return due or trainer.updater.iteration >= trainer.stop_trigger.period
 
 
 def learning_rate_factor(schedule, pace, iteration):

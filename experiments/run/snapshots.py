@@ -124,9 +124,8 @@ class Snapshots(training.Extension):
     trigger = (1, 'iteration')
     priority = -200  # after everything whose state it saves
 
-    def __init__(self, due, iterations, stop, communicator=None):
+    def __init__(self, due, stop, communicator=None):
         self._due = due
-        self._iterations = iterations
         self._stop = stop
         self._communicator = communicator
 
@@ -140,7 +139,7 @@ class Snapshots(training.Extension):
         wanted = self._stop.signal is not None
         if self._communicator is not None:
             wanted = any(self._communicator.mpi_comm.allgather(wanted))
-        stops = wanted and trainer.updater.iteration < self._iterations
+        stops = wanted and trainer.updater.iteration < trainer.stop_trigger.period
         if (due or stops) and multi_node.is_first(self._communicator):
             save(trainer)
         if stops:

@@ -196,12 +196,8 @@ def build_trainer(config, out, launch, extras=()):
     """
     trainer, data = _bare_trainer(config, out, launch)
     optimizer = trainer.updater.get_optimizer('main')
-    iterations = trainer.stop_trigger.period
     communicator = launch.communicator
-
-    def due(interval):
-        return schedule.IntervalAndEnd(interval, iterations)  # each keeps its own count
-
+    due = schedule.IntervalAndEnd  # it keeps count, so each has its own
     test = multi_node.share(data.test, communicator, force_equal_length=False)
     test = _batches(test, config.train.batch_size, config, repeat=False, shuffle=False)
     evaluator = tasks.get(config.task).evaluator(
@@ -209,13 +205,11 @@ def build_trainer(config, out, launch, extras=()):
     )
     trainer.extend(evaluator, trigger=due(config.train.evaluate))
     trainer.extend(snapshots.OptimizerState(optimizer))
-    trainer.extend(
-        snapshots.Snapshots(due(config.train.snapshot), iterations, launch.stop, communicator)
-    )
+    trainer.extend(snapshots.Snapshots(due(config.train.snapshot), launch.stop, communicator))
     if multi_node.is_first(communicator):
         trainer.extend(_scale_report(config))
         batches = trainer.updater.get_iterator('main')
-        trainer.extend(Throughput(batches, due(config.train.evaluate)), trigger=(1, 'iteration'))
+        trainer.extend(Throughput(batches, due(config.train.evaluate)))
         trainer.extend(Log(due(config.train.evaluate)))
         trainer.extend(extensions.observe_lr(), trigger=(1, 'iteration'))
         for extension in (SkippedUpdates(optimizer), *extras):

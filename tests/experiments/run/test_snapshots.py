@@ -150,7 +150,7 @@ EXTENSIONS = {
     'ScaleReport': lambda: chainerlp.extensions.ScaleReport(trigger=EVERY_2),
     'PlotScales': lambda: chainerlp.extensions.PlotScales(),
     'Log': lambda: log.Log(EVERY_2),
-    'Snapshots': lambda: snapshots.Snapshots(schedule.IntervalAndEnd(Never, 6), 6, Never),
+    'Snapshots': lambda: snapshots.Snapshots(schedule.IntervalAndEnd(Never), Never),
 }
 TRIGGERS = {
     'IntervalTrigger': lambda: triggers.IntervalTrigger(2, 'epoch'),
@@ -159,7 +159,7 @@ TRIGGERS = {
     'MinValueTrigger': lambda: triggers.MinValueTrigger('main/loss', (10, 'iteration')),
     'OnceTrigger': lambda: triggers.OnceTrigger(),
     'TimeTrigger': lambda: triggers.TimeTrigger(0.001),
-    'IntervalAndEnd': lambda: schedule.IntervalAndEnd(Never, 6),
+    'IntervalAndEnd': lambda: schedule.IntervalAndEnd(Never),
 }
 
 
