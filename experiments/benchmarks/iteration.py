@@ -38,8 +38,7 @@ class Workload:
     """A model and its batch.
 
     Attributes:
-        name (str): Names it.
-        what (str): Says what it is.
+        what (str): Says in words what it is.
         build (callable): Builds the model without its loss, a classifier or an SSD.
         shape (tuple of int): Shape of an example.
         batch_size (int): Examples in a batch.
@@ -110,7 +109,6 @@ class Row:
     """What one method costs.
 
     Attributes:
-        method (str): The method.
         median (float): Median time of an iteration, in seconds.
         fastest (float): The shortest, in seconds.
         slowest (float): The longest, in seconds.

@@ -28,10 +28,9 @@ _MODELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What measuring every so many iterations adds to a training.
+    """What measuring every so many iterations adds to the training of a model.
 
     Attributes:
-        model (str): The model.
         iteration (float): Median CPU time of an iteration without ScaleReport, in seconds.
         growth (float): By what fraction the CPU time of the whole training is longer with it:
             median of the pairs of trainings.

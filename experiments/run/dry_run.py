@@ -20,7 +20,7 @@ times      measured just now, in {_TIMED} iterations of each model and way of sc
 
 
 class _Estimate(NamedTuple):
-    """How many iterations a training has, the seconds of one, or why that cannot be measured."""
+    """How many iterations a training has, the seconds of one, or why it cannot be run."""
 
     iterations: Optional[int] = None
     seconds: float = 0.0

@@ -83,8 +83,7 @@ class Throughput(training.Extension):
 
     Args:
         batches (~experiments.data.batches.Batches): What the training reads.
-        interval: A trigger as :func:`chainer.training.get_trigger` takes it. It should be that of
-            the ``LogReport``, which takes the mean of what was reported.
+        interval: A trigger, that of the ``LogReport``, which takes the mean of what was reported.
     """
 
     trigger = (1, 'iteration')

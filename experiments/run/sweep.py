@@ -66,9 +66,7 @@ def execute(configs, folder, launch, progress, summary_path=None, slots=()):
 
 
 def find_states(configs, folder, launch):
-    """Returns how far the runs are, a list of :class:`~experiments.run.resume.State`.
-
-    The arguments are those of :func:`execute`.
+    """Returns how far each run is, a list of :class:`~experiments.run.resume.State`.
 
     Raises:
         ConfigError: If a folder holds a run of another config, or each one a damaged config.
