@@ -1,19 +1,11 @@
 """CamVid (Brostow et al. 2009), as prepared for SegNet: 11 classes and void, a file a frame."""
 
-import dataclasses
+import functools
 import os
-from typing import Optional
 
 from experiments.config.errors import DamagedImageError, DataError
-from experiments.data import images
+from experiments.data import images, transforms
 from experiments.data.dataset import Data, find_folder, first_examples, read_lines
-from experiments.data.geometric_transforms import coin_toss, flip
-from experiments.data.photometric_transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Normalization,
-    pixel_statistics,
-)
 from experiments.data.randomness import Augmented
 
 import numpy
@@ -64,29 +56,21 @@ class Frames(DatasetMixin):
         return image, numpy.where(labels == _VOID, -1, labels)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Transform:
+def transform(normalization, crop, flip, example, rng=None):
     """Normalizes an image and, if asked for, crops it (to a height and width) and flips it.
 
-    The labels of its pixels go with it.
+    ``example`` is a pair of a Pillow image and the class of each pixel, which goes with it.
     """
-
-    normalization: Normalization
-    crop: Optional[tuple] = None
-    flip: bool = False
-
-    def __call__(self, example, rng=None):
-        """Transforms a pair of a Pillow image and the class of each pixel."""
-        image, labels = self.normalization(example[0]), example[1]
-        if self.crop is not None:
-            height, width = self.crop
-            top = rng.integers(0, labels.shape[0] - height, endpoint=True)
-            left = rng.integers(0, labels.shape[1] - width, endpoint=True)
-            window = numpy.s_[..., top : top + height, left : left + width]
-            image, labels = image[window], labels[window]
-        if self.flip and coin_toss(rng):
-            image, labels = flip(image), flip(labels)
-        return numpy.ascontiguousarray(image), numpy.ascontiguousarray(labels)
+    image, labels = normalization(example[0]), example[1]
+    if crop is not None:
+        height, width = crop
+        top = rng.integers(0, labels.shape[0] - height, endpoint=True)
+        left = rng.integers(0, labels.shape[1] - width, endpoint=True)
+        window = numpy.s_[..., top : top + height, left : left + width]
+        image, labels = image[window], labels[window]
+    if flip and transforms.coin_toss(rng):
+        image, labels = transforms.flip(image), transforms.flip(labels)
+    return numpy.ascontiguousarray(image), numpy.ascontiguousarray(labels)
 
 
 def load(section, dtype):
@@ -102,15 +86,15 @@ def load(section, dtype):
     sizes, counts, weights = _survey(train)
     size = _size(sizes, section.crop, folder)
     mean, std = {
-        'data': pixel_statistics(counts),
-        'imagenet': (IMAGENET_MEAN, IMAGENET_STD),
+        'data': transforms.pixel_statistics(counts),
+        'imagenet': (transforms.IMAGENET_MEAN, transforms.IMAGENET_STD),
         'none': (None, None),
     }[section.normalization]
-    normalization = Normalization(mean or (0, 0, 0), std or (1, 1, 1), dtype)
-    transform = Transform(normalization, section.crop and tuple(section.crop), section.augment)
+    normalization = transforms.Normalization(mean or (0, 0, 0), std or (1, 1, 1), dtype)
+    augment = functools.partial(transform, normalization, section.crop, section.augment)
     return Data(
-        train=Augmented(train, transform),
-        test=TransformDataset(test, Transform(normalization)),
+        train=Augmented(train, augment),
+        test=TransformDataset(test, functools.partial(transform, normalization, None, False)),
         shape=(3, *size),
         classes=len(_CLASS_NAMES),
         class_names=_CLASS_NAMES,

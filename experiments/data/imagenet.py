@@ -1,13 +1,12 @@
 """ImageNet (ILSVRC), a folder of images for each class."""
 
-import dataclasses
+import functools
 import os
 
 from experiments.config.errors import DataError
+from experiments.data import transforms
 from experiments.data.dataset import Data, find_folder, first_of_each_class, read_lines
-from experiments.data.geometric_transforms import center_crop, coin_toss, flip, random_sized_crop
 from experiments.data.images import EXTENSIONS, LabelledImages, ReplaceDamaged, image_names
-from experiments.data.photometric_transforms import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from experiments.data.randomness import Augmented
 
 import numpy
@@ -21,28 +20,20 @@ _LABELS_LAYOUT = 'lines "name label", or one ILSVRC2012_ID a line'
 _ORDER_LAYOUT = 'the official meta.mat, or one wnid a line in the order of the ILSVRC2012_IDs'
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Transform:
+def transform(size, normalization, augment, example, rng=None):
     """Crops and normalizes an image, as in Goyal et al. 2017 (section 5.1).
 
-    With augmentation: a random sized crop, flipped with a probability of a half. Without: the
-    shorter side is resized to 256 / 224 of the crop's, and the middle is cropped.
+    ``example`` is a pair of a Pillow image and class. With augmentation: a random sized crop,
+    flipped with a probability of a half. Without: the shorter side is resized to 256 / 224 of the
+    crop's, and the middle is cropped.
     """
-
-    size: int
-    normalization: Normalization
-    augment: bool = False
-
-    def __call__(self, example, rng=None):
-        """Transforms a pair of a Pillow image and class."""
-        image, label = example
-        if not self.augment:
-            shorter = round(self.size * 256 / 224)
-            return self.normalization(center_crop(image, shorter, self.size)), label
-        image = self.normalization(random_sized_crop(image, self.size, rng))
-        if coin_toss(rng):
-            image = numpy.ascontiguousarray(flip(image))
-        return image, label
+    image, label = example
+    if not augment:
+        return normalization(transforms.center_crop(image, round(size * 256 / 224), size)), label
+    image = normalization(transforms.random_sized_crop(image, size, rng))
+    if transforms.coin_toss(rng):
+        image = numpy.ascontiguousarray(transforms.flip(image))
+    return image, label
 
 
 def load(section, dtype):
@@ -59,16 +50,19 @@ def load(section, dtype):
     files = _in_class_folders(train, wnids)
     val = find_folder(os.path.join(folder, section.val), _LAYOUT)
     val_files = _validation(folder, val, section, wnids)
-    normalization = Normalization(IMAGENET_MEAN, IMAGENET_STD, dtype)
+    mean, std = transforms.IMAGENET_MEAN, transforms.IMAGENET_STD
+    transformed = functools.partial(
+        transform, section.size, transforms.Normalization(mean, std, dtype)
+    )
     examples = _examples(*files, section.train_size, train, section.skip_damaged)
     val_examples = _examples(*val_files, section.test_size, val, section.skip_damaged)
     return Data(
-        train=Augmented(examples, Transform(section.size, normalization, section.augment)),
-        test=TransformDataset(val_examples, Transform(section.size, normalization)),
+        train=Augmented(examples, functools.partial(transformed, section.augment)),
+        test=TransformDataset(val_examples, functools.partial(transformed, False)),
         shape=(3, section.size, section.size),
         classes=len(wnids),
         class_names=tuple(wnids),
-        mean=IMAGENET_MEAN,
+        mean=mean,
     )
 
 

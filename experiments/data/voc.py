@@ -1,22 +1,15 @@
 """PASCAL VOC's detection data, or other data in its layout."""
 
 import dataclasses
+import functools
 import math
 import os
 from xml.etree import ElementTree
 
 from experiments.config.errors import DataError
+from experiments.data import transforms
 from experiments.data.dataset import Data, find_folder, first_examples, inner_folder, read_lines
-from experiments.data.geometric_transforms import (
-    coin_toss,
-    constrained_crop,
-    expand,
-    flip,
-    flip_boxes,
-    resize,
-)
 from experiments.data.images import LabelledImages, ReplaceDamaged
-from experiments.data.photometric_transforms import VGG_MEAN, Normalization, distort
 from experiments.data.randomness import Augmented
 
 import numpy
@@ -30,33 +23,27 @@ _SIDES = ('ymin', 'xmin', 'ymax', 'xmax')
 _OBJECT = 'an object with name and bndbox (xmin, ymin, xmax, ymax)'
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class SSDTransform:
+def transform(size, normalization, augment, example, rng=None):
     """Resizes an image with its boxes and normalizes it, augmented as SSD is trained with or not.
 
     The augmentation (Liu et al. 2016, sections 2.2 and 3.6, in the order of the authors' code):
     photometric distortion, expansion on a canvas of the mean colour, constrained crop, resizing
-    with a random filter, flip.
+    with a random filter, flip. ``example`` is a Pillow image, boxes and classes; what else it has
+    stays without augmentation.
     """
-
-    size: int
-    normalization: Normalization
-    augment: bool = False
-
-    def __call__(self, example, rng=None):
-        """Transforms a Pillow image with boxes and classes; what else an example has stays."""
-        image, boxes, labels, *others = example
-        if not self.augment:
-            image, boxes = resize(image, boxes, self.size)
-            return (self.normalization(image), boxes, labels, *others)
-        image = distort(image, rng)
-        image, boxes = expand(image, boxes, VGG_MEAN, rng)
-        image, boxes, kept = constrained_crop(image, boxes, rng)
-        image, boxes = resize(image, boxes, self.size, rng)
-        image = self.normalization(image)
-        if coin_toss(rng):
-            image, boxes = numpy.ascontiguousarray(flip(image)), flip_boxes(boxes, self.size)
-        return image, boxes, labels[kept]
+    image, boxes, labels, *others = example
+    if not augment:
+        image, boxes = transforms.resize(image, boxes, size)
+        return (normalization(image), boxes, labels, *others)
+    image = transforms.distort(image, rng)
+    image, boxes = transforms.expand(image, boxes, transforms.VGG_MEAN, rng)
+    image, boxes, kept = transforms.constrained_crop(image, boxes, rng)
+    image, boxes = transforms.resize(image, boxes, size, rng)
+    image = normalization(image)
+    if transforms.coin_toss(rng):
+        image = numpy.ascontiguousarray(transforms.flip(image))
+        boxes = transforms.flip_boxes(boxes, size)
+    return image, boxes, labels[kept]
 
 
 def load(section, dtype):
@@ -73,12 +60,13 @@ def load(section, dtype):
     )
     if not names:
         raise DataError(f'{folder}: given no object in any annotation, allowed: at least one')
-    normalization = Normalization((0, 0, 0), (1, 1, 1), numpy.float32)
+    normalization = transforms.Normalization((0, 0, 0), (1, 1, 1), numpy.float32)
+    transformed = functools.partial(transform, section.size, normalization)
     train = _examples(train, names, section, to_train=True)
     test = _examples(test, names, section, to_train=False)
     return Data(
-        train=Augmented(train, SSDTransform(section.size, normalization, section.augment)),
-        test=TransformDataset(test, SSDTransform(section.size, normalization)),
+        train=Augmented(train, functools.partial(transformed, section.augment)),
+        test=TransformDataset(test, functools.partial(transformed, False)),
         shape=(3, section.size, section.size),
         classes=len(names),
         class_names=tuple(names),

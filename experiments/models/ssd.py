@@ -3,7 +3,7 @@
 Liu et al. 2016 (arXiv 1512.02325), as in the authors' released models.
 """
 
-from experiments.data.photometric_transforms import VGG_MEAN
+from experiments.data.transforms import VGG_MEAN
 from experiments.models.ssd_boxes import GRIDS_300, GRIDS_512, default_boxes
 from experiments.models.vgg import VGG16Trunk, scale_channels
 

@@ -12,7 +12,7 @@ all in pixels.
 import math
 from typing import NamedTuple
 
-from experiments.data.geometric_transforms import box_iou
+from experiments.data.transforms import box_iou
 
 import numpy
 

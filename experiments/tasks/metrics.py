@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.data.geometric_transforms import box_iou
+from experiments.data.transforms import box_iou
 
 import numpy
 from chainer import backend
