@@ -23,10 +23,7 @@ _LAYOUT = (
 
 
 class Frames(DatasetMixin):
-    """Pairs of a frame, a :class:`PIL.Image.Image`, and the class of each pixel, -1 for void.
-
-    ``pairs`` are the image file and the label file of each frame.
-    """
+    """Pairs of a Pillow image and the class of each pixel, -1 for void, from pairs of files."""
 
     def __init__(self, pairs):
         self._pairs = pairs
@@ -35,11 +32,7 @@ class Frames(DatasetMixin):
         return len(self._pairs)
 
     def get_example(self, i):
-        """Reads the pair.
-
-        Raises:
-            DamagedImageError: If one of its files cannot be decoded, or they do not fit.
-        """
+        """Reads a pair; a DamagedImageError says if its files do not fit."""
         image_file, label_file = self._pairs[i]
         image, labels = images.read_image(image_file), images.read_labels(label_file)
         if labels.shape != image.size[::-1]:
@@ -149,14 +142,14 @@ def _survey(frames):
 
 def _size(sizes, crop, folder):
     """Returns height and width of the examples to train with, which must be all the same."""
-    if crop is None and len(sizes) > 1:
-        raise DataError(
-            f'{folder}: given training frames of {" and ".join(map(_by, sorted(sizes)))} pixels,'
-            ' allowed: one size for all, or a crop'
-        )
-    smallest = tuple(map(min, zip(*sizes)))
     if crop is None:
-        return smallest
+        if len(sizes) > 1:
+            raise DataError(
+                f'{folder}: given training frames of {" and ".join(map(_by, sorted(sizes)))}'
+                ' pixels, allowed: one size for all, or a crop'
+            )
+        return sizes.pop()
+    smallest = tuple(map(min, zip(*sizes)))
     if crop[0] > smallest[0] or crop[1] > smallest[1]:
         raise DataError(
             f'{folder}: given a crop of {_by(crop)} pixels, allowed: at most {_by(smallest)},'

@@ -44,12 +44,13 @@ def load(section, dtype):
     """
     folder = find_folder(section.folder, _LAYOUT)
     train = find_folder(os.path.join(folder, section.train), _LAYOUT)
-    wnids = sorted(_subfolders(train))
+    wnids = _subfolders(train)
     if not wnids:
         raise DataError(f'{train}: given no folder in it, allowed: {_LAYOUT}')
-    files = _in_class_folders(train, wnids)
+    number = {wnid: label for label, wnid in enumerate(wnids)}
+    files = _in_class_folders(train, wnids, number)
     val = find_folder(os.path.join(folder, section.val), _LAYOUT)
-    val_files = _validation(folder, val, section, wnids)
+    val_files = _validation(folder, val, section, number)
     mean, std = transforms.IMAGENET_MEAN, transforms.IMAGENET_STD
     transformed = functools.partial(
         transform, section.size, transforms.Normalization(mean, std, dtype)
@@ -73,13 +74,13 @@ def _examples(paths, classes, size, where, skip_damaged):
 
 
 def _subfolders(folder):
-    return [e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith('.')]
+    return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith('.'))
 
 
-def _in_class_folders(folder, wnids):
+def _in_class_folders(folder, wnids, number):
     """Returns the paths of all images, a list, and their classes, an array."""
     paths, classes = [], []
-    for label, wnid in enumerate(wnids):
+    for wnid in wnids:
         below = os.path.join(folder, wnid)
         names = image_names(below)
         if not names:
@@ -88,22 +89,20 @@ def _in_class_folders(folder, wnids):
                 f' {", ".join(EXTENSIONS)}'
             )
         paths += [os.path.join(below, name) for name in names]
-        classes += [label] * len(names)
+        classes += [number[wnid]] * len(names)
     return paths, numpy.array(classes, numpy.int32)
 
 
-def _validation(folder, val, section, wnids):
+def _validation(folder, val, section, number):
     found = _subfolders(val)
     if found:
-        unknown = sorted(set(found) - set(wnids))
+        unknown = [wnid for wnid in found if wnid not in number]
         if unknown:
             raise DataError(
                 f'{os.path.join(val, unknown[0])}: given a class that {section.train} has not,'
-                f' allowed: its {len(wnids)} folders ({wnids[0]} ...)'
+                f' allowed: its {len(number)} folders ({next(iter(number))} ...)'
             )
-        paths, classes = _in_class_folders(val, sorted(found))
-        of_found = numpy.array([wnids.index(wnid) for wnid in sorted(found)], numpy.int32)
-        return paths, of_found[classes]
+        return _in_class_folders(val, found, number)
     names = image_names(val)
     if not names:
         raise DataError(f'{val}: given no image, allowed: {_LAYOUT}')
@@ -111,11 +110,11 @@ def _validation(folder, val, section, wnids):
         raise DataError(f'{val}: given images without classes, allowed: {_LAYOUT}')
     labels = os.path.join(folder, section.val_labels)
     order = section.ilsvrc_classes and os.path.join(folder, section.ilsvrc_classes)
-    names, classes = _read_label_file(labels, names, wnids, order)
+    names, classes = _read_label_file(labels, names, number, order)
     return [os.path.join(val, name) for name in names], classes
 
 
-def _read_label_file(path, names, wnids, order):
+def _read_label_file(path, names, number, order):
     """Reads the classes of a flat folder of validation images.
 
     The file is one of
@@ -131,7 +130,6 @@ def _read_label_file(path, names, wnids, order):
     Returns the names of the images, a list, and their classes, int32.
     """
     lines = read_lines(path, _LABELS_LAYOUT)
-    number = {wnid: label for label, wnid in enumerate(wnids)}
     columns = {len(words) for _, words in lines}
     if columns == {2}:
         return _named_labels(path, lines, names, number)
@@ -148,7 +146,7 @@ def _read_label_file(path, names, wnids, order):
         if wnid not in number:
             raise DataError(
                 f'{path}, line {line}: given {word}, allowed: an ILSVRC2012_ID of {order} whose'
-                f' wnid is one of the {len(wnids)} classes trained with'
+                f' wnid is one of the {len(number)} classes trained with'
             )
         classes.append(number[wnid])
     return names, numpy.array(classes, numpy.int32)

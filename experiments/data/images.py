@@ -27,8 +27,7 @@ def read_image(path):
 
     Raises:
         DataError: If there is no such file, or it may not be read.
-        DamagedImageError: If it cannot be decoded. A byte of a JPEG changed in the middle may not
-            be noticed: the format has no checksum.
+        DamagedImageError: If it cannot be decoded; not all damage of a JPEG can be noticed.
     """
     return _decoded(path, lambda image: image.convert('RGB'))
 
@@ -87,9 +86,8 @@ class LabelledImages(DatasetMixin):
 class ReplaceDamaged(DatasetMixin):
     """A data set in which the next whole example replaces one whose image is damaged.
 
-    Which one is replaced depends on the files alone, so that each epoch, each resumed run and any
-    number of workers see the same examples; a check of all images beforehand would decode the whole
-    data set at every start. A warning tells of each replacement, unless
+    This is found when an example is asked for: a check of all images beforehand would decode the
+    whole data set at every start. A warning tells of each replacement, unless
     :func:`collect_warnings` takes it. In an evaluation the replacement counts twice.
     """
 
@@ -107,7 +105,12 @@ class ReplaceDamaged(DatasetMixin):
                 return self._dataset[(index + step) % len(self)]
             except DamagedImageError as error:
                 last = error
-                _warn(f'{error}; the next image stands in for it')
+                message = f'{error}; the next image stands in for it'
+                collected = _collected.get()
+                if collected is None:
+                    warnings.warn(message, stacklevel=3)
+                else:
+                    collected.append(message)
         raise DataError(f'{last}; and so are all {len(self)} images')
 
 
@@ -115,7 +118,7 @@ class ReplaceDamaged(DatasetMixin):
 def collect_warnings():
     """A context that gives a list, to which this thread's warnings of replacements go instead.
 
-    With it a worker passes them to the process that it loads for, which warns once for each.
+    A worker passes them to the process that it loads for, which warns once of each.
     """
     collected = []
     token = _collected.set(collected)
@@ -123,11 +126,3 @@ def collect_warnings():
         yield collected
     finally:
         _collected.reset(token)
-
-
-def _warn(message):
-    collected = _collected.get()
-    if collected is None:
-        warnings.warn(message, stacklevel=4)
-    else:
-        collected.append(message)

@@ -30,9 +30,8 @@ class Normalize(chainer.Link):
     """Divides by the L2 norm over the channels and multiplies by a learned scale a channel.
 
     Liu et al., ParseNet (arXiv 1506.04579), section 3.3; SSD has it on conv4_3, whose values are
-    much larger than those of the other feature maps. It is computed in float32, whatever the dtype
-    of the input: the sum of 512 squares overflows float16 from a root mean square of 11 on. The
-    scales begin with 20.
+    much larger than those of the other feature maps. It is computed in float32: the sum of 512
+    squares overflows float16 from a root mean square of 11 on.
     """
 
     def __init__(self, channels):

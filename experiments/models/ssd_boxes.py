@@ -15,6 +15,7 @@ from typing import NamedTuple
 from experiments.data.transforms import box_iou
 
 import numpy
+from chainer import functions
 
 BACKGROUND = 0
 # An IoU over it is a match.
@@ -38,8 +39,8 @@ class Grid(NamedTuple):
         step (int): From one cell's centre to the next.
         size (float): Side of the small square box.
         next_size (float): The large square's side is the geometric mean of this and ``size``.
-        ratios (tuple of int): Aspect ratios r; there is a box of ratio r and one of 1 / r for each,
-            with the area of the small square.
+        ratios (tuple of int): For each r there is a box of ratio r and one of 1 / r, with the area
+            of the small square.
     """
 
     cells: int
@@ -131,9 +132,8 @@ def decode(locs, default_boxes):
 class BoxMatcher:
     """Turns an image's objects, however many, into targets of fixed size, one a default box.
 
-    It is meant for the data set (``chainer.datasets.TransformDataset(data, matcher)``): there the
-    processes that load images match them, and batches can be concatenated. The default boxes are
-    those of the model, ``ssd.default_boxes``.
+    It is meant for a ``chainer.datasets.TransformDataset``: there the processes that load images
+    match them, and batches can be concatenated.
     """
 
     def __init__(self, default_boxes):
@@ -197,9 +197,8 @@ class Detections(NamedTuple):
 def detect(locs, confs, default_boxes, size):
     """Returns the :class:`Detections` of an image.
 
-    Of each class, the 400 best boxes with a score over 0.01 go through non-maximum suppression at
-    an IoU of 0.45; of all classes together the best 200 are left. A score that is not a number
-    is no detection.
+    Of each class, the best boxes go through non-maximum suppression; of all classes together the
+    best 200 are left. A score that is not a number is no detection.
 
     Args:
         locs (numpy.ndarray): (boxes, 4), encoded, of the network.
@@ -210,7 +209,7 @@ def detect(locs, confs, default_boxes, size):
     # Far too large or infinite numbers, of a network that diverged, are no reason to stop.
     with numpy.errstate(over='ignore', invalid='ignore'):
         boxes = decode(locs.astype(numpy.float32), default_boxes)
-        probabilities = _softmax(confs.astype(numpy.float32))
+        probabilities = functions.softmax(confs.astype(numpy.float32)).array
         found = [
             _of_class(boxes, scores, label) for label, scores in enumerate(probabilities.T[1:])
         ]
@@ -221,16 +220,10 @@ def detect(locs, confs, default_boxes, size):
 
 def _of_class(boxes, scores, label):
     candidates = numpy.flatnonzero(scores > _SCORE)
-    order = numpy.argsort(-scores[candidates], kind='stable')[:_CANDIDATES]
-    candidates = candidates[order]
+    candidates = candidates[numpy.argsort(-scores[candidates], kind='stable')[:_CANDIDATES]]
     candidates = candidates[non_maximum_suppression(boxes[candidates], _SUPPRESSION_IOU)]
     labels = numpy.full(len(candidates), label, numpy.int32)
     return boxes[candidates], labels, scores[candidates]
-
-
-def _softmax(logits):
-    exponentials = numpy.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def non_maximum_suppression(boxes, threshold):
