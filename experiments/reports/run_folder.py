@@ -5,7 +5,7 @@ import os
 from typing import Optional
 
 from experiments.config.errors import ConfigError
-from experiments.reports import checksums, run_files
+from experiments.reports import run_files
 from experiments.reports.run_files import CONFIG, ERROR, LOG, RESULT, SCALES
 from experiments.reports.summary import Underflow, mean_underflow
 
@@ -78,7 +78,7 @@ def find(paths):
 def read(path):
     """Returns the :class:`RunFolder` of a path; what is missing or damaged is its ``problem``."""
     run = RunFolder(path)
-    damages = checksums.damages(path)
+    damages = run_files.damages(path)
     for attribute, filename, reader in (
         ('config', CONFIG, run_files.read_config),
         ('log', LOG, run_files.read_log),

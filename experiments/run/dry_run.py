@@ -6,7 +6,7 @@ import tempfile
 import time
 from typing import NamedTuple, Optional
 
-from experiments.reports import table
+from experiments.reports import summary
 from experiments.run import sweep, train
 
 import numpy
@@ -86,7 +86,7 @@ def describe(configs, folder, launch, at_a_time=1, progress=lambda text: None):
         rows.append(
             (config.run_name, kind_of_start, str(estimate.iterations), seconds, duration(left))
         )
-    lines = table.aligned([_HEADER, *rows])
+    lines = summary.aligned([_HEADER, *rows])
     together = f'; {at_a_time} at a time: about {duration(to_go / at_a_time)}'
     lines += ['', f'to go      {duration(to_go)}' + (together if at_a_time > 1 else ''), _LEGEND]
     is_whole = all(state.problem is None for state in states)
