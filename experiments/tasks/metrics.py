@@ -22,7 +22,7 @@ def top_k_accuracy(logits, classes, k):
     Args:
         logits (:ref:`ndarray`): (n, classes).
         classes (:ref:`ndarray`): (n,), the right ones.
-        k (int): Less than the number of classes: k of k are always right.
+        k (int): Less than the number of classes.
 
     Returns:
         :ref:`ndarray`: A float32 scalar on the device of the logits.
@@ -150,8 +150,7 @@ def match_detections(boxes, scores, true_boxes, difficult=None):
 
 
 def concatenate_matches(matches):
-    """Returns the matches of several images as one."""
-    matches = list(matches)
+    """Returns the matches of several images, a sequence, as one."""
     return DetectionMatches(
         numpy.concatenate([numpy.empty(0), *(item.scores for item in matches)]),
         numpy.concatenate([numpy.empty(0, bool), *(item.true_positive for item in matches)]),

@@ -33,9 +33,8 @@ class TrainChain(chainer.Chain):
         """Returns and reports the loss of logits (n, classes, h, w), in float32.
 
         It is the sum over all pixels that are not void of weight times softmax cross entropy,
-        divided by their number, and so is its gradient: with 12 images of 360x480 by 2^21, where
-        the smallest number of float16 is 2^-24. What the cast loses of it only a scale of the loss
-        can bring back, see :mod:`experiments.tasks.classification`.
+        divided by their number (2^21 in 12 images of 360x480), and so is the gradient that is cast,
+        see :mod:`experiments.tasks.classification`.
         """
         weight = self._class_weight
         if weight is not None:
