@@ -5,6 +5,7 @@ The content of a batch depends on the seed and the iteration alone.
 
 import concurrent.futures
 import functools
+import itertools
 import math
 import multiprocessing
 import multiprocessing.connection
@@ -28,7 +29,7 @@ _dataset = None
 
 
 class Batches(Iterator):
-    """An iterator over batches of a data set, loaded ahead by other processes or threads.
+    """An iterator over batches of a data set, loaded ahead by processes or threads.
 
     A batch may hold the end of one epoch and the beginning of the next, as with Chainer's
     iterators. The number of the iteration is the whole state: a resumed run gets the same batches
@@ -58,6 +59,7 @@ class Batches(Iterator):
     def __init__(
         self, dataset, batch_size, seed=0, repeat=True, shuffle=True, workers=0, pool='processes'
     ):
+        self._executor = None  # first, since an iterator that failed to be made is finalized, too
         if repeat and not len(dataset):
             raise ValueError('given an empty data set, allowed with repeat: at least one example')
         self.dataset = dataset
@@ -70,7 +72,6 @@ class Batches(Iterator):
         self._seed = seed
         self._shuffle = shuffle
         self._start_pool = {'processes': _start_processes, 'threads': _start_threads}[pool]
-        self._executor = None
         self._load = None
         self._iteration = 0
         self._loading = {}  # the futures of each iteration that is being loaded
@@ -181,18 +182,16 @@ class Batches(Iterator):
             self._forget()
 
     def _forget(self):
-        for future in (f for futures in self._loading.values() for f in futures):
+        for future in itertools.chain(*self._loading.values()):
             future.cancel()
         self._loading.clear()
 
     def finalize(self):
         """Ends the workers, who finish what they have begun; the next batch starts them anew."""
-        # A constructor that failed may not have come so far.
-        if getattr(self, '_executor', None) is None:
-            return
-        self._forget()
-        executor, self._executor = self._executor, None
-        executor.shutdown(wait=True)
+        if self._executor is not None:
+            self._forget()
+            executor, self._executor = self._executor, None
+            executor.shutdown(wait=True)
 
 
 def _load_examples(dataset, seed, epochs_and_indices):

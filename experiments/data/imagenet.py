@@ -120,12 +120,10 @@ def _read_label_file(path, names, number, order):
     The file is one of
 
     - a line ``name label`` for each image, as Caffe's ``val.txt``; the label is a wnid, or the
-      number of the class from 0 in the order of the wnids. Images that it does not name are not
-      used;
-    - the official ``ILSVRC2012_validation_ground_truth.txt``: a line with an ILSVRC2012_ID, counted
-      from 1, for each image in the order of their names. That order of the classes is another than
-      the wnids', and the file ``order`` must tell it: the official ``meta.mat``, or a text file
-      with the wnid of ID 1 in the first line, and so on.
+      number of the class from 0. Images that it does not name are not used;
+    - the official ``ILSVRC2012_validation_ground_truth.txt``: a line with an ILSVRC2012_ID for each
+      image in the order of their names. The file ``order`` tells the wnids of these: the official
+      ``meta.mat``, or a text file with the wnid of ID 1 in the first line, and so on.
 
     Returns the names of the images, a list, and their classes, int32.
     """

@@ -12,8 +12,7 @@ import numpy
 from chainer import functions, links
 
 _MEAN = numpy.array(VGG_MEAN, numpy.float32)[:, None, None]
-# For a training from scratch: about the standard deviation of a pixel, and a power of two, so that
-# dividing by it is exact.
+# For a training from scratch: about a pixel's standard deviation, and exact to divide by.
 PIXEL_SCALE = 64.0
 # Added under the root of Normalize, so that the gradient is finite where all channels are 0.
 _EPS = 1e-10
@@ -63,7 +62,7 @@ class SSD(chainer.Chain):
         size (int): Height and width of the images, 300 or 512.
         width (float): Factor on all numbers of channels but those of ``loc`` and ``conf``.
         pixel_scale (float): What images, less their mean, are divided by: 1, as VGG-16's weights
-            expect it, or something that brings them to about 1 for a training from scratch.
+            expect it, or :data:`PIXEL_SCALE`.
 
     Attributes:
         default_boxes (numpy.ndarray): (boxes, 4), each (y, x, h, w): 8,732 or 24,564 boxes.

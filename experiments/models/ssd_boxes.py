@@ -3,7 +3,7 @@
 Liu et al. 2016 (arXiv 1512.02325), sections 2.2 and 3.1. The numbers are those of the authors'
 released models, which differ in places from the formulas of the paper: ``examples/ssd/
 ssd_pascal.py`` and ``ssd_pascal_512.py`` in the ``ssd`` branch of github.com/weiliu89/caffe. The
-default boxes are not clipped to the image there, nor are they here.
+default boxes are not clipped to the image.
 
 A default box is (y, x, h, w) with (y, x) its centre, any other box (y_min, x_min, y_max, x_max),
 all in pixels.
@@ -23,8 +23,8 @@ _MATCH_IOU = 0.5
 # What the offsets of the centre and of the logarithms of height and width are divided by, so that
 # all four have about the same variance.
 _VARIANCES = (0.1, 0.2)
-# Of detections: the least score, the IoU over which a better box suppresses, the most candidates of
-# a class and the most detections of an image.
+# Of detections: the least score, the IoU over which a better box suppresses another, the most
+# candidates of a class, the most detections of an image.
 _SCORE = 0.01
 _SUPPRESSION_IOU = 0.45
 _CANDIDATES = 400
@@ -141,11 +141,11 @@ class BoxMatcher:
         self._corners = corners(default_boxes)
 
     def __call__(self, example):
-        """Matches the objects of an example, those that are hard to detect among them.
+        """Matches the objects of an example, the difficult ones among them.
 
         Args:
             example (tuple): Image, boxes (n, 4) as (y_min, x_min, y_max, x_max) in pixels, labels
-                (n,) from 0; what follows, as ``difficult``, is left out.
+                (n,) from 0; what follows is left out.
 
         Returns:
             tuple: Image, encoded boxes (boxes, 4) in float32 and labels (boxes,) in int32: 0 for
@@ -229,9 +229,8 @@ def _of_class(boxes, scores, label):
 def non_maximum_suppression(boxes, threshold):
     """Returns which boxes do not overlap with a better one that is kept.
 
-    The result is that of the greedy algorithm, one box after the other, but all boxes are looked at
-    together until nothing changes (Cluster-NMS: Zheng et al. 2020, arXiv 2005.03572), which takes a
-    few rounds instead of hundreds.
+    The result is that of the greedy algorithm, but all boxes are looked at together until nothing
+    changes (Cluster-NMS: Zheng et al. 2020, arXiv 2005.03572): a few rounds instead of hundreds.
 
     Args:
         boxes (numpy.ndarray): (n, 4), by decreasing score.

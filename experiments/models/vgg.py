@@ -49,9 +49,8 @@ _MESSAGES = {
 class CIFARVGG16(chainer.Chain):
     """The 13 convolutions of VGG-16, each with batch normalization and ReLU, and one linear layer.
 
-    The convolutions ``conv1_1`` to ``conv5_3`` have their biases. The five poolings leave one pixel
-    of a 32×32 image, so one layer of 512 to ``classes`` takes the place of the paper's three.
-    Larger images are averaged to one pixel.
+    The five poolings leave one pixel of a 32×32 image, so one layer takes the place of the paper's
+    three. Larger images are averaged to one pixel.
 
     Args:
         classes (int): Number of classes.
@@ -85,8 +84,8 @@ class CIFARVGG16(chainer.Chain):
 class VGG16Trunk(chainer.Chain):
     """The convolutions ``conv1_1`` to ``conv5_3``, ``fc6`` and ``fc7`` of VGG-16, as SSD has them.
 
-    Liu et al. 2016 (arXiv 1512.02325), section 3: there is no classifier and no dropout; pool5 is
-    3x3 with stride 1 instead of 2x2 with stride 2; fc6 is a dilated 3x3 convolution, fc7 a 1x1 one.
+    Liu et al. 2016 (arXiv 1512.02325), section 3: no classifier and no dropout; pool5 is 3x3 with
+    stride 1 instead of 2x2 with stride 2; fc6 is a dilated 3x3 convolution, fc7 a 1x1 one.
     Weights after He et al. (2015), biases 0; :func:`load_weights` sets trained ones. ``width`` is a
     factor on all numbers of channels.
     """
@@ -139,8 +138,7 @@ def load_weights(path, trunk):
 
     Its linear layers become convolutions as in Liu et al. 2016, section 3: of fc6, seen as a 7x7
     convolution, every third row and column is kept, and every fourth output of fc6 and fc7, which
-    are as many as the trunk has. VGG-16 was trained on images of blue, green and red; ours are
-    red, green and blue.
+    are as many as the trunk has. VGG-16 was trained on images of blue, green and red.
 
     Args:
         path (str): What ``chainer.links.VGG16Layers`` is saved as by ``chainer.serializers``, an

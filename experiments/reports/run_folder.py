@@ -38,8 +38,7 @@ class RunFolder:
     @property
     def name(self):
         """str: The experiment's name and the run's."""
-        parts = os.path.normpath(self.path).split(os.sep)
-        return '/'.join(parts[-2:])
+        return '/'.join(os.path.normpath(self.path).split(os.sep)[-2:])
 
     @property
     def metric(self):
@@ -104,8 +103,8 @@ def _problem(run, damages):
     error = os.path.join(run.path, ERROR)
     if os.path.isfile(error):
         with open(error, encoding='utf-8', errors='replace') as file:
-            lines = file.read().split('\n')
-        reason = next((line for line in reversed(lines) if line.strip()), 'no reason given')
+            lines = [line.rstrip('\n') for line in file if line.strip()]
+        reason = lines[-1] if lines else 'no reason given'
         problems = [f'failed: {reason[:_LONGEST]}', *problems]
     elif not os.path.exists(os.path.join(run.path, RESULT)):
         iterations = run.last('iteration') or 0

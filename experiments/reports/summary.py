@@ -218,18 +218,14 @@ def percent(rate, digits):
 
 
 def aligned(rows):
-    """Aligns rows of strings in columns, the first to the left and the others to the right.
+    """Returns lines of rows of strings in columns, the first to the left, the others to the right.
 
-    The first row is the header; returns the lines, with one under it.
+    The first row is the header, and gets a line under it.
     """
     widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
-        lines.append('  '.join(cells))
-    lines.insert(1, '  '.join('-' * width for width in widths))
-    return lines
+    form = '  '.join([f'{{:<{widths[0]}}}', *(f'{{:>{width}}}' for width in widths[1:])])
+    header, *lines = [form.format(*row) for row in rows]
+    return [header, '  '.join('-' * width for width in widths), *lines]
 
 
 def _mean(values):

@@ -1,10 +1,9 @@
 """Classification: its loss and its metric, the same for every dtype and every way of scaling.
 
 Logits are cast to float32 first, since a softmax in float16 would be inexact. In the backward pass
-that cast rounds the gradient to float16, once, before the last layer gets it. What is lost there no
-layer's scale can bring back, only the scale of the loss: Chainer's loss scale, or the
-``initial_scale`` of layer-wise scaling. It belongs to no layer and so is in no method's underflow
-rate.
+that cast rounds the gradient to float16. What is lost there only a scale of the loss can bring
+back: Chainer's loss scale, or the ``initial_scale`` of layer-wise scaling. It belongs to no layer
+and so is in no method's underflow rate.
 """
 
 from experiments.tasks.metrics import top_k_accuracy
@@ -24,13 +23,10 @@ def accuracy(logits, classes):
 
 
 class TopFiveEvaluator(Evaluator):
-    """Evaluates a classifier, and reports its top-5 accuracy beside what it reports itself.
+    """Evaluates a ``chainer.links.Classifier``.
 
-    Reported keys: with those of ``chainer.links.Classifier``, ``main/loss``, ``main/accuracy``
-    (top-1) and ``main/accuracy_top5``, with the evaluator's prefix.
-
-    Arguments are those of :class:`~experiments.tasks.task.Evaluator`; the target must leave the
-    logits in its attribute ``y``, as Chainer's classifier does.
+    Reported keys, with the evaluator's prefix: ``main/loss``, ``main/accuracy`` (top-1) and
+    ``main/accuracy_top5``. Arguments are those of :class:`~experiments.tasks.task.Evaluator`.
     """
 
     def __init__(self, *args, **kwargs):

@@ -48,8 +48,7 @@ def confusion_matrix(predicted, labels, classes):
         classes (int): Number of classes.
 
     Returns:
-        :ref:`ndarray`: (classes, classes) in int64: [i, j] pixels of class i were taken for class
-        j. The sum of the matrices of several images is the matrix of all of them.
+        :ref:`ndarray`: (classes, classes) in int64: [i, j] pixels of class i were taken for j.
 
     Raises:
         ValueError: If a label is not one of these.
@@ -119,9 +118,9 @@ class DetectionMatches:
 def match_detections(boxes, scores, true_boxes, difficult=None):
     """Matches the detections of one class in one image to the objects of that class.
 
-    A detection belongs to the object that it overlaps with most. From an IoU of 0.5 on it is a true
-    positive, if it has the highest score of the object's detections; all others are false
-    positives. What belongs to a difficult object counts neither way.
+    A detection belongs to the object that it overlaps with most, from an IoU of 0.5 on. The one of
+    highest score of an object is a true positive; all others are false positives. What belongs to a
+    difficult object counts neither way.
 
     Args:
         boxes (numpy.ndarray): (n, 4), detections: (y_min, x_min, y_max, x_max).
