@@ -1,6 +1,7 @@
 """CamVid (Brostow et al. 2009), as prepared for SegNet: 11 classes and void, a file a frame."""
 
 import functools
+import itertools
 import os
 
 from experiments.config.errors import DamagedImageError, DataError
@@ -99,7 +100,7 @@ def load(section, dtype):
 def _frames(folder, split, size, skip_damaged):
     listing = os.path.join(folder, f'{split}.txt')
     pairs = _listed(folder, listing) if os.path.exists(listing) else _found(folder, split)
-    for path in (path for pair in pairs for path in pair):
+    for path in itertools.chain(*pairs):
         if not os.path.exists(path):
             raise DataError(f'{path}: missing; allowed: {_LAYOUT}')
     frames = Frames([pairs[i] for i in first_examples(len(pairs), size, f'{folder}: {split}')])
@@ -122,9 +123,7 @@ def _listed(folder, listing):
 
 def _found(folder, split):
     below = find_folder(os.path.join(folder, split), _LAYOUT)
-    names = images.image_names(below)
-    if not names:
-        raise DataError(f'{below}: given no image, allowed: {_LAYOUT}')
+    names = images.image_names(below, _LAYOUT)
     annotated = os.path.join(folder, f'{split}annot')
     return [(os.path.join(below, name), os.path.join(annotated, name)) for name in names]
 

@@ -82,12 +82,7 @@ def _in_class_folders(folder, wnids, number):
     paths, classes = [], []
     for wnid in wnids:
         below = os.path.join(folder, wnid)
-        names = image_names(below)
-        if not names:
-            raise DataError(
-                f'{below}: given no image, allowed: at least one that ends in'
-                f' {", ".join(EXTENSIONS)}'
-            )
+        names = image_names(below, f'at least one that ends in {", ".join(EXTENSIONS)}')
         paths += [os.path.join(below, name) for name in names]
         classes += [number[wnid]] * len(names)
     return paths, numpy.array(classes, numpy.int32)
@@ -103,9 +98,7 @@ def _validation(folder, val, section, number):
                 f' allowed: its {len(number)} folders ({next(iter(number))} ...)'
             )
         return _in_class_folders(val, found, number)
-    names = image_names(val)
-    if not names:
-        raise DataError(f'{val}: given no image, allowed: {_LAYOUT}')
+    names = image_names(val, _LAYOUT)
     if section.val_labels is None:
         raise DataError(f'{val}: given images without classes, allowed: {_LAYOUT}')
     labels = os.path.join(folder, section.val_labels)

@@ -15,9 +15,16 @@ EXTENSIONS = ('.jpeg', '.jpg', '.png')
 _collected = contextvars.ContextVar('collected', default=None)
 
 
-def image_names(folder):
-    """Returns the names of the image files in a folder, sorted."""
-    return sorted(name for name in os.listdir(folder) if name.lower().endswith(EXTENSIONS))
+def image_names(folder, allowed):
+    """Returns the names of the image files in a folder, sorted.
+
+    Raises:
+        DataError: If there is none; it says what is ``allowed``.
+    """
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(EXTENSIONS))
+    if not names:
+        raise DataError(f'{folder}: given no image, allowed: {allowed}')
+    return names
 
 
 def read_image(path):

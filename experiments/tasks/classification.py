@@ -22,32 +22,25 @@ def accuracy(logits, classes):
     return functions.accuracy(functions.cast(logits, 'float32'), classes)
 
 
-class TopFiveEvaluator(Evaluator):
-    """Evaluates a ``chainer.links.Classifier``.
+def evaluator(batches, classifier, data, **kwargs):
+    """Returns an evaluator of a ``chainer.links.Classifier``.
 
-    Reported keys, with the evaluator's prefix: ``main/loss``, ``main/accuracy`` (top-1) and
-    ``main/accuracy_top5``. Arguments are those of :class:`~experiments.tasks.task.Evaluator`.
+    Reported keys, with the evaluator's prefix: ``main/loss``, ``main/accuracy`` (top-1) and, where
+    to be one of five is an achievement, from 100 classes on, ``main/accuracy_top5``.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.eval_func = self._classify
+    def with_top_five(features, classes):
+        classifier(features, classes)
+        share = top_k_accuracy(classifier.y.array, classes, 5)
+        reporter.report({'accuracy_top5': share}, classifier)
 
-    def _classify(self, features, classes):
-        target = self.get_target('main')
-        target(features, classes)
-        share = top_k_accuracy(target.y.array, classes, 5)
-        reporter.report({'accuracy_top5': share}, target)
-
-
-def _evaluator(batches, chain, data, **kwargs):
-    # Among few classes, to be one of five is no achievement.
-    return (TopFiveEvaluator if data.classes >= 100 else Evaluator)(batches, chain, **kwargs)
+    eval_func = with_top_five if data.classes >= 100 else None
+    return Evaluator(batches, classifier, eval_func=eval_func, **kwargs)
 
 
 TASK = Task(
     metric='accuracy',
     title='test accuracy',
     chain=lambda model, data: links.Classifier(model, loss, accuracy),
-    evaluator=_evaluator,
+    evaluator=evaluator,
 )
