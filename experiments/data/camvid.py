@@ -10,7 +10,6 @@ from experiments.data.dataset import Data, find_folder, first_examples, read_lin
 from experiments.data.randomness import Augmented
 
 import numpy
-from chainer.dataset import DatasetMixin
 from chainer.datasets import TransformDataset
 
 _CLASS_NAMES = tuple(
@@ -23,31 +22,26 @@ _LAYOUT = (
 )
 
 
-class Frames(DatasetMixin):
-    """Pairs of a Pillow image and the class of each pixel, -1 for void, from pairs of files."""
+def read_frame(files):
+    """Reads a pair of files: a Pillow image, and the class of each pixel, -1 for void.
 
-    def __init__(self, pairs):
-        self._pairs = pairs
-
-    def __len__(self):
-        return len(self._pairs)
-
-    def get_example(self, i):
-        """Reads a pair; a DamagedImageError says if its files do not fit."""
-        image_file, label_file = self._pairs[i]
-        image, labels = images.read_image(image_file), images.read_labels(label_file)
-        if labels.shape != image.size[::-1]:
-            raise DamagedImageError(
-                f'{label_file}: given {_by(labels.shape)} pixels, allowed: those of'
-                f' {image_file}, {_by(image.size[::-1])}'
-            )
-        if labels.max() > _VOID:
-            raise DamagedImageError(
-                f'{label_file}: given class {labels.max()}, allowed: 0 to {_VOID - 1},'
-                f' and {_VOID} for void'
-            )
-        labels = labels.astype(numpy.int32)
-        return image, numpy.where(labels == _VOID, -1, labels)
+    Raises:
+        DamagedImageError: If one of them cannot be decoded, or they do not fit.
+    """
+    image_file, label_file = files
+    image, labels = images.read_image(image_file), images.read_labels(label_file)
+    if labels.shape != image.size[::-1]:
+        raise DamagedImageError(
+            f'{label_file}: given {_by(labels.shape)} pixels, allowed: those of'
+            f' {image_file}, {_by(image.size[::-1])}'
+        )
+    if labels.max() > _VOID:
+        raise DamagedImageError(
+            f'{label_file}: given class {labels.max()}, allowed: 0 to {_VOID - 1},'
+            f' and {_VOID} for void'
+        )
+    labels = labels.astype(numpy.int32)
+    return image, numpy.where(labels == _VOID, -1, labels)
 
 
 def transform(normalization, crop, flip, example, rng=None):
@@ -103,7 +97,8 @@ def _frames(folder, split, size, skip_damaged):
     for path in itertools.chain(*pairs):
         if not os.path.exists(path):
             raise DataError(f'{path}: missing; allowed: {_LAYOUT}')
-    frames = Frames([pairs[i] for i in first_examples(len(pairs), size, f'{folder}: {split}')])
+    pairs = first_examples(pairs, size, f'{folder}: {split}')
+    frames = TransformDataset(pairs, read_frame)
     return images.ReplaceDamaged(frames) if skip_damaged else frames
 
 

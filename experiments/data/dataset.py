@@ -52,15 +52,15 @@ class Data:
         return self.class_names or [str(number) for number in range(self.classes)]
 
 
-def first_examples(count, size, where):
-    """Returns the indices of the first ``size`` of ``count`` examples; all if ``size`` is ``None``.
+def first_examples(examples, size, where):
+    """Returns the first ``size`` of a sequence of examples; all if ``size`` is ``None``.
 
     Raises:
         DataError: If there are not so many; ``where`` names them in it.
     """
-    if size is not None and size > count:
-        raise DataError(f'{where}: given {size} examples to use, allowed: at most {count}')
-    return numpy.arange(count if size is None else size)
+    if size is not None and size > len(examples):
+        raise DataError(f'{where}: given {size} examples to use, allowed: at most {len(examples)}')
+    return examples[:size]
 
 
 def first_of_each_class(classes, size, where):
@@ -68,7 +68,7 @@ def first_of_each_class(classes, size, where):
 
     ``classes`` is an array of those of all examples; else it is as :func:`first_examples`.
     """
-    count = len(first_examples(len(classes), size, where))
+    count = len(first_examples(classes, size, where))
     by_class = numpy.argsort(classes, kind='stable')
     _, starts, sizes = numpy.unique(classes[by_class], return_index=True, return_counts=True)
     place = numpy.empty(len(classes), int)  # among those of the same class

@@ -6,7 +6,7 @@ import os
 from experiments.config.errors import DataError
 from experiments.data import transforms
 from experiments.data.dataset import Data, find_folder, first_of_each_class, read_lines
-from experiments.data.images import EXTENSIONS, LabelledImages, ReplaceDamaged, image_names
+from experiments.data.images import EXTENSIONS, ReplaceDamaged, image_names, labelled_images
 from experiments.data.randomness import Augmented
 
 import numpy
@@ -69,7 +69,7 @@ def load(section, dtype):
 
 def _examples(paths, classes, size, where, skip_damaged):
     chosen = first_of_each_class(classes, size, where)
-    examples = LabelledImages([paths[i] for i in chosen], classes[chosen])
+    examples = labelled_images([paths[i] for i in chosen], classes[chosen])
     return ReplaceDamaged(examples) if skip_damaged else examples
 
 

@@ -9,6 +9,7 @@ from experiments.config.errors import DamagedImageError, DataError
 
 import numpy
 from chainer.dataset import DatasetMixin
+from chainer.datasets import TransformDataset, TupleDataset
 from PIL import Image
 
 EXTENSIONS = ('.jpeg', '.jpg', '.png')
@@ -72,22 +73,17 @@ def _decoded(path, decode):
             ) from None
 
 
-class LabelledImages(DatasetMixin):
-    """Tuples of a decoded image and its labels; a file is read when it is asked for.
+def labelled_images(paths, *labels):
+    """Returns a data set of tuples of an image and its labels; a file is read when asked for.
 
     ``labels`` are sequences as long as ``paths``, of labels of any kind.
     """
+    return TransformDataset(TupleDataset(paths, *labels), _read_example)
 
-    def __init__(self, paths, *labels):
-        self._paths = paths
-        self._labels = labels
 
-    def __len__(self):
-        return len(self._paths)
-
-    def get_example(self, i):
-        """Returns the image as :func:`read_image` does, and its labels."""
-        return (read_image(self._paths[i]), *(labels[i] for labels in self._labels))
+def _read_example(example):
+    path, *labels = example
+    return (read_image(path), *labels)
 
 
 class ReplaceDamaged(DatasetMixin):

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from experiments.config.errors import DataError
 from experiments.data import transforms
 from experiments.data.dataset import Data, find_folder, first_examples, inner_folder, read_lines
-from experiments.data.images import LabelledImages, ReplaceDamaged
+from experiments.data.images import ReplaceDamaged, labelled_images
 from experiments.data.randomness import Augmented
 
 import numpy
@@ -77,8 +77,8 @@ def load(section, dtype):
 def _annotated(folder, splits, size):
     """Returns a list of (image file, annotation file, annotation)."""
     files = [file for split in splits for file in _files(folder, split)]
-    chosen = first_examples(len(files), size, f'{folder}: {", ".join(splits)}')
-    return [(*files[i], read_annotation(files[i][1])) for i in chosen]
+    files = first_examples(files, size, f'{folder}: {", ".join(splits)}')
+    return [(image, path, read_annotation(path)) for image, path in files]
 
 
 def _files(folder, split):
@@ -110,7 +110,7 @@ def _examples(annotated, names, section, to_train):
         for column, values in zip(columns, (annotation.boxes, labels, annotation.difficult)):
             column.append(values[used])
     images = [image for image, _, _ in annotated]
-    examples = LabelledImages(images, *columns[: 2 if to_train else 3])
+    examples = labelled_images(images, *columns[: 2 if to_train else 3])
     return ReplaceDamaged(examples) if section.skip_damaged else examples
 
 

@@ -14,7 +14,7 @@ import warnings
 from experiments.config.errors import DamagedImageError
 from experiments.data import batches, cifar, imagenet
 from experiments.data.batches import Batches
-from experiments.data.images import LabelledImages, ReplaceDamaged
+from experiments.data.images import ReplaceDamaged, labelled_images
 from experiments.data.randomness import Augmented, epoch_order, using_epoch
 from experiments.data.transforms import Normalization
 
@@ -225,7 +225,7 @@ def test_a_damaged_image_is_named(tmp_path, noise, cut, workers, pool):
         noise(path, seed=i)
     cut(paths[2])
     normalization = Normalization((0,) * 3, (1,) * 3, numpy.dtype('float32'))
-    images = LabelledImages([str(path) for path in paths], range(4))
+    images = labelled_images([str(path) for path in paths], range(4))
     transform = functools.partial(imagenet.transform, 4, normalization, False)
     dataset = TransformDataset(images, transform)
     with Batches(dataset, 4, workers=workers, pool=pool) as batches:
@@ -240,7 +240,7 @@ def test_a_skipped_image_is_told_once(tmp_path, noise, cut, workers, pool):
         noise(path, seed=i)
     cut(paths[2])
     normalization = Normalization((0,) * 3, (1,) * 3, numpy.dtype('float32'))
-    images = ReplaceDamaged(LabelledImages([str(path) for path in paths], range(4)))
+    images = ReplaceDamaged(labelled_images([str(path) for path in paths], range(4)))
     transform = functools.partial(imagenet.transform, 4, normalization, False)
     dataset = TransformDataset(images, transform)
     with Batches(dataset, 4, shuffle=False, workers=workers, pool=pool) as batches:
