@@ -253,8 +253,7 @@ def _load_in_process(seed, epochs_and_indices):
 def end_with_parent():
     """Lets this process end at once when its parent does.
 
-    A parent that is killed cannot stop its processes, and one that waits for work does not notice:
-    its siblings hold the other end of the pipe, too.
+    A parent that is killed cannot stop it, and the pipe stays open: its siblings hold the other end.
     """
     threading.Thread(target=_wait_and_end, daemon=True).start()
 

@@ -79,9 +79,8 @@ def center_crop(image, shorter, size):
 def draw_patch(width, height, rng):
     """Draws a patch of an image of this size (Szegedy et al. 2015, section 6).
 
-    Its area is uniform, its width : height uniform in the logarithm. If ten draws do not fit, it is
-    the largest patch in the middle whose aspect ratio is allowed. Returns left, top, right and
-    bottom, integers.
+    Its area is uniform, its width : height uniform in the logarithm. If no draw fits, it is the
+    largest patch in the middle whose aspect ratio is allowed. Returns left, top, right and bottom.
     """
     for _ in range(_CROP_TRIALS):
         area = width * height * rng.uniform(*_CROP_AREA)
@@ -179,8 +178,7 @@ def _candidate_patches(width, height, rng):
 def box_iou(boxes, others):
     """Returns the intersection over union (IoU, Jaccard index) of each pair of boxes.
 
-    The edges of a box are lines between pixels; PASCAL VOC's toolkit takes them for the outermost
-    pixels and adds 1 to every height and width.
+    The edges of a box are lines between pixels; PASCAL VOC's toolkit adds 1 to height and width.
 
     Args:
         boxes (numpy.ndarray): (m, 4), floats.

@@ -113,7 +113,7 @@ class DetectionEvaluator(PooledEvaluator):
         locs, confs = target.predictor(images)
         target.loss(locs, confs, target_locs, targets)
         locs, confs = backend.CpuDevice().send((locs.array, confs.array))
-        return self._pool([self._match(*item) for item in zip(batch, locs, confs)])
+        return _by_class([self._match(*item) for item in zip(batch, locs, confs)])
 
     def _match(self, example, locs, confs):
         """Returns the matches of an image, one a class."""
@@ -128,16 +128,19 @@ class DetectionEvaluator(PooledEvaluator):
             matches.append(metrics.match_detections(*detected, boxes[true], difficult[true]))
         return matches
 
-    def _pool(self, parts):
-        return [metrics.concatenate_matches(of_class) for of_class in zip(*parts)]
-
-    def _metrics(self, matches):
+    def _metrics(self, parts):
+        matches = _by_class(parts)
         precisions = [metrics.average_precision(item, self._eleven_point) for item in matches]
         named = zip(self._class_names, precisions)
         return {
             'map': metrics.mean_of_present(precisions),
             **{f'ap/{name}': value for name, value in named if not numpy.isnan(value)},
         }
+
+
+def _by_class(parts):
+    """Returns the matches of each class, of lists of the matches of each class."""
+    return [metrics.concatenate_matches(of_class) for of_class in zip(*parts)]
 
 
 TASK = Task(

@@ -74,10 +74,8 @@ class SegmentationEvaluator(PooledEvaluator):
         counts = metrics.confusion_matrix(predicted, labels, len(self._class_names))
         return backend.CpuDevice().send(counts)
 
-    def _pool(self, parts):
-        return numpy.sum(parts, axis=0)
-
-    def _metrics(self, counts):
+    def _metrics(self, parts):
+        counts = numpy.sum(parts, axis=0)
         named = zip(self._class_names, metrics.ious(counts))
         return {
             'miou': metrics.miou(counts),

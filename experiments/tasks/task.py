@@ -92,9 +92,9 @@ def _unconverted(batch, device):
 class PooledEvaluator(Evaluator):
     """Base class for metrics of a whole data set that are no means over its batches.
 
-    It pools what :meth:`_evaluate_batch` returns for all batches of all workers, and computes the
-    metrics from that. What the target reports for a batch, such as its loss, is averaged as by
-    :class:`Evaluator`, whose ``device`` and ``communicator`` it takes as well.
+    They are computed from what :meth:`_evaluate_batch` returns for all batches of all workers. What
+    the target reports for a batch, such as its loss, is averaged as by :class:`Evaluator`, whose
+    ``device`` and ``communicator`` it takes as well.
     """
 
     def __init__(self, iterator, target, **kwargs):
@@ -113,20 +113,16 @@ class PooledEvaluator(Evaluator):
         observation = super().evaluate()
         parts, self._parts = self._parts, []
         metrics = self._of_all_workers(
-            lambda everyones: self._metrics(self._pool(list(itertools.chain(*everyones)))), parts
+            lambda everyones: self._metrics(list(itertools.chain(*everyones))), parts
         )
         with reporter.report_scope(observation):
             reporter.report(metrics, self.get_target('main'))
         return observation
 
     def _evaluate_batch(self, batch):
-        """Runs the target on a list of examples; returns what is to be pooled, on the host."""
+        """Runs the target on a list of examples; returns what the metrics are of, on the host."""
         raise NotImplementedError
 
-    def _pool(self, parts):
-        """Makes one of what :meth:`_evaluate_batch` returned for all batches, in their order."""
-        raise NotImplementedError
-
-    def _metrics(self, pooled):
-        """Returns the metrics by their names, Python floats."""
+    def _metrics(self, parts):
+        """Returns the metrics, Python floats by name, of a list of what all batches gave."""
         raise NotImplementedError
