@@ -253,7 +253,7 @@ def _load_in_process(seed, epochs_and_indices):
 def end_with_parent():
     """Lets this process end at once when its parent does.
 
-    A parent that is killed cannot stop it, and the pipe stays open: its siblings hold the other end.
+    A parent that is killed cannot stop it, and its siblings hold the pipe open.
     """
     threading.Thread(target=_wait_and_end, daemon=True).start()
 
