@@ -6,7 +6,7 @@ import sys
 
 from experiments.config import loading
 from experiments.config.errors import ConfigError
-from experiments.reports import table
+from experiments.reports import summary
 from experiments.run import dry_run, multi_node, progress, sweep
 from experiments.run.launch import Launch, device_of_worker, get_device
 
@@ -151,6 +151,6 @@ def _execute(arguments, configs, folder, launch, slots, summary_path):
         return launch.stop.exit_code
     if not is_first:
         return 0
-    print(table.render(results))
+    print(summary.render(results))
     print(f'\n{summary_path or os.path.join(folder, configs[0].run_name)}')
     return 1 if any(result.error for result in results) else 0

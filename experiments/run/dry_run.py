@@ -6,7 +6,7 @@ import tempfile
 import time
 from typing import NamedTuple, Optional
 
-from experiments.reports import table
+from experiments.reports import summary
 from experiments.run import sweep, train
 
 import numpy
@@ -67,7 +67,7 @@ def describe(configs, folder, launch, at_a_time, progress):
         rows.append((config.run_name, start, str(estimate.iterations), *times))
     together = f'; {at_a_time} at a time: about {duration(to_go / at_a_time)}'
     total = f'to go      {duration(to_go)}' + (together if at_a_time > 1 else '')
-    return '\n'.join([*table.aligned([_HEADER, *rows]), '', total, _LEGEND]), is_whole
+    return '\n'.join([*summary.aligned([_HEADER, *rows]), '', total, _LEGEND]), is_whole
 
 
 def duration(seconds):

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from experiments.reports.table import percent
+from experiments.reports.summary import percent
 
 import chainer
 import tqdm

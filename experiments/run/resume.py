@@ -18,7 +18,7 @@ from typing import Optional
 from chainerlp.extensions.files import write_text
 from experiments.config import loading
 from experiments.config.errors import ConfigError, RunError, shown
-from experiments.reports import checksums, run_files, summary
+from experiments.reports import run_files, summary
 from experiments.reports.run_files import CONFIG, ERROR, LOG, RECORD, RESULT, SCALES
 from experiments.run import snapshots
 
@@ -68,7 +68,7 @@ def find_state(folder, config, launch):
     """
     if launch.fresh or not os.path.exists(os.path.join(folder, CONFIG)):
         return State()
-    damages = checksums.damages(folder)
+    damages = run_files.damages(folder)
     problem = _config_problem(folder, config, damages)
     if problem is not None:
         return State(problem=problem)
@@ -97,7 +97,7 @@ def prepare(folder, config, launch, state):
 
 def record_end(folder, result):
     """Adds checksums of a run's files to ``run.json``, that of its result from the text to come."""
-    content = {'starts': _starts(folder), 'checksums': checksums.make(folder, result)}
+    content = {'starts': _starts(folder), 'checksums': run_files.checksums(folder, result)}
     write_text(os.path.join(folder, RECORD), json.dumps(content, indent=2))
 
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import types
 
 from experiments import tasks
 from experiments.config.model import MLP
@@ -139,7 +140,7 @@ def test_top_5_counts_each_example_of_a_data_set_once():
     classifier = links.Classifier(
         chainer.Sequential(functions.identity), classification.loss, classification.accuracy
     )
-    evaluator = classification.TopFiveEvaluator(iterator, classifier)
+    evaluator = classification.evaluator(iterator, classifier, types.SimpleNamespace(classes=100))
     evaluator.name = 'validation'
     means = evaluator()
     assert set(means) == {f'validation/main/{key}' for key in ('loss', 'accuracy', 'accuracy_top5')}
