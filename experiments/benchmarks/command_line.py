@@ -4,7 +4,7 @@ import os
 
 from experiments.benchmarks import iteration, measurement, scale_report_cost
 from experiments.config.errors import ConfigError
-from experiments.run.command_line import add_threads, positive, say
+from experiments.run.command_line import add_device_and_threads, positive, say
 from experiments.run.launch import get_device
 
 import threadpoolctl
@@ -29,11 +29,6 @@ def add_arguments(parser):
         ' repeatable (adaptive)',
     )
     parser.add_argument(
-        '--device',
-        default='@numpy',
-        help="Chainer's name of the device, such as @cupy:0, or the number of a GPU (%(default)s)",
-    )
-    parser.add_argument(
         '--no-plain',
         action='store_true',
         help='leave out plain Chainer in mixed16, which is very slow on a CPU',
@@ -44,7 +39,7 @@ def add_arguments(parser):
     parser.add_argument(
         '--out', metavar='DIR', default='results', help='for the json (%(default)s)'
     )
-    add_threads(parser)
+    add_device_and_threads(parser)
 
 
 def run(arguments):

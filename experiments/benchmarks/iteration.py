@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import statistics
+from typing import Callable, Optional
 
 import chainerlp
 from chainerlp import policies
@@ -37,21 +38,17 @@ class Workload:
     """A model and its batch.
 
     Attributes:
-        name (str): Names it.
-        what (str): Says what it is.
+        what (str): Says in words what it is.
+        build (callable): Builds the model without its loss, a classifier or an SSD.
         shape (tuple of int): Shape of an example.
         batch_size (int): Examples in a batch.
-        build (callable): Builds the model with its loss.
-        targets (callable): Takes the model, the batch size and a random state; returns what the
-            loss takes besides the examples.
     """
 
     name: str
     what: str
+    build: Callable
     shape: tuple
     batch_size: int
-    build: object
-    targets: object
 
     def prepare(self):
         """Returns a link that gives the loss, and its arguments, always the same, a tuple.
@@ -62,51 +59,41 @@ class Workload:
         random = numpy.random.RandomState(0)
         model = self.build()
         x = random.standard_normal((self.batch_size, *self.shape)).astype(chainer.get_dtype())
-        return model, (x, *self.targets(model, self.batch_size, random))
+        if isinstance(model, SSD):
+            return detection.TrainChain(model), (x, *self._boxes(model, random))
+        classes = random.randint(0, 10, self.batch_size).astype(numpy.int32)
+        metrics = classification.loss, classification.accuracy
+        return links.Classifier(model, *metrics), (x, classes)
 
-
-def _classes(model, batch_size, random):
-    return (random.randint(0, 10, batch_size).astype(numpy.int32),)
-
-
-def _boxes(model, batch_size, random):
-    count = len(model.predictor.default_boxes)
-    locs = random.standard_normal((batch_size, count, 4)).astype(numpy.float32)
-    # One default box in 500 is an object's, about as many as in VOC.
-    classes = random.randint(1, 21, (batch_size, count)) * (random.rand(batch_size, count) < 2e-3)
-    return locs, classes.astype(numpy.int32)
-
-
-def _classifier(kind, *args):
-    metrics = classification.loss, classification.accuracy
-    return (lambda: links.Classifier(kind(*args), *metrics)), _classes
+    def _boxes(self, model, random):
+        shape = self.batch_size, len(model.default_boxes)
+        locs = random.standard_normal((*shape, 4)).astype(numpy.float32)
+        # One default box in 500 is an object's, about as many as in VOC.
+        classes = random.randint(1, 21, shape) * (random.rand(*shape) < 2e-3)
+        return locs, classes.astype(numpy.int32)
 
 
 def _ssd(width):
     # Scaled as for a training from scratch: its first gradients would leave float16 otherwise.
-    return (lambda: detection.TrainChain(SSD(20, 300, width, PIXEL_SCALE))), _boxes
+    return SSD(20, 300, width, PIXEL_SCALE)
 
 
-_CNN = _classifier(SmallCNN, 3, 10)
-_RESNET20 = _classifier(CIFARResNet, 20, 10)
-_RESNET18 = _classifier(ImageNetResNet, 18, 1000)
-_RESNET50 = _classifier(ImageNetResNet, 50, 1000)
 # On a CPU at sizes at which an iteration of plain Chainer in float16 still ends within a minute.
 _ON_CPU = [
-    Workload('mlp', 'MLP', (784,), 128, *_classifier(MLP, 784, 512, 10, 6)),
-    Workload('cnn', 'small CNN', (3, 32, 32), 32, *_CNN),
-    Workload('resnet20', 'ResNet-20', (3, 32, 32), 8, *_RESNET20),
-    Workload('resnet18', 'ResNet-18', (3, 64, 64), 2, *_RESNET18),
-    Workload('resnet50', 'ResNet-50', (3, 64, 64), 2, *_RESNET50),
-    Workload('ssd300', 'SSD300, an eighth as wide', (3, 300, 300), 1, *_ssd(0.125)),
+    Workload('mlp', 'MLP', lambda: MLP(784, 512, 10, 6), (784,), 128),
+    Workload('cnn', 'small CNN', lambda: SmallCNN(3, 10), (3, 32, 32), 32),
+    Workload('resnet20', 'ResNet-20', lambda: CIFARResNet(20, 10), (3, 32, 32), 8),
+    Workload('resnet18', 'ResNet-18', lambda: ImageNetResNet(18, 1000), (3, 64, 64), 2),
+    Workload('resnet50', 'ResNet-50', lambda: ImageNetResNet(50, 1000), (3, 64, 64), 2),
+    Workload('ssd300', 'SSD300, an eighth as wide', lambda: _ssd(0.125), (3, 300, 300), 1),
 ]
 _ON_GPU = [
-    Workload('mlp', 'MLP', (784,), 1024, *_classifier(MLP, 784, 2048, 10, 6)),
-    Workload('cnn', 'small CNN', (3, 32, 32), 256, *_CNN),
-    Workload('resnet20', 'ResNet-20', (3, 32, 32), 128, *_RESNET20),
-    Workload('resnet18', 'ResNet-18', (3, 224, 224), 64, *_RESNET18),
-    Workload('resnet50', 'ResNet-50', (3, 224, 224), 32, *_RESNET50),
-    Workload('ssd300', 'SSD300', (3, 300, 300), 8, *_ssd(1.0)),
+    Workload('mlp', 'MLP', lambda: MLP(784, 2048, 10, 6), (784,), 1024),
+    Workload('cnn', 'small CNN', lambda: SmallCNN(3, 10), (3, 32, 32), 256),
+    Workload('resnet20', 'ResNet-20', lambda: CIFARResNet(20, 10), (3, 32, 32), 128),
+    Workload('resnet18', 'ResNet-18', lambda: ImageNetResNet(18, 1000), (3, 224, 224), 64),
+    Workload('resnet50', 'ResNet-50', lambda: ImageNetResNet(50, 1000), (3, 224, 224), 32),
+    Workload('ssd300', 'SSD300', lambda: _ssd(1.0), (3, 300, 300), 8),
 ]
 WORKLOADS = tuple(workload.name for workload in _ON_CPU)
 
@@ -122,7 +109,6 @@ class Row:
     """What one method costs.
 
     Attributes:
-        method (str): The method.
         median (float): Median time of an iteration, in seconds.
         fastest (float): The shortest, in seconds.
         slowest (float): The longest, in seconds.
@@ -136,7 +122,7 @@ class Row:
     fastest: float
     slowest: float
     ratio: float
-    host_waits: object
+    host_waits: Optional[int]
     peak_memory: int
 
 
@@ -162,7 +148,7 @@ def methods(names, with_plain=True):
     return found
 
 
-def run(workload, compared, device, turns, progress=lambda text: None):
+def run(workload, compared, device, turns, progress):
     """Times iterations in turns, one of each method: what else the machine does meets all.
 
     Args:
@@ -175,31 +161,24 @@ def run(workload, compared, device, turns, progress=lambda text: None):
     Returns:
         list of Row: One for each method.
     """
-    steps, waits, memory = {}, {}, {}
+    steps, waits_and_memory = {}, {}
     for name, method in compared.items():
         progress(f'preparing {name}')
-        steps[name] = _step(workload, device, *method)
-        steps[name]()
-        waits[name] = measurement.host_waits(device, steps[name])
-        memory[name] = measurement.peak_memory(device, steps[name])
+        step = steps[name] = _step(workload, device, *method)
+        step()
+        waits = measurement.host_waits(device, step)
+        waits_and_memory[name] = waits, measurement.peak_memory(device, step)
     times = {name: [] for name in steps}
     for turn in range(turns):
         progress(f'turn {turn + 1} of {turns}')
         for name, step in steps.items():
             times[name].append(measurement.seconds(device, step))
-    reference = times[_REFERENCE]
-    return [
-        Row(
-            name,
-            statistics.median(of_method),
-            min(of_method),
-            max(of_method),
-            statistics.median(time / other for time, other in zip(of_method, reference)),
-            waits[name],
-            memory[name],
-        )
-        for name, of_method in times.items()
-    ]
+    rows = []
+    for name, of_method in times.items():
+        ratio = statistics.median(a / b for a, b in zip(of_method, times[_REFERENCE]))
+        median, fastest, slowest = statistics.median(of_method), min(of_method), max(of_method)
+        rows.append(Row(name, median, fastest, slowest, ratio, *waits_and_memory[name]))
+    return rows
 
 
 def render(workload, device, rows):
@@ -237,7 +216,6 @@ def save(path, workload, device, rows, rates):
 
 
 def _device_name(device):
-    """Names a device for a table."""
     if device.xp is numpy:
         return f'a CPU ({platform.machine()})'
     properties = device.xp.cuda.runtime.getDeviceProperties(device.device.id)

@@ -5,7 +5,6 @@ hands over to the other. What else the machine does meets both alike, and what i
 time of the thread, in which waiting does not count.
 """
 
-import contextlib
 import dataclasses
 import statistics
 import tempfile
@@ -29,10 +28,9 @@ _MODELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What measuring every so many iterations adds to a training.
+    """What measuring every so many iterations adds to the training of a model.
 
     Attributes:
-        model (str): The model.
         iteration (float): Median CPU time of an iteration without ScaleReport, in seconds.
         growth (float): By what fraction the CPU time of the whole training is longer with it:
             median of the pairs of trainings.
@@ -47,7 +45,7 @@ class Cost:
     measured: float
 
 
-def run(pairs, progress=lambda text: None):
+def run(pairs, progress):
     """Returns the :class:`Cost` of each model, by pairs of trainings: with ScaleReport and without.
 
     ``progress`` is told in words what is being done.
@@ -91,10 +89,8 @@ def _cost(model, timed):
 
 def _pair(model, reporting_first):
     """Returns the iterations' times of a training without ScaleReport and of one with it."""
-    with contextlib.ExitStack() as stack:
-        folders = [stack.enter_context(tempfile.TemporaryDirectory()) for _ in range(2)]
-        trainings = [_Training(model, folder) for folder in folders]
-        without, reporting = trainings
+    with tempfile.TemporaryDirectory() as folder:
+        trainings = without, reporting = _Training(model, folder), _Training(model, folder)
         reporting.trainer.extend(chainerlp.extensions.ScaleReport(trigger=(INTERVAL, 'iteration')))
         first, second = trainings[::-1] if reporting_first else trainings
         first.other, second.other = second, first

@@ -14,7 +14,7 @@ _LEAST = 120  # characters that are left to say what is wrong, however long the 
 _UNKNOWN_KEY = ('extra_forbidden', 'invalid_key')
 
 
-class _OneLineError(Exception):
+class OneLineError(Exception):
     """Shown as one line of what can be printed, without a traceback."""
 
     def __init__(self, message):
@@ -23,14 +23,10 @@ class _OneLineError(Exception):
 
 def _one_line(text):
     line = ' '.join(text.split())
-    return line if line.isprintable() else ''.join(map(_printable, line))
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
-def _printable(character):
-    return character if character.isprintable() else ascii(character)[1:-1]
-
-
-class ConfigError(_OneLineError):
+class ConfigError(OneLineError):
     """A config, or something else that was asked for, is not as it must be.
 
     Its message is one line: where, what was given, what is allowed.
@@ -45,7 +41,7 @@ class DamagedImageError(DataError):
     """One image file cannot be decoded, while others of the data set may be whole."""
 
 
-class RunError(_OneLineError):
+class RunError(OneLineError):
     """A run failed for a reason outside its code, such as a full disk."""
 
 
@@ -65,35 +61,27 @@ def describe(error, model):
     """
     details = error.errors(include_url=False)
     detail = next((d for d in details if d['type'] in _UNKNOWN_KEY), details[0])
+    kind, loc, given = detail['type'], detail['loc'], detail['input']
     schema = model.model_json_schema()
-    kind, loc = detail['type'], detail['loc']
-    key, _ = _walk(schema, loc[:-1] if kind in _UNKNOWN_KEY else loc)
+    key, node = _walk(schema, loc[:-1] if kind in _UNKNOWN_KEY else loc)
     if kind in _UNKNOWN_KEY:
         key.append(str(loc[-1]))
-    elif kind in ('union_tag_invalid', 'union_tag_not_found'):
-        key.append(detail['ctx']['discriminator'].strip("'"))
-    return key, f'{shortened(".".join(key))}: {_message(detail, schema)}'
-
-
-def _message(detail, schema):
-    kind, loc, given = detail['type'], detail['loc'], detail['input']
-    if kind in _UNKNOWN_KEY:
-        _, parent = _walk(schema, loc[:-1])
-        return _unknown(str(loc[-1]), given, list(parent.get('properties', {})))
-    _, node = _walk(schema, loc)
-    if kind == 'missing':
-        return f'missing, allowed: {_allowed(node, schema)}'
-    if kind == 'union_tag_not_found':
-        return f'missing, allowed: {_tags(node)}'
-    if kind == 'union_tag_invalid':
-        given = given[detail['ctx']['discriminator'].strip("'")]
-        return f'given {shown(given)}, allowed: {_tags(node)}'
-    if kind == 'value_error':
-        return f'given {shown(given)}, allowed: {detail["ctx"]["error"]}'
-    allowed = _allowed(node, schema)
-    if kind == 'finite_number':  # JSON has no other numbers, so its schema does not say so
-        allowed = allowed.replace('a number', 'a finite number')
-    return f'given {shown(given)}, allowed: {allowed}'
+        message = _unknown(key[-1], given, list(node.get('properties', {})))
+    elif kind == 'union_tag_not_found':
+        key.append(node['discriminator']['propertyName'])
+        message = f'missing, allowed: {_tags(node)}'
+    elif kind == 'union_tag_invalid':
+        key.append(node['discriminator']['propertyName'])
+        message = f'given {shown(given[key[-1]])}, allowed: {_tags(node)}'
+    elif kind == 'missing':
+        message = f'missing, allowed: {_allowed(node, schema)}'
+    elif kind == 'value_error':
+        message = f'given {shown(given)}, allowed: {detail["ctx"]["error"]}'
+    else:
+        message = f'given {shown(given)}, allowed: {_allowed(node, schema)}'
+        if kind == 'finite_number':  # JSON has no other numbers, so its schema does not say so
+            message = message.replace('allowed: a number', 'allowed: a finite number')
+    return key, f'{shortened(".".join(key))}: {message}'
 
 
 def _unknown(key, given, keys):
@@ -191,23 +179,21 @@ def _allowed(node, schema):
         return str(node['const'])
     if 'anyOf' in node:
         return ' or '.join(_allowed(option, schema) for option in node['anyOf'])
+    if node['type'] == 'object':
+        return f'a mapping with the keys {", ".join(node["properties"])}'
+    if 'prefixItems' in node:  # of the same kind, all of them
+        items = node['prefixItems']
+        return f'a list of {len(items)} items, each {_allowed(items[0], schema)}'
+    if node['type'] == 'array':
+        least = f'at least {node["minItems"]} item'
+        return f'a list with {least}, each {_allowed(node["items"], schema)}'
     words = {
         'integer': 'an integer',
         'number': 'a number',
         'string': 'a string',
         'boolean': 'true or false',
-        'array': 'a list',
-        'object': 'a mapping',
-    }[node['type']]
-    if node['type'] == 'object':
-        return f'{words} with the keys {", ".join(node["properties"])}'
-    if node['type'] == 'array':
-        if 'prefixItems' in node:  # of the same kind, all of them
-            items = node['prefixItems']
-            return f'{words} of {len(items)} items, each {_allowed(items[0], schema)}'
-        least = f' with at least {node["minItems"]} item' if 'minItems' in node else ''
-        return f'{words}{least}, each {_allowed(node["items"], schema)}'
-    return words + _limits(node)
+    }
+    return words[node['type']] + _limits(node)
 
 
 def _limits(node):

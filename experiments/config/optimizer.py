@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Optional, Union
 
-from experiments.config.section import Count, InOneUnit, NotNegative, Positive, Section
+from experiments.config.section import Count, InOneUnit, Interval, NotNegative, Positive, Section
 
 import pydantic
 from pydantic import Field
@@ -60,11 +60,9 @@ class Step(InOneUnit):
     factor: Positive = 0.1
 
 
-class Warmup(InOneUnit):
+class Warmup(Interval):
     """The training begins with a smaller rate."""
 
-    epochs: Optional[Count] = None
-    iterations: Optional[Count] = None
     factor: Positive
     """The rate at the beginning, as a fraction of the full one."""
     shape: Literal['constant', 'linear']

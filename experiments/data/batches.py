@@ -5,6 +5,7 @@ The content of a batch depends on the seed and the iteration alone.
 
 import concurrent.futures
 import functools
+import itertools
 import math
 import multiprocessing
 import multiprocessing.connection
@@ -28,18 +29,16 @@ _dataset = None
 
 
 class Batches(Iterator):
-    """An iterator over batches of a data set, loaded ahead by other processes or threads.
+    """An iterator over batches of a data set, loaded ahead by processes or threads.
 
-    The epochs follow each other without a gap: a batch may hold the end of one and the beginning of
-    the next, as with Chainer's iterators. The order of an epoch, and what is random in an example,
-    come from ``experiments.data.randomness``. So the number of the iteration is the whole state: a
-    resumed run gets the same batches bit for bit, with any number of workers.
+    A batch may hold the end of one epoch and the beginning of the next, as with Chainer's
+    iterators. The number of the iteration is the whole state: a resumed run gets the same batches
+    bit for bit, with any number of workers.
 
-    Processes are for data whose examples are costly, since Python runs in one thread at a time.
-    Each has its own copy of the data set, which must be possible to pickle, and examples are copied
-    from one to the other. Threads are for data in memory, and for images that are decoded and
-    resized more than computed with: Pillow, and NumPy with large arrays, let other threads run
-    meanwhile. The data set must bear being read by several.
+    Processes are for examples that are costly in Python, which runs in one thread at a time; each
+    has its own copy of the data set. Threads are for data in memory, and for images that are
+    decoded and resized more than computed with: Pillow, and NumPy with large arrays, let other
+    threads run meanwhile.
 
     Args:
         dataset: The data set.
@@ -60,6 +59,7 @@ class Batches(Iterator):
     def __init__(
         self, dataset, batch_size, seed=0, repeat=True, shuffle=True, workers=0, pool='processes'
     ):
+        self._executor = None  # first, since an iterator that failed to be made is finalized, too
         if repeat and not len(dataset):
             raise ValueError('given an empty data set, allowed with repeat: at least one example')
         self.dataset = dataset
@@ -72,11 +72,11 @@ class Batches(Iterator):
         self._seed = seed
         self._shuffle = shuffle
         self._start_pool = {'processes': _start_processes, 'threads': _start_threads}[pool]
-        self._executor = None
         self._load = None
         self._iteration = 0
         self._loading = {}  # the futures of each iteration that is being loaded
-        self._orders = {}
+        # A batch needs those of two epochs.
+        self._order = functools.lru_cache(2)(lambda epoch: epoch_order(seed, epoch, len(dataset)))
         self._warned = set()
 
     def __next__(self):
@@ -96,8 +96,10 @@ class Batches(Iterator):
         except Exception:
             self.finalize()
             raise
-        for _, messages in parts:
-            self._warn(messages)
+        for message in [message for _, messages in parts for message in messages]:
+            if message not in self._warned:
+                self._warned.add(message)
+                warnings.warn(message, stacklevel=2)
         batch = [example for examples, _ in parts for example in examples]
         # Not before: whoever interrupts the waiting finds the iterator as it was.
         self._iteration += 1
@@ -105,8 +107,6 @@ class Batches(Iterator):
         self.examples += len(batch)
         self.waited += time.perf_counter() - self.asked
         return batch
-
-    next = __next__
 
     def _parts(self, iteration):
         """Returns the parts that the workers have loaded of a batch, and has them load on."""
@@ -139,47 +139,34 @@ class Batches(Iterator):
 
     def _epochs_and_indices(self, iteration):
         """Returns epoch and index of each example of a batch."""
-        size = len(self.dataset)
         positions = range(self._start(iteration), self._start(iteration + 1))
-        return [(p // size, self._shuffled_index(p // size, p % size)) for p in positions]
-
-    def _shuffled_index(self, epoch, position):
+        places = [divmod(position, len(self.dataset)) for position in positions]
         if not self._shuffle:
-            return position
-        if epoch not in self._orders:
-            # Of the epochs before, the last one may be needed still.
-            self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
-            self._orders[epoch] = epoch_order(self._seed, epoch, len(self.dataset))
-        return int(self._orders[epoch][position])
+            return places
+        return [(epoch, int(self._order(epoch)[place])) for epoch, place in places]
 
-    def _warn(self, messages):
-        for message in messages:
-            if message not in self._warned:
-                self._warned.add(message)
-                warnings.warn(message, stacklevel=3)
+    def _epochs(self, iteration):
+        return self._start(iteration) / max(len(self.dataset), 1)
 
     @property
     def epoch(self):
         """int: Epochs completed."""
-        return self._start(self._iteration) // max(len(self.dataset), 1)
+        return int(self.epoch_detail)
 
     @property
     def is_new_epoch(self):
         """bool: Whether the latest batch completed an epoch."""
-        before = self._start(max(self._iteration - 1, 0)) // max(len(self.dataset), 1)
-        return before < self.epoch
+        return int(self.previous_epoch_detail or 0) < self.epoch
 
     @property
     def epoch_detail(self):
         """float: Epochs done, with the share of the one that is going on."""
-        return self._start(self._iteration) / max(len(self.dataset), 1)
+        return self._epochs(self._iteration)
 
     @property
     def previous_epoch_detail(self):
         """float: The same before the latest batch; ``None`` before the first one."""
-        if self._iteration == 0:
-            return None
-        return self._start(self._iteration - 1) / max(len(self.dataset), 1)
+        return self._epochs(self._iteration - 1) if self._iteration else None
 
     def reset(self):
         """Begins again with the first epoch."""
@@ -195,25 +182,20 @@ class Batches(Iterator):
             self._forget()
 
     def _forget(self):
-        for future in (f for futures in self._loading.values() for f in futures):
+        for future in itertools.chain(*self._loading.values()):
             future.cancel()
         self._loading.clear()
 
     def finalize(self):
-        """Ends the workers; those at work finish the examples that they have begun.
-
-        The next batch that is asked for starts them anew.
-        """
-        # A constructor that failed may not have come so far.
-        if getattr(self, '_executor', None) is None:
-            return
-        self._forget()
-        executor, self._executor = self._executor, None
-        executor.shutdown(wait=True)
+        """Ends the workers, who finish what they have begun; the next batch starts them anew."""
+        if self._executor is not None:
+            self._forget()
+            executor, self._executor = self._executor, None
+            executor.shutdown(wait=True)
 
 
 def _load_examples(dataset, seed, epochs_and_indices):
-    """Returns the examples of epochs and indices, and the warnings of replaced ones; both lists."""
+    """Returns the examples, a list, and the warnings of replaced ones."""
     loaded = []
     with collect_warnings() as messages:
         for epoch, index in epochs_and_indices:
@@ -238,7 +220,7 @@ def available_cpus():
 
 
 def _start_threads(workers, dataset):
-    """Returns a pool, and what to submit to it: _load_examples without its first argument."""
+    """Returns a pool, and what to submit to it: _load_examples without its data set."""
     executor = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix='loader')
     return executor, functools.partial(_load_examples, dataset)
 
@@ -271,8 +253,7 @@ def _load_in_process(seed, epochs_and_indices):
 def end_with_parent():
     """Lets this process end at once when its parent does.
 
-    A parent that is killed cannot stop its processes, and one that waits for work does not notice:
-    its siblings hold the other end of the pipe, too.
+    A parent that is killed cannot stop it, and its siblings hold the pipe open.
     """
     threading.Thread(target=_wait_and_end, daemon=True).start()
 

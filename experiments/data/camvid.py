@@ -1,23 +1,15 @@
 """CamVid (Brostow et al. 2009), as prepared for SegNet: 11 classes and void, a file a frame."""
 
-import dataclasses
+import functools
+import itertools
 import os
-from typing import Optional
 
 from experiments.config.errors import DamagedImageError, DataError
-from experiments.data import images
+from experiments.data import images, transforms
 from experiments.data.dataset import Data, find_folder, first_examples, read_lines
-from experiments.data.geometric_transforms import coin_toss, flip
-from experiments.data.photometric_transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Normalization,
-    pixel_statistics,
-)
 from experiments.data.randomness import Augmented
 
 import numpy
-from chainer.dataset import DatasetMixin
 from chainer.datasets import TransformDataset
 
 _CLASS_NAMES = tuple(
@@ -30,63 +22,43 @@ _LAYOUT = (
 )
 
 
-class Frames(DatasetMixin):
-    """Pairs of a frame, a :class:`PIL.Image.Image`, and the class of each pixel, -1 for void.
+def read_frame(files):
+    """Reads a pair of files: a Pillow image, and the class of each pixel, -1 for void.
 
-    ``pairs`` are the image file and the label file of each frame.
+    Raises:
+        DamagedImageError: If one of them cannot be decoded, or they do not fit.
     """
-
-    def __init__(self, pairs):
-        self._pairs = pairs
-
-    def __len__(self):
-        return len(self._pairs)
-
-    def get_example(self, i):
-        """Reads the pair.
-
-        Raises:
-            DamagedImageError: If one of its files cannot be decoded, or they do not fit.
-        """
-        image_file, label_file = self._pairs[i]
-        image, labels = images.read_image(image_file), images.read_labels(label_file)
-        if labels.shape != image.size[::-1]:
-            raise DamagedImageError(
-                f'{label_file}: given {_by(labels.shape)} pixels, allowed: those of'
-                f' {image_file}, {_by(image.size[::-1])}'
-            )
-        if labels.max() > _VOID:
-            raise DamagedImageError(
-                f'{label_file}: given class {labels.max()}, allowed: 0 to {_VOID - 1},'
-                f' and {_VOID} for void'
-            )
-        labels = labels.astype(numpy.int32)
-        return image, numpy.where(labels == _VOID, -1, labels)
+    image_file, label_file = files
+    image, labels = images.read_image(image_file), images.read_labels(label_file)
+    if labels.shape != image.size[::-1]:
+        raise DamagedImageError(
+            f'{label_file}: given {_by(labels.shape)} pixels, allowed: those of'
+            f' {image_file}, {_by(image.size[::-1])}'
+        )
+    if labels.max() > _VOID:
+        raise DamagedImageError(
+            f'{label_file}: given class {labels.max()}, allowed: 0 to {_VOID - 1},'
+            f' and {_VOID} for void'
+        )
+    labels = labels.astype(numpy.int32)
+    return image, numpy.where(labels == _VOID, -1, labels)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Transform:
+def transform(normalization, crop, flip, example, rng=None):
     """Normalizes an image and, if asked for, crops it (to a height and width) and flips it.
 
-    The labels of its pixels go with it.
+    ``example`` is a pair of a Pillow image and the class of each pixel, which goes with it.
     """
-
-    normalization: Normalization
-    crop: Optional[tuple] = None
-    flip: bool = False
-
-    def __call__(self, example, rng=None):
-        """Transforms a pair of a Pillow image and the class of each pixel."""
-        image, labels = self.normalization(example[0]), example[1]
-        if self.crop is not None:
-            height, width = self.crop
-            top = rng.integers(0, labels.shape[0] - height, endpoint=True)
-            left = rng.integers(0, labels.shape[1] - width, endpoint=True)
-            window = numpy.s_[..., top : top + height, left : left + width]
-            image, labels = image[window], labels[window]
-        if self.flip and coin_toss(rng):
-            image, labels = flip(image), flip(labels)
-        return numpy.ascontiguousarray(image), numpy.ascontiguousarray(labels)
+    image, labels = normalization(example[0]), example[1]
+    if crop is not None:
+        height, width = crop
+        top = rng.integers(0, labels.shape[0] - height, endpoint=True)
+        left = rng.integers(0, labels.shape[1] - width, endpoint=True)
+        window = numpy.s_[..., top : top + height, left : left + width]
+        image, labels = image[window], labels[window]
+    if flip and transforms.coin_toss(rng):
+        image, labels = transforms.flip(image), transforms.flip(labels)
+    return numpy.ascontiguousarray(image), numpy.ascontiguousarray(labels)
 
 
 def load(section, dtype):
@@ -102,15 +74,15 @@ def load(section, dtype):
     sizes, counts, weights = _survey(train)
     size = _size(sizes, section.crop, folder)
     mean, std = {
-        'data': pixel_statistics(counts),
-        'imagenet': (IMAGENET_MEAN, IMAGENET_STD),
+        'data': transforms.pixel_statistics(counts),
+        'imagenet': (transforms.IMAGENET_MEAN, transforms.IMAGENET_STD),
         'none': (None, None),
     }[section.normalization]
-    normalization = Normalization(mean or (0, 0, 0), std or (1, 1, 1), dtype)
-    transform = Transform(normalization, section.crop and tuple(section.crop), section.augment)
+    normalization = transforms.Normalization(mean or (0, 0, 0), std or (1, 1, 1), dtype)
+    augment = functools.partial(transform, normalization, section.crop, section.augment)
     return Data(
-        train=Augmented(train, transform),
-        test=TransformDataset(test, Transform(normalization)),
+        train=Augmented(train, augment),
+        test=TransformDataset(test, functools.partial(transform, normalization, None, False)),
         shape=(3, *size),
         classes=len(_CLASS_NAMES),
         class_names=_CLASS_NAMES,
@@ -122,10 +94,11 @@ def load(section, dtype):
 def _frames(folder, split, size, skip_damaged):
     listing = os.path.join(folder, f'{split}.txt')
     pairs = _listed(folder, listing) if os.path.exists(listing) else _found(folder, split)
-    for path in (path for pair in pairs for path in pair):
+    for path in itertools.chain(*pairs):
         if not os.path.exists(path):
             raise DataError(f'{path}: missing; allowed: {_LAYOUT}')
-    frames = Frames([pairs[i] for i in first_examples(len(pairs), size, f'{folder}: {split}')])
+    pairs = first_examples(pairs, size, f'{folder}: {split}')
+    frames = TransformDataset(pairs, read_frame)
     return images.ReplaceDamaged(frames) if skip_damaged else frames
 
 
@@ -145,9 +118,7 @@ def _listed(folder, listing):
 
 def _found(folder, split):
     below = find_folder(os.path.join(folder, split), _LAYOUT)
-    names = images.image_names(below)
-    if not names:
-        raise DataError(f'{below}: given no image, allowed: {_LAYOUT}')
+    names = images.image_names(below, _LAYOUT)
     annotated = os.path.join(folder, f'{split}annot')
     return [(os.path.join(below, name), os.path.join(annotated, name)) for name in names]
 
@@ -165,14 +136,14 @@ def _survey(frames):
 
 def _size(sizes, crop, folder):
     """Returns height and width of the examples to train with, which must be all the same."""
-    if crop is None and len(sizes) > 1:
-        raise DataError(
-            f'{folder}: given training frames of {" and ".join(map(_by, sorted(sizes)))} pixels,'
-            ' allowed: one size for all, or a crop'
-        )
-    smallest = tuple(map(min, zip(*sizes)))
     if crop is None:
-        return smallest
+        if len(sizes) > 1:
+            raise DataError(
+                f'{folder}: given training frames of {" and ".join(map(_by, sorted(sizes)))}'
+                ' pixels, allowed: one size for all, or a crop'
+            )
+        return sizes.pop()
+    smallest = tuple(map(min, zip(*sizes)))
     if crop[0] > smallest[0] or crop[1] > smallest[1]:
         raise DataError(
             f'{folder}: given a crop of {_by(crop)} pixels, allowed: at most {_by(smallest)},'

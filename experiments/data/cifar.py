@@ -1,13 +1,11 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky), in the official batches for Python."""
 
-import dataclasses
+import functools
 import os
 
 from experiments.config.errors import DataError
-from experiments.data import safe_pickle
+from experiments.data import safe_pickle, transforms
 from experiments.data.dataset import Data, first_of_each_class, inner_folder
-from experiments.data.geometric_transforms import coin_toss, flip, pad_and_crop
-from experiments.data.photometric_transforms import Normalization, pixel_statistics
 from experiments.data.randomness import Augmented
 
 import numpy
@@ -31,25 +29,19 @@ _FILES = {
 }
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Transform:
+def transform(normalization, augment, example, rng=None):
     """Normalizes an image and, as in He et al. 2016 (section 4.2), pads, crops and flips it.
 
-    Normalization comes first, so that the padding has the mean colour.
+    ``example`` is a pair of image (uint8) and class. Normalization comes first, so that the padding
+    has the mean colour.
     """
-
-    normalization: Normalization
-    augment: bool = False
-
-    def __call__(self, example, rng=None):
-        """Transforms a pair of image (uint8) and class."""
-        image, label = example
-        image = self.normalization(image)
-        if self.augment:
-            image = pad_and_crop(image, _PADDING, rng)
-            if coin_toss(rng):
-                image = flip(image)
-        return numpy.ascontiguousarray(image), label
+    image, label = example
+    image = normalization(image)
+    if augment:
+        image = transforms.pad_and_crop(image, _PADDING, rng)
+        if transforms.coin_toss(rng):
+            image = transforms.flip(image)
+    return numpy.ascontiguousarray(image), label
 
 
 def load(section, dtype):
@@ -72,11 +64,12 @@ def load(section, dtype):
 
     images, classes = read(train_files, section.train_size)
     mean, std = _statistics(images, section.normalization)
-    normalization = Normalization(mean, std, dtype)
+    normalization = transforms.Normalization(mean, std, dtype)
+    train = TupleDataset(images, classes)
     test = TupleDataset(*read([test_file], section.test_size))
     return Data(
-        train=Augmented(TupleDataset(images, classes), Transform(normalization, section.augment)),
-        test=TransformDataset(test, Transform(normalization)),
+        train=Augmented(train, functools.partial(transform, normalization, section.augment)),
+        test=TransformDataset(test, functools.partial(transform, normalization, False)),
         shape=_SHAPE,
         classes=section.classes,
         class_names=_class_names(os.path.join(folder, names_file), names_key, section.classes),
@@ -90,7 +83,7 @@ def _statistics(images, kind):
         return images.mean(axis=0, dtype=numpy.float64).astype(numpy.float32), (_BRIGHTEST,) * 3
     channels = images.transpose(1, 0, 2, 3)
     counts = [numpy.bincount(channel.ravel(), minlength=256) for channel in channels]
-    return pixel_statistics(numpy.array(counts))
+    return transforms.pixel_statistics(numpy.array(counts))
 
 
 def _batch(path, key, classes, wanted):

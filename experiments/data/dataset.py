@@ -1,6 +1,6 @@
 """What every data set is loaded as, and what their loading has in common: folders, lists, choice.
 
-Errors say how a folder or a list must be laid out: ``layout`` is that description.
+``layout`` is how a folder or a list must be laid out, for the errors.
 """
 
 import dataclasses
@@ -24,8 +24,6 @@ class Data:
       of that image; classes of the boxes, int32 of shape (n,). In ``test`` a fourth: whether each
       is difficult, bool of shape (n,). There are images without boxes.
     - Segmentation: image and class of each pixel, int32 of shape (height, width), -1 for void.
-
-    What is random in a training example is drawn by ``experiments.data.randomness``.
 
     Attributes:
         train (~chainer.dataset.DatasetMixin): Examples to train with.
@@ -54,32 +52,23 @@ class Data:
         return self.class_names or [str(number) for number in range(self.classes)]
 
 
-def first_examples(count, size, where):
-    """Returns the indices of the first ``size`` of ``count`` examples; all if ``size`` is ``None``.
+def first_examples(examples, size, where):
+    """Returns the first ``size`` of a sequence of examples; all if ``size`` is ``None``.
 
     Raises:
-        DataError: If there are not so many; ``where`` names them.
+        DataError: If there are not so many; ``where`` names them in it.
     """
-    if size is not None and size > count:
-        raise DataError(f'{where}: given {size} examples to use, allowed: at most {count}')
-    return numpy.arange(count if size is None else size)
+    if size is not None and size > len(examples):
+        raise DataError(f'{where}: given {size} examples to use, allowed: at most {len(examples)}')
+    return examples[:size]
 
 
 def first_of_each_class(classes, size, where):
-    """Returns the indices of the first examples of each class, balanced as far as can be.
+    """Returns the indices, ascending, of the first examples of each class, as balanced as can be.
 
-    Args:
-        classes (numpy.ndarray): Class of each example that there is.
-        size (int): How many are wanted; ``None`` is all.
-        where (str): Names them in the error.
-
-    Returns:
-        numpy.ndarray: The indices, ascending.
-
-    Raises:
-        DataError: If there are not so many.
+    ``classes`` is an array of those of all examples; else it is as :func:`first_examples`.
     """
-    count = len(first_examples(len(classes), size, where))
+    count = len(first_examples(classes, size, where))
     by_class = numpy.argsort(classes, kind='stable')
     _, starts, sizes = numpy.unique(classes[by_class], return_index=True, return_counts=True)
     place = numpy.empty(len(classes), int)  # among those of the same class
@@ -88,11 +77,7 @@ def first_of_each_class(classes, size, where):
 
 
 def inner_folder(folder, name, layout):
-    """Returns the folder ``name`` in the one that the user named, or that one itself if none is.
-
-    Raises:
-        DataError: If what the user named is no folder.
-    """
+    """Returns the folder ``name`` in the one that :func:`find_folder` finds, or else that one."""
     folder = find_folder(folder, layout)
     below = os.path.join(folder, name)
     return below if os.path.isdir(below) else folder
@@ -114,7 +99,7 @@ def read_lines(path, layout):
     """Returns number (from 1) and words of each line of a file that is not empty, a list of tuples.
 
     Raises:
-        DataError: If it cannot be read, is not text, or is empty.
+        DataError: If the file cannot be read, is not text, or has no such line.
     """
     try:
         with open(path, encoding='utf-8') as file:
@@ -123,8 +108,8 @@ def read_lines(path, layout):
         raise DataError(f'{path}: {error.strerror}; it must be {layout}') from None
     except UnicodeDecodeError as error:
         raise DataError(f'{path}: not text (byte {error.start}); it must be {layout}') from None
-    numbered = [(i, line.split()) for i, line in enumerate(text.splitlines(), 1)]
-    numbered = [(i, words) for i, words in numbered if words]
+    lines = enumerate(text.splitlines(), 1)
+    numbered = [(i, line.split()) for i, line in lines if line.strip()]
     if not numbered:
         raise DataError(f'{path}: empty; it must be {layout}')
     return numbered

@@ -95,8 +95,7 @@ def _read_idx(path, ndim):
     """Reads an array of unsigned bytes in MNIST's idx format, gzipped (``path`` and .gz) or not.
 
     The format: two zero bytes, the type, the number of dimensions; each dimension as a 4-byte
-    big-endian integer; then the values, the last dimension fastest. No more is read, or unpacked,
-    than the header asks for.
+    big-endian integer; then the values. No more is read, or unpacked, than the header asks for.
     """
     zipped = not os.path.exists(path)
     path = f'{path}.gz' if zipped else path

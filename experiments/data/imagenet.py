@@ -1,13 +1,12 @@
 """ImageNet (ILSVRC), a folder of images for each class."""
 
-import dataclasses
+import functools
 import os
 
 from experiments.config.errors import DataError
+from experiments.data import transforms
 from experiments.data.dataset import Data, find_folder, first_of_each_class, read_lines
-from experiments.data.geometric_transforms import center_crop, coin_toss, flip, random_sized_crop
-from experiments.data.images import EXTENSIONS, LabelledImages, ReplaceDamaged, image_names
-from experiments.data.photometric_transforms import IMAGENET_MEAN, IMAGENET_STD, Normalization
+from experiments.data.images import EXTENSIONS, ReplaceDamaged, image_names, labelled_images
 from experiments.data.randomness import Augmented
 
 import numpy
@@ -21,28 +20,20 @@ _LABELS_LAYOUT = 'lines "name label", or one ILSVRC2012_ID a line'
 _ORDER_LAYOUT = 'the official meta.mat, or one wnid a line in the order of the ILSVRC2012_IDs'
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Transform:
+def transform(size, normalization, augment, example, rng=None):
     """Crops and normalizes an image, as in Goyal et al. 2017 (section 5.1).
 
-    With augmentation: a random sized crop, flipped with a probability of a half. Without: the
-    shorter side is resized to 256 / 224 of the crop's, and the middle is cropped.
+    ``example`` is a pair of a Pillow image and class. With augmentation: a random sized crop,
+    flipped with a probability of a half. Without: the shorter side is resized to 256 / 224 of the
+    crop's, and the middle is cropped.
     """
-
-    size: int
-    normalization: Normalization
-    augment: bool = False
-
-    def __call__(self, example, rng=None):
-        """Transforms a pair of a Pillow image and class."""
-        image, label = example
-        if not self.augment:
-            shorter = round(self.size * 256 / 224)
-            return self.normalization(center_crop(image, shorter, self.size)), label
-        image = self.normalization(random_sized_crop(image, self.size, rng))
-        if coin_toss(rng):
-            image = numpy.ascontiguousarray(flip(image))
-        return image, label
+    image, label = example
+    if not augment:
+        return normalization(transforms.center_crop(image, round(size * 256 / 224), size)), label
+    image = normalization(transforms.random_sized_crop(image, size, rng))
+    if transforms.coin_toss(rng):
+        image = numpy.ascontiguousarray(transforms.flip(image))
+    return image, label
 
 
 def load(section, dtype):
@@ -53,91 +44,83 @@ def load(section, dtype):
     """
     folder = find_folder(section.folder, _LAYOUT)
     train = find_folder(os.path.join(folder, section.train), _LAYOUT)
-    wnids = sorted(_subfolders(train))
+    wnids = _subfolders(train)
     if not wnids:
         raise DataError(f'{train}: given no folder in it, allowed: {_LAYOUT}')
-    files = _in_class_folders(train, wnids)
+    number = {wnid: label for label, wnid in enumerate(wnids)}
+    files = _in_class_folders(train, wnids, number)
     val = find_folder(os.path.join(folder, section.val), _LAYOUT)
-    val_files = _validation(folder, val, section, wnids)
-    normalization = Normalization(IMAGENET_MEAN, IMAGENET_STD, dtype)
+    val_files = _validation(folder, val, section, number)
+    mean, std = transforms.IMAGENET_MEAN, transforms.IMAGENET_STD
+    transformed = functools.partial(
+        transform, section.size, transforms.Normalization(mean, std, dtype)
+    )
     examples = _examples(*files, section.train_size, train, section.skip_damaged)
     val_examples = _examples(*val_files, section.test_size, val, section.skip_damaged)
     return Data(
-        train=Augmented(examples, Transform(section.size, normalization, section.augment)),
-        test=TransformDataset(val_examples, Transform(section.size, normalization)),
+        train=Augmented(examples, functools.partial(transformed, section.augment)),
+        test=TransformDataset(val_examples, functools.partial(transformed, False)),
         shape=(3, section.size, section.size),
         classes=len(wnids),
         class_names=tuple(wnids),
-        mean=IMAGENET_MEAN,
+        mean=mean,
     )
 
 
 def _examples(paths, classes, size, where, skip_damaged):
     chosen = first_of_each_class(classes, size, where)
-    examples = LabelledImages([paths[i] for i in chosen], classes[chosen])
+    examples = labelled_images([paths[i] for i in chosen], classes[chosen])
     return ReplaceDamaged(examples) if skip_damaged else examples
 
 
 def _subfolders(folder):
-    return [e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith('.')]
+    return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith('.'))
 
 
-def _in_class_folders(folder, wnids):
+def _in_class_folders(folder, wnids, number):
     """Returns the paths of all images, a list, and their classes, an array."""
     paths, classes = [], []
-    for label, wnid in enumerate(wnids):
+    for wnid in wnids:
         below = os.path.join(folder, wnid)
-        names = image_names(below)
-        if not names:
-            raise DataError(
-                f'{below}: given no image, allowed: at least one that ends in'
-                f' {", ".join(EXTENSIONS)}'
-            )
+        names = image_names(below, f'at least one that ends in {", ".join(EXTENSIONS)}')
         paths += [os.path.join(below, name) for name in names]
-        classes += [label] * len(names)
+        classes += [number[wnid]] * len(names)
     return paths, numpy.array(classes, numpy.int32)
 
 
-def _validation(folder, val, section, wnids):
+def _validation(folder, val, section, number):
     found = _subfolders(val)
     if found:
-        unknown = sorted(set(found) - set(wnids))
+        unknown = [wnid for wnid in found if wnid not in number]
         if unknown:
             raise DataError(
                 f'{os.path.join(val, unknown[0])}: given a class that {section.train} has not,'
-                f' allowed: its {len(wnids)} folders ({wnids[0]} ...)'
+                f' allowed: its {len(number)} folders ({next(iter(number))} ...)'
             )
-        paths, classes = _in_class_folders(val, sorted(found))
-        of_found = numpy.array([wnids.index(wnid) for wnid in sorted(found)], numpy.int32)
-        return paths, of_found[classes]
-    names = image_names(val)
-    if not names:
-        raise DataError(f'{val}: given no image, allowed: {_LAYOUT}')
+        return _in_class_folders(val, found, number)
+    names = image_names(val, _LAYOUT)
     if section.val_labels is None:
         raise DataError(f'{val}: given images without classes, allowed: {_LAYOUT}')
     labels = os.path.join(folder, section.val_labels)
     order = section.ilsvrc_classes and os.path.join(folder, section.ilsvrc_classes)
-    names, classes = _read_label_file(labels, names, wnids, order)
+    names, classes = _read_label_file(labels, names, number, order)
     return [os.path.join(val, name) for name in names], classes
 
 
-def _read_label_file(path, names, wnids, order):
+def _read_label_file(path, names, number, order):
     """Reads the classes of a flat folder of validation images.
 
     The file is one of
 
     - a line ``name label`` for each image, as Caffe's ``val.txt``; the label is a wnid, or the
-      number of the class from 0 in the order of the wnids. Images that it does not name are not
-      used;
-    - the official ``ILSVRC2012_validation_ground_truth.txt``: a line with an ILSVRC2012_ID, counted
-      from 1, for each image in the order of their names. That order of the classes is another than
-      the wnids', and the file ``order`` must tell it: the official ``meta.mat``, or a text file
-      with the wnid of ID 1 in the first line, and so on.
+      number of the class from 0. Images that it does not name are not used;
+    - the official ``ILSVRC2012_validation_ground_truth.txt``: a line with an ILSVRC2012_ID for each
+      image in the order of their names. The file ``order`` tells the wnids of these: the official
+      ``meta.mat``, or a text file with the wnid of ID 1 in the first line, and so on.
 
     Returns the names of the images, a list, and their classes, int32.
     """
     lines = read_lines(path, _LABELS_LAYOUT)
-    number = {wnid: label for label, wnid in enumerate(wnids)}
     columns = {len(words) for _, words in lines}
     if columns == {2}:
         return _named_labels(path, lines, names, number)
@@ -154,7 +137,7 @@ def _read_label_file(path, names, wnids, order):
         if wnid not in number:
             raise DataError(
                 f'{path}, line {line}: given {word}, allowed: an ILSVRC2012_ID of {order} whose'
-                f' wnid is one of the {len(wnids)} classes trained with'
+                f' wnid is one of the {len(number)} classes trained with'
             )
         classes.append(number[wnid])
     return names, numpy.array(classes, numpy.int32)

@@ -9,15 +9,23 @@ from experiments.config.errors import DamagedImageError, DataError
 
 import numpy
 from chainer.dataset import DatasetMixin
+from chainer.datasets import TransformDataset, TupleDataset
 from PIL import Image
 
 EXTENSIONS = ('.jpeg', '.jpg', '.png')
 _collected = contextvars.ContextVar('collected', default=None)
 
 
-def image_names(folder):
-    """Returns the names of the image files in a folder, sorted."""
-    return sorted(name for name in os.listdir(folder) if name.lower().endswith(EXTENSIONS))
+def image_names(folder, allowed):
+    """Returns the names of the image files in a folder, sorted.
+
+    Raises:
+        DataError: If there is none; it says what is ``allowed``.
+    """
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(EXTENSIONS))
+    if not names:
+        raise DataError(f'{folder}: given no image, allowed: {allowed}')
+    return names
 
 
 def read_image(path):
@@ -27,8 +35,7 @@ def read_image(path):
 
     Raises:
         DataError: If there is no such file, or it may not be read.
-        DamagedImageError: If it cannot be decoded. A byte of a JPEG changed in the middle may not
-            be noticed: the format has no checksum.
+        DamagedImageError: If it cannot be decoded; not all damage of a JPEG can be noticed.
     """
     return _decoded(path, lambda image: image.convert('RGB'))
 
@@ -66,30 +73,24 @@ def _decoded(path, decode):
             ) from None
 
 
-class LabelledImages(DatasetMixin):
-    """Tuples of a decoded image and its labels; a file is read when it is asked for.
+def labelled_images(paths, *labels):
+    """Returns a data set of tuples of an image and its labels; a file is read when asked for.
 
     ``labels`` are sequences as long as ``paths``, of labels of any kind.
     """
+    return TransformDataset(TupleDataset(paths, *labels), _read_example)
 
-    def __init__(self, paths, *labels):
-        self._paths = paths
-        self._labels = labels
 
-    def __len__(self):
-        return len(self._paths)
-
-    def get_example(self, i):
-        """Returns the image as :func:`read_image` does, and its labels."""
-        return (read_image(self._paths[i]), *(labels[i] for labels in self._labels))
+def _read_example(example):
+    path, *labels = example
+    return (read_image(path), *labels)
 
 
 class ReplaceDamaged(DatasetMixin):
     """A data set in which the next whole example replaces one whose image is damaged.
 
-    Which one is replaced depends on the files alone, so that each epoch, each resumed run and any
-    number of workers see the same examples; a check of all images beforehand would decode the whole
-    data set at every start. A warning tells of each replacement, unless
+    This is found when an example is asked for: a check of all images beforehand would decode the
+    whole data set at every start. A warning tells of each replacement, unless
     :func:`collect_warnings` takes it. In an evaluation the replacement counts twice.
     """
 
@@ -107,7 +108,12 @@ class ReplaceDamaged(DatasetMixin):
                 return self._dataset[(index + step) % len(self)]
             except DamagedImageError as error:
                 last = error
-                _warn(f'{error}; the next image stands in for it')
+                message = f'{error}; the next image stands in for it'
+                collected = _collected.get()
+                if collected is None:
+                    warnings.warn(message, stacklevel=3)
+                else:
+                    collected.append(message)
         raise DataError(f'{last}; and so are all {len(self)} images')
 
 
@@ -115,7 +121,7 @@ class ReplaceDamaged(DatasetMixin):
 def collect_warnings():
     """A context that gives a list, to which this thread's warnings of replacements go instead.
 
-    With it a worker passes them to the process that it loads for, which warns once for each.
+    A worker passes them to the process that it loads for, which warns once of each.
     """
     collected = []
     token = _collected.set(collected)
@@ -123,11 +129,3 @@ def collect_warnings():
         yield collected
     finally:
         _collected.reset(token)
-
-
-def _warn(message):
-    collected = _collected.get()
-    if collected is None:
-        warnings.warn(message, stacklevel=4)
-    else:
-        collected.append(message)

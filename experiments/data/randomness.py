@@ -1,10 +1,8 @@
 """The randomness of the data: a pure function of the run's seed, the epoch and the example.
 
-Neither the order of the examples nor their augmentation has a state. So it does not matter which
-process loads an example, how far ahead, or whether training was interrupted before.
-
-Chainer's data sets are given only an index. Seed and epoch are set by :func:`using_epoch`, for the
-thread that calls it, and reach every data set that wraps another, such as a worker's share.
+So it does not matter which process loads an example, how far ahead, or whether training was
+interrupted before. Chainer's data sets are given only an index; :func:`using_epoch` sets seed and
+epoch for the thread that calls it.
 """
 
 import contextlib
@@ -35,11 +33,7 @@ def using_epoch(seed, epoch):
 
 
 def example_rng(index):
-    """Returns the generator of one example, always in the same state.
-
-    It depends on the example's index in the whole data set, and on the seed and the epoch of
-    :func:`using_epoch`, both 0 by default.
-    """
+    """Returns the generator of an example of :func:`using_epoch`'s seed and epoch, 0 by default."""
     seed, epoch = _seed_and_epoch.get()
     return _generator(seed, _EXAMPLE, epoch, index)
 
@@ -50,11 +44,7 @@ def _generator(seed, *key):
 
 
 class Augmented(DatasetMixin):
-    """A data set of randomly transformed examples.
-
-    ``transform`` takes an example and a ``numpy.random.Generator``, whose numbers depend on the
-    run's seed, the epoch and the example's index alone.
-    """
+    """A data set of examples transformed by a function of an example and :func:`example_rng`."""
 
     def __init__(self, dataset, transform):
         self._dataset = dataset

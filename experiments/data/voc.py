@@ -1,22 +1,15 @@
 """PASCAL VOC's detection data, or other data in its layout."""
 
 import dataclasses
+import functools
 import math
 import os
 from xml.etree import ElementTree
 
 from experiments.config.errors import DataError
+from experiments.data import transforms
 from experiments.data.dataset import Data, find_folder, first_examples, inner_folder, read_lines
-from experiments.data.geometric_transforms import (
-    coin_toss,
-    constrained_crop,
-    expand,
-    flip,
-    flip_boxes,
-    resize,
-)
-from experiments.data.images import LabelledImages, ReplaceDamaged
-from experiments.data.photometric_transforms import VGG_MEAN, Normalization, distort
+from experiments.data.images import ReplaceDamaged, labelled_images
 from experiments.data.randomness import Augmented
 
 import numpy
@@ -30,33 +23,27 @@ _SIDES = ('ymin', 'xmin', 'ymax', 'xmax')
 _OBJECT = 'an object with name and bndbox (xmin, ymin, xmax, ymax)'
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class SSDTransform:
+def transform(size, normalization, augment, example, rng=None):
     """Resizes an image with its boxes and normalizes it, augmented as SSD is trained with or not.
 
     The augmentation (Liu et al. 2016, sections 2.2 and 3.6, in the order of the authors' code):
     photometric distortion, expansion on a canvas of the mean colour, constrained crop, resizing
-    with a random filter, flip.
+    with a random filter, flip. ``example`` is a Pillow image, boxes and classes; what else it has
+    stays without augmentation.
     """
-
-    size: int
-    normalization: Normalization
-    augment: bool = False
-
-    def __call__(self, example, rng=None):
-        """Transforms a Pillow image with boxes and classes; what else an example has stays."""
-        image, boxes, labels, *others = example
-        if not self.augment:
-            image, boxes = resize(image, boxes, self.size)
-            return (self.normalization(image), boxes, labels, *others)
-        image = distort(image, rng)
-        image, boxes = expand(image, boxes, VGG_MEAN, rng)
-        image, boxes, kept = constrained_crop(image, boxes, rng)
-        image, boxes = resize(image, boxes, self.size, rng)
-        image = self.normalization(image)
-        if coin_toss(rng):
-            image, boxes = numpy.ascontiguousarray(flip(image)), flip_boxes(boxes, self.size)
-        return image, boxes, labels[kept]
+    image, boxes, labels, *others = example
+    if not augment:
+        image, boxes = transforms.resize(image, boxes, size)
+        return (normalization(image), boxes, labels, *others)
+    image = transforms.distort(image, rng)
+    image, boxes = transforms.expand(image, boxes, transforms.VGG_MEAN, rng)
+    image, boxes, kept = transforms.constrained_crop(image, boxes, rng)
+    image, boxes = transforms.resize(image, boxes, size, rng)
+    image = normalization(image)
+    if transforms.coin_toss(rng):
+        image = numpy.ascontiguousarray(transforms.flip(image))
+        boxes = transforms.flip_boxes(boxes, size)
+    return image, boxes, labels[kept]
 
 
 def load(section, dtype):
@@ -73,12 +60,13 @@ def load(section, dtype):
     )
     if not names:
         raise DataError(f'{folder}: given no object in any annotation, allowed: at least one')
-    normalization = Normalization((0, 0, 0), (1, 1, 1), numpy.float32)
+    normalization = transforms.Normalization((0, 0, 0), (1, 1, 1), numpy.float32)
+    transformed = functools.partial(transform, section.size, normalization)
     train = _examples(train, names, section, to_train=True)
     test = _examples(test, names, section, to_train=False)
     return Data(
-        train=Augmented(train, SSDTransform(section.size, normalization, section.augment)),
-        test=TransformDataset(test, SSDTransform(section.size, normalization)),
+        train=Augmented(train, functools.partial(transformed, section.augment)),
+        test=TransformDataset(test, functools.partial(transformed, False)),
         shape=(3, section.size, section.size),
         classes=len(names),
         class_names=tuple(names),
@@ -89,8 +77,8 @@ def load(section, dtype):
 def _annotated(folder, splits, size):
     """Returns a list of (image file, annotation file, annotation)."""
     files = [file for split in splits for file in _files(folder, split)]
-    chosen = first_examples(len(files), size, f'{folder}: {", ".join(splits)}')
-    return [(*files[i], read_annotation(files[i][1])) for i in chosen]
+    files = first_examples(files, size, f'{folder}: {", ".join(splits)}')
+    return [(image, path, read_annotation(path)) for image, path in files]
 
 
 def _files(folder, split):
@@ -112,22 +100,18 @@ def _files(folder, split):
 
 def _examples(annotated, names, section, to_train):
     """Returns the data set of image, boxes, classes and, of test examples, which are difficult."""
-    boxes, labels, difficult = [], [], []
+    columns = [], [], []
     for _, path, annotation in annotated:
+        unknown = [name for name in annotation.names if name not in names]
+        if unknown:
+            raise DataError(f'{path}: given class {unknown[0]}, allowed: {", ".join(names)}')
+        labels = numpy.array([names.index(name) for name in annotation.names], numpy.int32)
         used = ~annotation.difficult | section.difficult if to_train else slice(None)
-        boxes.append(annotation.boxes[used])
-        labels.append(_labels(annotation, names, path)[used])
-        difficult.append(annotation.difficult[used])
-    columns = (boxes, labels) if to_train else (boxes, labels, difficult)
-    examples = LabelledImages([image for image, _, _ in annotated], *columns)
+        for column, values in zip(columns, (annotation.boxes, labels, annotation.difficult)):
+            column.append(values[used])
+    images = [image for image, _, _ in annotated]
+    examples = labelled_images(images, *columns[: 2 if to_train else 3])
     return ReplaceDamaged(examples) if section.skip_damaged else examples
-
-
-def _labels(annotation, names, path):
-    unknown = [name for name in annotation.names if name not in names]
-    if unknown:
-        raise DataError(f'{path}: given class {unknown[0]}, allowed: {", ".join(names)}')
-    return numpy.array([names.index(name) for name in annotation.names], numpy.int32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,10 +132,7 @@ class Annotation:
 
 
 def read_annotation(path):
-    """Reads the annotation of an image; boxes are clipped to its size, if the file tells it.
-
-    Returns:
-        Annotation: The objects.
+    """Returns the :class:`Annotation` of an image; boxes are clipped to its size, if it is told.
 
     Raises:
         DataError: If the file is missing or damaged, or has a box without a pixel.
@@ -165,49 +146,40 @@ def read_annotation(path):
         raise DataError(f'{path}: damaged XML ({error})') from None
     if root.tag != 'annotation':
         raise DataError(f'{path}: given <{root.tag}>, allowed: <annotation>')
-    objects = [_object(item, path, i) for i, item in enumerate(root.iterfind('object'), 1)]
-    boxes = numpy.array([box for _, box, _ in objects], numpy.float64).reshape(-1, 4)
-    boxes = numpy.clip(boxes, 0, _image_sides(root, path))
-    empty = numpy.flatnonzero((boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
-    if len(empty):
-        given = root.findall('object')[empty[0]].find('bndbox')
-        given = ', '.join(f'{side} {given.findtext(side)}' for side in _SIDES)
-        raise DataError(
-            f'{path}, object {empty[0] + 1}: given {given}, allowed: a box with pixels of the image'
-        )
+    sizes = [
+        _number(root.findtext(f'size/{side}', '0'), f'{path}, {side}')
+        for side in ('height', 'width')
+    ]
+    limits = [size if size > 0 else math.inf for size in sizes] * 2  # inf where it is not told
+    objects = [
+        _object(item, limits, f'{path}, object {i}')
+        for i, item in enumerate(root.iterfind('object'), 1)
+    ]
     return Annotation(
         tuple(name for name, _, _ in objects),
-        boxes.astype(numpy.float32),
+        numpy.array([box for _, box, _ in objects], numpy.float32).reshape(-1, 4),
         numpy.array([difficult for _, _, difficult in objects], bool),
     )
 
 
-def _image_sides(root, path):
-    """Returns (height, width, height, width), inf where it is not told."""
-    sides = []
-    for side in ('height', 'width'):
-        text = root.findtext(f'size/{side}')
-        length = math.inf if text is None else _number(text, f'{path}, {side}')
-        sides.append(length if length > 0 else math.inf)
-    return sides * 2
-
-
-def _object(item, path, number):
-    where = f'{path}, object {number}'
-    name, box = (item.findtext('name') or '').strip(), item.find('bndbox')
-    if not name or box is None:
+def _object(item, limits, where):
+    """Returns the class of an object, its box and whether it is difficult."""
+    name, bndbox = (item.findtext('name') or '').strip(), item.find('bndbox')
+    if not name or bndbox is None:
         raise DataError(f'{where}: given no name or no bndbox, allowed: {_OBJECT}')
-    sides = []
-    for side in _SIDES:
-        text = box.findtext(side)
+    given = {side: bndbox.findtext(side) for side in _SIDES}
+    for side, text in given.items():
         if text is None:
             raise DataError(f'{where}: given no {side}, allowed: {_OBJECT}')
-        sides.append(_number(text, f'{where}, {side}'))
-    y_min, x_min, y_max, x_max = sides
+    sides = [_number(text, f'{where}, {side}') for side, text in given.items()]
+    box = numpy.clip(numpy.subtract(sides, (1, 1, 0, 0)), 0, limits)
+    if (box[2:] <= box[:2]).any():
+        given = ', '.join(f'{side} {text}' for side, text in given.items())
+        raise DataError(f'{where}: given {given}, allowed: a box with pixels of the image')
     difficult = (item.findtext('difficult') or '0').strip()
     if difficult not in ('0', '1'):
         raise DataError(f'{where}, difficult: given {difficult!r}, allowed: 0 or 1')
-    return name, (y_min - 1, x_min - 1, y_max, x_max), difficult == '1'
+    return name, box, difficult == '1'
 
 
 def _number(text, where):

@@ -6,12 +6,11 @@ All compute in the dtype that Chainer is configured for when they are built.
 import math
 
 from experiments.config.errors import ConfigError
-from experiments.models import vgg16_weights
 from experiments.models.resnet import CIFARResNet, ImageNetResNet, PreActivationResNet
 from experiments.models.segnet import SegNetBasic
 from experiments.models.small_models import MLP, SmallCNN
 from experiments.models.ssd import PIXEL_SCALE, SSD
-from experiments.models.vgg import CIFARVGG16
+from experiments.models.vgg import CIFARVGG16, load_weights
 
 __all__ = ['build']
 
@@ -42,7 +41,7 @@ def _ssd(section, data):
     if section.pretrained is None:
         return SSD(data.classes, section.size, section.width, PIXEL_SCALE)
     model = SSD(data.classes, section.size, section.width)
-    vgg16_weights.load(section.pretrained, model.trunk)
+    load_weights(section.pretrained, model.trunk)
     return model
 
 

@@ -14,9 +14,8 @@ from chainer import functions, links
 class CIFARResNet(chainer.Chain):
     """ResNet-20, -56, -110 and every other of depth 6n + 2, for images of about 32×32.
 
-    He et al. (2016a), section 4.2. A 3×3 convolution of 16 channels; three stages of n blocks with
-    16, 32 and 64 channels, whose shortcuts have no parameters (option A); the average over the
-    image; a linear classifier.
+    He et al. (2016a), section 4.2: three stages of n blocks, whose shortcuts have no parameters
+    (option A).
 
     Args:
         depth (int): Number of layers with weights.
@@ -48,9 +47,8 @@ class CIFARResNet(chainer.Chain):
 class PreActivationResNet(chainer.Chain):
     """ResNet-164 v2 and every other of depth 9n + 2, for images of about 32×32.
 
-    He et al. (2016b). A 3×3 convolution of 16 channels; three stages of n bottlenecks with 64, 128
-    and 256 channels; batch normalization and ReLU; the average over the image; a linear classifier.
-    Arguments and errors are those of :class:`CIFARResNet`; shortcuts do not count as layers.
+    He et al. (2016b): three stages of n bottlenecks. Arguments and errors are those of
+    :class:`CIFARResNet`; shortcuts do not count as layers.
     """
 
     def __init__(self, depth, classes, in_channels=3):
@@ -75,9 +73,8 @@ class PreActivationResNet(chainer.Chain):
 class ImageNetResNet(chainer.Chain):
     """ResNet-18 and -50, for images of about 224×224.
 
-    He et al. (2016a), section 4.1 and table 1. A 7×7 convolution and a max pooling, both of stride
-    2; four stages, whose shortcuts are 1×1 convolutions where the shape changes (option B); the
-    average over the image; a linear classifier.
+    He et al. (2016a), section 4.1 and table 1: four stages, whose shortcuts are 1×1 convolutions
+    where the shape changes (option B).
 
     Args:
         depth (int): 18 or 50.
@@ -86,9 +83,8 @@ class ImageNetResNet(chainer.Chain):
         zero_init_residual (bool): Whether the last gamma of every block starts at zero, so that the
             block starts as its shortcut and ReLU (Goyal et al., 2017, section 5.1).
         stride_in_3x3 (bool): Whether in a block of ResNet-50 that halves the size the 3×3
-            convolution does so, as in Goyal et al. (2017), whose accuracies are for this variant
-            (also known as v1.5), and not the 1×1 before it, as in He et al. (2016a). Both have the
-            same parameters. In ResNet-18 it is a 3×3 convolution in any case.
+            convolution does so, as in Goyal et al. (2017; also known as v1.5), and not the 1×1
+            before it, as in He et al. (2016a). In ResNet-18 it is a 3×3 convolution in any case.
 
     Raises:
         ValueError: If there is no such network of this depth.
@@ -144,9 +140,8 @@ def stage(block, repeats, in_channels, out_channels, stride):
 class ConvBN(chainer.Chain):
     """A convolution that keeps the size of an image at stride 1, and batch normalization.
 
-    Weights after He et al. (2015). The filters' height and width ``ksize`` is odd. By default the
-    convolution has no bias, since normalization would take it off again. In mixed16 normalization
-    keeps its parameters and statistics in float32; its scale begins with ``initial_gamma``.
+    Weights after He et al. (2015); the filters' size ``ksize`` is odd. By default the convolution
+    has no bias, since normalization would take it off again.
     """
 
     def __init__(self, in_channels, out_channels, ksize, stride=1, nobias=True, initial_gamma=1):
@@ -166,8 +161,7 @@ class ConvBN(chainer.Chain):
 class IdentityShortcut(chainer.Link):
     """The shortcut without parameters: option A of He et al. (2016a), section 3.3.
 
-    It takes every ``stride``-th pixel, both ways, and pads new channels with zeros; there must be
-    as many output channels as input channels, or more.
+    It takes every ``stride``-th pixel, both ways, and pads new channels with zeros.
     """
 
     def __init__(self, in_channels, out_channels, stride):
@@ -194,8 +188,7 @@ def projection_shortcut(in_channels, out_channels, stride):
 class BasicBlock(chainer.Chain):
     """Two 3×3 convolutions beside a shortcut, and ReLU after the sum: He et al. (2016a), figure 5.
 
-    The stride is that of the first convolution and of the shortcut, a link that ``shortcut`` makes
-    from the three arguments before it. With ``zero_init_residual`` the last gamma starts at zero.
+    ``shortcut`` makes the shortcut from the three arguments before it.
     """
 
     def __init__(
@@ -223,8 +216,7 @@ class Bottleneck(chainer.Chain):
     """1×1, 3×3 and 1×1 convolutions beside a projection shortcut, and ReLU after the sum.
 
     He et al. (2016a), figure 5, right. The first two convolutions have a quarter of the output's
-    channels, which must be a multiple of four. The stride is the first convolution's, or with
-    ``stride_in_3x3`` the second's, and the shortcut's.
+    channels, which must be a multiple of four.
     """
 
     def __init__(
@@ -250,9 +242,8 @@ class Bottleneck(chainer.Chain):
 class PreActivationBottleneck(chainer.Chain):
     """1×1, 3×3 and 1×1 convolutions, each after batch normalization and ReLU, beside a shortcut.
 
-    He et al. (2016b), figure 4(e) and the appendix. Nothing comes after the sum, so the shortcuts
-    are an identity through a whole stage. Where the shape changes, the shortcut is a 1×1
-    convolution of the block's first activation. Arguments as of :class:`Bottleneck`.
+    He et al. (2016b), figure 4(e) and the appendix. Where the shape changes, the shortcut is a 1×1
+    convolution of the block's first activation, or else the identity.
     """
 
     def __init__(self, in_channels, out_channels, stride):

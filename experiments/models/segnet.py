@@ -19,17 +19,15 @@ _NORMALIZATION = {'n': _NEIGHBOURS, 'k': 1, 'alpha': 1e-4 / _NEIGHBOURS, 'beta':
 class SegNetBasic(chainer.Chain):
     """Four encoders and four decoders of 7x7 convolutions, and a 1x1 classifier of each pixel.
 
-    An encoder (``conv1`` ... ``conv4``) is convolution, batch normalization, ReLU and 2x2 max
-    pooling; a decoder (``conv_decode4`` ... ``conv_decode1``) is unpooling with the encoder's
-    indices, convolution and batch normalization, and has no ReLU. Only the classifier has a bias.
-    Feature maps of odd height or width are pooled to sizes rounded up, as in the authors'
-    network, and unpooled to the sizes that they had, so images may have any size.
+    As in the authors' released network (``Models/segnet_basic_train.prototxt`` in
+    github.com/alexgkendall/SegNet-Tutorial), images go through a local response normalization,
+    decoders have no ReLU, only the classifier has a bias, and weights are after He et al. (2015).
+    Feature maps of odd height or width are pooled to sizes rounded up and unpooled to those that
+    they had, so images may have any size.
 
-    The images go through a local response normalization, as in the authors' released network
-    (``Models/segnet_basic_train.prototxt`` in github.com/alexgkendall/SegNet-Tutorial): of a
-    bright pixel it leaves less. It is computed in float32, because its sum of squares overflows
+    The normalization of the images is computed in float32, because its sum of squares overflows
     float16, and so are the statistics of the batch normalizations, which sum over hundreds of
-    thousands of pixels. Weights after He et al. (2015), as there.
+    thousands of pixels.
 
     Args:
         classes (int): Number of classes.

@@ -7,9 +7,7 @@ from chainer import functions, links
 
 
 class MLP(chainer.Chain):
-    """Linear layers with ReLU in between; weights after He et al. (2015), biases 0.
-
-    Its layers are ``fc1``, ``fc2``, ... from input to output.
+    """Linear layers ``fc1``, ``fc2``, ... with ReLU in between; weights after He et al. (2015).
 
     Args:
         in_size (int): Number of features.

@@ -3,7 +3,7 @@
 Liu et al. 2016 (arXiv 1512.02325), as in the authors' released models.
 """
 
-from experiments.data.photometric_transforms import VGG_MEAN
+from experiments.data.transforms import VGG_MEAN
 from experiments.models.ssd_boxes import GRIDS_300, GRIDS_512, default_boxes
 from experiments.models.vgg import VGG16Trunk, scale_channels
 
@@ -12,8 +12,7 @@ import numpy
 from chainer import functions, links
 
 _MEAN = numpy.array(VGG_MEAN, numpy.float32)[:, None, None]
-# For a training from scratch: about the standard deviation of a pixel, and a power of two, so that
-# dividing by it is exact.
+# For a training from scratch: about a pixel's standard deviation, and exact to divide by.
 PIXEL_SCALE = 64.0
 # Added under the root of Normalize, so that the gradient is finite where all channels are 0.
 _EPS = 1e-10
@@ -30,9 +29,8 @@ class Normalize(chainer.Link):
     """Divides by the L2 norm over the channels and multiplies by a learned scale a channel.
 
     Liu et al., ParseNet (arXiv 1506.04579), section 3.3; SSD has it on conv4_3, whose values are
-    much larger than those of the other feature maps. It is computed in float32, whatever the dtype
-    of the input: the sum of 512 squares overflows float16 from a root mean square of 11 on. The
-    scales begin with 20.
+    much larger than those of the other feature maps. It is computed in float32: the sum of 512
+    squares overflows float16 from a root mean square of 11 on.
     """
 
     def __init__(self, channels):
@@ -64,7 +62,7 @@ class SSD(chainer.Chain):
         size (int): Height and width of the images, 300 or 512.
         width (float): Factor on all numbers of channels but those of ``loc`` and ``conf``.
         pixel_scale (float): What images, less their mean, are divided by: 1, as VGG-16's weights
-            expect it, or something that brings them to about 1 for a training from scratch.
+            expect it, or :data:`PIXEL_SCALE`.
 
     Attributes:
         default_boxes (numpy.ndarray): (boxes, 4), each (y, x, h, w): 8,732 or 24,564 boxes.

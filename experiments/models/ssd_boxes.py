@@ -3,7 +3,7 @@
 Liu et al. 2016 (arXiv 1512.02325), sections 2.2 and 3.1. The numbers are those of the authors'
 released models, which differ in places from the formulas of the paper: ``examples/ssd/
 ssd_pascal.py`` and ``ssd_pascal_512.py`` in the ``ssd`` branch of github.com/weiliu89/caffe. The
-default boxes are not clipped to the image there, nor are they here.
+default boxes are not clipped to the image.
 
 A default box is (y, x, h, w) with (y, x) its centre, any other box (y_min, x_min, y_max, x_max),
 all in pixels.
@@ -12,9 +12,10 @@ all in pixels.
 import math
 from typing import NamedTuple
 
-from experiments.data.geometric_transforms import box_iou
+from experiments.data.transforms import box_iou
 
 import numpy
+from chainer import functions
 
 BACKGROUND = 0
 # An IoU over it is a match.
@@ -22,8 +23,8 @@ _MATCH_IOU = 0.5
 # What the offsets of the centre and of the logarithms of height and width are divided by, so that
 # all four have about the same variance.
 _VARIANCES = (0.1, 0.2)
-# Of detections: the least score, the IoU over which a better box suppresses, the most candidates of
-# a class and the most detections of an image.
+# Of detections: the least score, the IoU over which a better box suppresses another, the most
+# candidates of a class, the most detections of an image.
 _SCORE = 0.01
 _SUPPRESSION_IOU = 0.45
 _CANDIDATES = 400
@@ -38,8 +39,8 @@ class Grid(NamedTuple):
         step (int): From one cell's centre to the next.
         size (float): Side of the small square box.
         next_size (float): The large square's side is the geometric mean of this and ``size``.
-        ratios (tuple of int): Aspect ratios r; there is a box of ratio r and one of 1 / r for each,
-            with the area of the small square.
+        ratios (tuple of int): For each r there is a box of ratio r and one of 1 / r, with the area
+            of the small square.
     """
 
     cells: int
@@ -131,9 +132,8 @@ def decode(locs, default_boxes):
 class BoxMatcher:
     """Turns an image's objects, however many, into targets of fixed size, one a default box.
 
-    It is meant for the data set (``chainer.datasets.TransformDataset(data, matcher)``): there the
-    processes that load images match them, and batches can be concatenated. The default boxes are
-    those of the model, ``ssd.default_boxes``.
+    It is meant for a ``chainer.datasets.TransformDataset``: there the processes that load images
+    match them, and batches can be concatenated.
     """
 
     def __init__(self, default_boxes):
@@ -141,11 +141,11 @@ class BoxMatcher:
         self._corners = corners(default_boxes)
 
     def __call__(self, example):
-        """Matches the objects of an example, those that are hard to detect among them.
+        """Matches the objects of an example, the difficult ones among them.
 
         Args:
             example (tuple): Image, boxes (n, 4) as (y_min, x_min, y_max, x_max) in pixels, labels
-                (n,) from 0; what follows, as ``difficult``, is left out.
+                (n,) from 0; what follows is left out.
 
         Returns:
             tuple: Image, encoded boxes (boxes, 4) in float32 and labels (boxes,) in int32: 0 for
@@ -197,9 +197,8 @@ class Detections(NamedTuple):
 def detect(locs, confs, default_boxes, size):
     """Returns the :class:`Detections` of an image.
 
-    Of each class, the 400 best boxes with a score over 0.01 go through non-maximum suppression at
-    an IoU of 0.45; of all classes together the best 200 are left. A score that is not a number
-    is no detection.
+    Of each class, the best boxes go through non-maximum suppression; of all classes together the
+    best 200 are left. A score that is not a number is no detection.
 
     Args:
         locs (numpy.ndarray): (boxes, 4), encoded, of the network.
@@ -210,7 +209,7 @@ def detect(locs, confs, default_boxes, size):
     # Far too large or infinite numbers, of a network that diverged, are no reason to stop.
     with numpy.errstate(over='ignore', invalid='ignore'):
         boxes = decode(locs.astype(numpy.float32), default_boxes)
-        probabilities = _softmax(confs.astype(numpy.float32))
+        probabilities = functions.softmax(confs.astype(numpy.float32)).array
         found = [
             _of_class(boxes, scores, label) for label, scores in enumerate(probabilities.T[1:])
         ]
@@ -221,24 +220,17 @@ def detect(locs, confs, default_boxes, size):
 
 def _of_class(boxes, scores, label):
     candidates = numpy.flatnonzero(scores > _SCORE)
-    order = numpy.argsort(-scores[candidates], kind='stable')[:_CANDIDATES]
-    candidates = candidates[order]
+    candidates = candidates[numpy.argsort(-scores[candidates], kind='stable')[:_CANDIDATES]]
     candidates = candidates[non_maximum_suppression(boxes[candidates], _SUPPRESSION_IOU)]
     labels = numpy.full(len(candidates), label, numpy.int32)
     return boxes[candidates], labels, scores[candidates]
 
 
-def _softmax(logits):
-    exponentials = numpy.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
-
-
 def non_maximum_suppression(boxes, threshold):
     """Returns which boxes do not overlap with a better one that is kept.
 
-    The result is that of the greedy algorithm, one box after the other, but all boxes are looked at
-    together until nothing changes (Cluster-NMS: Zheng et al. 2020, arXiv 2005.03572), which takes a
-    few rounds instead of hundreds.
+    The result is that of the greedy algorithm, but all boxes are looked at together until nothing
+    changes (Cluster-NMS: Zheng et al. 2020, arXiv 2005.03572): a few rounds instead of hundreds.
 
     Args:
         boxes (numpy.ndarray): (n, 4), by decreasing score.

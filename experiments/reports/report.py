@@ -10,16 +10,16 @@ from chainerlp.extensions import pictures
 from chainerlp.extensions.files import write_text
 from experiments.config import loading
 from experiments.reports import figures, published, run_files, run_folder
-from experiments.reports.table import percent
+from experiments.reports.summary import percent
 
 import markdown
 
 _TITLE = 'Runs'
 # What some logs have besides.
-_MORE = (
-    ('top-5 accuracy', 'validation/main/accuracy_top5'),
-    ('examples / s', 'data/images_per_sec'),
-)
+_MORE = {
+    'validation/main/accuracy_top5': 'top-5 accuracy',
+    'data/images_per_sec': 'examples / s',
+}
 _PAGE = """\
 <!doctype html>
 <html lang="en">
@@ -76,7 +76,10 @@ def _sections(runs, folder):
     )
     if whole:
         yield _results(whole)
-        yield from _ways_of_scaling(whole)
+        header, rows = published.table(whole)
+        if len(rows) > 1:
+            legend = 'Means over the seeds, ± standard deviation, of the test set at the end.'
+            yield '## By way of scaling\n\n' + _table(header, rows) + '\n\n' + legend
     broken = [run for run in runs if run.problem is not None]
     if broken:
         yield '## Not finished or broken'
@@ -102,8 +105,8 @@ def _results(runs):
     metrics = list(dict.fromkeys(run.metric for run in runs))
     header = ['run', *metrics, 'loss', 'underflow', 'worst layer', 'unscaled', 'skipped']
     header += ['ms / iteration']
-    more = [(title, key) for title, key in _MORE if any(run.last(key) is not None for run in runs)]
-    header += [title for title, _ in more]
+    more = [key for key in _MORE if any(run.last(key) is not None for run in runs)]
+    header += [_MORE[key] for key in more]
     theirs = [published.number(run.config) for run in runs]
     rows = []
     for run in runs:
@@ -111,12 +114,12 @@ def _results(runs):
         rows.append(
             [
                 f'`{run.name}`',
-                *(_value(run, metric) for metric in metrics),
+                *(f'{float(run.result[m]):.4f}' if m == run.metric else '' for m in metrics),
                 f'{float(run.result["loss"]):.4f}',
                 *(percent(rate, 3) for rate in rates),
                 str(run.result['skipped']),
                 f'{run.seconds_per_iteration * 1e3:.1f}',
-                *(_last(run, key) for _, key in more),
+                *('' if value is None else f'{value:.4g}' for value in map(run.last, more)),
             ]
         )
     if any(theirs):
@@ -131,22 +134,6 @@ def _results(runs):
         ' have lost. Times contain evaluations and measurements.'
     )
     return '## Results\n\n' + _table(header, rows) + '\n\n' + legend
-
-
-def _ways_of_scaling(runs):
-    header, rows = published.table(runs)
-    if len(rows) > 1:
-        legend = 'Means over the seeds, ± standard deviation, of the test set at the end.'
-        yield '## By way of scaling\n\n' + _table(header, rows) + '\n\n' + legend
-
-
-def _value(run, metric):
-    return f'{float(run.result[metric]):.4f}' if run.metric == metric else ''
-
-
-def _last(run, key):
-    value = run.last(key)
-    return '' if value is None else f'{value:.4g}'
 
 
 def _scales(runs, folder):
@@ -186,20 +173,17 @@ def _shown(value):
 
 
 def _page(text, folder):
-    """Returns the markdown as one HTML page with the pictures inside.
-
-    What a run says, in its config or in its error, is text: it brings no HTML into the page.
-    """
+    """Returns the markdown as one HTML page with the pictures inside."""
     converter = markdown.Markdown(extensions=['tables'])
+    # What a run says, in its config or in its error, is text: it brings no HTML into the page.
     converter.preprocessors.deregister('html_block')
     converter.inlinePatterns.deregister('html')
     body = converter.convert(text)
-    body = re.sub(r'src="([^"]+\.png)"', lambda match: _inline(match, folder), body)
-    title = re.match(r'# (.*)', text)
-    return _PAGE.format(title=title.group(1) if title else 'Report', body=body)
 
+    def inline(match):
+        with open(os.path.join(folder, match.group(1)), 'rb') as file:
+            data = base64.b64encode(file.read()).decode('ascii')
+        return f'src="data:image/png;base64,{data}"'
 
-def _inline(match, folder):
-    with open(os.path.join(folder, match.group(1)), 'rb') as file:
-        data = base64.b64encode(file.read()).decode('ascii')
-    return f'src="data:image/png;base64,{data}"'
+    body = re.sub(r'src="([^"]+\.png)"', inline, body)
+    return _PAGE.format(title=_TITLE, body=body)

@@ -1,11 +1,13 @@
-"""The files that a run leaves in its folder, each read with a look at what it must hold.
+"""The files that a run leaves in its folder: each read with a look at what it must hold, checksums.
 
-They may be damaged, of an older version, or somebody else's. The functions raise OSError if a file
-cannot be read, and ValueError if it is not what it must be; :func:`reason` says why.
+They may be damaged, of an older version, or somebody else's. The functions that read raise OSError
+if a file cannot be read, and ValueError if it is not what it must be; :func:`reason` says why.
 """
 
 import csv
+import hashlib
 import json
+import os
 
 from chainerlp.extensions import files
 from experiments import tasks
@@ -15,6 +17,8 @@ import yaml
 CONFIG, ERROR, LOG = 'config.yaml', 'error.txt', 'log'
 RECORD, RESULT, SCALES = 'run.json', 'result.json', 'scales.csv'
 
+_WITH_CHECKSUMS = (CONFIG, LOG, SCALES, RESULT)
+_BLOCK = 2**20  # bytes
 _SECTIONS = ('dataset', 'model', 'scaling', 'train')
 _LONGEST = 80
 _MOST = 2**53  # the integers up to it are floats, too
@@ -100,6 +104,49 @@ def read_record(path):
     _check(isinstance(starts, list) and all(isinstance(s, dict) for s in starts), 'no starts')
     _check(isinstance(checksums, dict), 'no checksums')
     return {**content, 'starts': starts, 'checksums': checksums}
+
+
+def checksums(folder, result):
+    """Returns the SHA-256 of each file of a finished run, a dict by the file's name.
+
+    ``result`` is the text of the result, which is written after its checksum is.
+    """
+    paths = {name: os.path.join(folder, name) for name in _WITH_CHECKSUMS}
+    found = {name: _sha256(path) for name, path in paths.items() if os.path.exists(path)}
+    return {**found, RESULT: hashlib.sha256(result.encode()).hexdigest()}
+
+
+def damages(folder):
+    """Returns why a run's files are damaged, a dict by the file's name.
+
+    It is empty for a run that has not ended, or was made before there were checksums. A result that
+    is missing is no damage: the run may have been killed before it was written.
+    """
+    try:
+        recorded = read_record(os.path.join(folder, RECORD))['checksums']
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        return {RECORD: reason(error)}
+    found = {}
+    for name in _WITH_CHECKSUMS:
+        try:
+            if name in recorded and _sha256(os.path.join(folder, name)) != recorded[name]:
+                found[name] = f'it does not fit its checksum in {RECORD}'
+        except FileNotFoundError:
+            if name != RESULT:
+                found[name] = 'it is missing'
+        except OSError as error:
+            found[name] = reason(error)
+    return found
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def reason(error):

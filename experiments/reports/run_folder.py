@@ -5,7 +5,7 @@ import os
 from typing import Optional
 
 from experiments.config.errors import ConfigError
-from experiments.reports import checksums, run_files
+from experiments.reports import run_files
 from experiments.reports.run_files import CONFIG, ERROR, LOG, RESULT, SCALES
 from experiments.reports.summary import Underflow, mean_underflow
 
@@ -38,8 +38,7 @@ class RunFolder:
     @property
     def name(self):
         """str: The experiment's name and the run's."""
-        parts = os.path.normpath(self.path).split(os.sep)
-        return '/'.join(parts[-2:])
+        return '/'.join(os.path.normpath(self.path).split(os.sep)[-2:])
 
     @property
     def metric(self):
@@ -78,7 +77,7 @@ def find(paths):
 def read(path):
     """Returns the :class:`RunFolder` of a path; what is missing or damaged is its ``problem``."""
     run = RunFolder(path)
-    damages = checksums.damages(path)
+    damages = run_files.damages(path)
     for attribute, filename, reader in (
         ('config', CONFIG, run_files.read_config),
         ('log', LOG, run_files.read_log),
@@ -104,8 +103,8 @@ def _problem(run, damages):
     error = os.path.join(run.path, ERROR)
     if os.path.isfile(error):
         with open(error, encoding='utf-8', errors='replace') as file:
-            lines = file.read().split('\n')
-        reason = next((line for line in reversed(lines) if line.strip()), 'no reason given')
+            lines = [line.rstrip('\n') for line in file if line.strip()]
+        reason = lines[-1] if lines else 'no reason given'
         problems = [f'failed: {reason[:_LONGEST]}', *problems]
     elif not os.path.exists(os.path.join(run.path, RESULT)):
         iterations = run.last('iteration') or 0

@@ -1,15 +1,24 @@
-"""The result of a run, and ``summary.csv``, which lists those of a sweep."""
+"""The result of a run; those of a sweep in ``summary.csv``, and in the table that is printed."""
 
 import collections
 import csv
 import dataclasses
 import io
 import math
+import statistics
 from typing import Optional
 
 from chainerlp.extensions.files import write_text
 from experiments import tasks
-from experiments.config import Config
+from experiments.config import Config, label
+
+_LEGEND = """\
+underflow  elements of the layers' data gradients that float16 rounds to zero: mean over layers and
+           measured iterations; worst layer: mean of the layer that loses most; unscaled: what the
+           same gradients would have lost at scale 1; T: the rate that the method accepts
+skipped    updates, because of gradients that were not finite"""
+_FP32 = """\
+fp32       lost nothing: its underflow is what float16 would have lost"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +81,19 @@ class Result:
         scaling, seed = self.config.scaling, self.config.seed
         return dict(name=self.name, dtype=scaling.dtype, method=scaling.method, seed=seed)
 
+    def _outcome(self):
+        return {
+            self.metric: self.value,
+            'loss': self.loss,
+            'underflow': self.underflow.mean,
+            'underflow_unscaled': self.underflow.mean_unscaled,
+        }
+
     def row(self):
         """Returns the run's row in the summary, a dict by column; rates are fractions."""
         return {
             **self._identity(),
-            self.metric: f'{self.value:.6g}',
-            'loss': f'{self.loss:.6g}',
-            'underflow': f'{self.underflow.mean:.6g}',
-            'underflow_unscaled': f'{self.underflow.mean_unscaled:.6g}',
+            **{key: f'{value:.6g}' for key, value in self._outcome().items()},
             'skipped': self.skipped,
             'seconds': f'{self.seconds:.2f}',
         }
@@ -89,16 +103,16 @@ class Result:
         content = {
             **self._identity(),
             'metric': self.metric,
-            self.metric: self.value,
-            'loss': self.loss,
-            'underflow': self.underflow.mean,
-            'underflow_unscaled': self.underflow.mean_unscaled,
+            **self._outcome(),
             'underflow_worst_layer': self.underflow.worst_layer,
             'skipped': self.skipped,
             'iterations': self.iterations,
             'seconds': self.seconds,
         }
-        return {key: str(v) if _is_not_finite(v) else v for key, v in content.items()}
+        return {
+            key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in content.items()
+        }
 
 
 def restore(config, content):
@@ -145,9 +159,74 @@ def write(path, results):
     write_text(path, file.getvalue())
 
 
+def render(results):
+    """Renders results of one task, at least one, as a table with a legend.
+
+    Several seeds of one way of scaling are one line, mean ± standard deviation. Runs that failed
+    are left out of it and listed below, as are those that diverged.
+    """
+    groups = {}
+    for result in results:
+        groups.setdefault(label(result.config.scaling), []).append(result)
+    header = ['method', 'runs', results[0].metric, 'loss', 'underflow', 'worst layer', 'unscaled']
+    header += ['T', 'skipped', 'seconds']
+    lines = aligned([header] + [_row(name, runs) for name, runs in groups.items()])
+    lines += ['', _LEGEND]
+    if any(result.config.scaling.method == 'fp32' for result in results):
+        lines.append(_FP32)
+    lines += [f'diverged: {result.name}' for result in results if result.diverged]
+    lines += [f'failed: {result.name}: {result.error}' for result in results if result.error]
+    return '\n'.join(lines)
+
+
+def _row(name, runs):
+    good = [run for run in runs if run.error is None]
+    count = str(len(runs)) if len(good) == len(runs) else f'{len(good)} of {len(runs)}'
+    threshold = getattr(runs[0].config.scaling, 'threshold', None)
+    return (
+        name,
+        count,
+        _mean_and_deviation([run.value for run in good], '.3f'),
+        _mean_and_deviation([run.loss for run in good], '.3f'),
+        _mean_and_deviation([run.underflow.mean for run in good], '.2%'),
+        _mean_and_deviation([run.underflow.worst_layer for run in good], '.2%'),
+        _mean_and_deviation([run.underflow.mean_unscaled for run in good], '.2%'),
+        '-' if threshold is None else f'{threshold:.2%}',
+        _mean_and_deviation([run.skipped for run in good], '.0f' if len(good) == 1 else '.1f'),
+        _mean_and_deviation([run.seconds for run in good], '.1f'),
+    )
+
+
+def _mean_and_deviation(values, form):
+    if not values:
+        return '-'
+    mean = _mean(values)
+    if not math.isfinite(mean):
+        return 'nan'  # and not nan%
+    if len(values) == 1:
+        return format(mean, form)
+    return f'{mean:{form}} ± {statistics.stdev(values):{form}}'
+
+
+def percent(rate, digits):
+    """Shows a rate in percent; what was not measured is nan, and no percentage.
+
+    >>> percent(0.0123, 1), percent(math.nan, 1)
+    ('1.2%', 'nan')
+    """
+    return f'{rate:.{digits}%}' if math.isfinite(rate) else 'nan'
+
+
+def aligned(rows):
+    """Returns lines of rows of strings in columns, the first to the left, the others to the right.
+
+    The first row is the header, and gets a line under it.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    form = '  '.join([f'{{:<{widths[0]}}}', *(f'{{:>{width}}}' for width in widths[1:])])
+    header, *lines = [form.format(*row) for row in rows]
+    return [header, '  '.join('-' * width for width in widths), *lines]
+
+
 def _mean(values):
     return math.fsum(values) / len(values) if values else math.nan
-
-
-def _is_not_finite(value):
-    return isinstance(value, float) and not math.isfinite(value)

@@ -6,7 +6,7 @@ import sys
 
 from experiments.config import loading
 from experiments.config.errors import ConfigError
-from experiments.reports import table
+from experiments.reports import summary
 from experiments.run import dry_run, multi_node, progress, sweep
 from experiments.run.launch import Launch, device_of_worker, get_device
 
@@ -20,8 +20,13 @@ def positive(text):
     return int(text)
 
 
-def add_threads(parser):
-    """Adds the option ``--threads`` to a parser."""
+def add_device_and_threads(parser):
+    """Adds the options ``--device`` and ``--threads`` to a parser."""
+    parser.add_argument(
+        '--device',
+        default='@numpy',
+        help="Chainer's name of the device, such as @cupy:0, or a GPU's number (%(default)s)",
+    )
     parser.add_argument(
         '--threads',
         type=positive,
@@ -46,12 +51,7 @@ def add_train_arguments(parser):
     parser.add_argument(
         '--out', metavar='DIR', default='results', help='folder of the results (%(default)s)'
     )
-    parser.add_argument(
-        '--device',
-        default='@numpy',
-        help="Chainer's name of the device, such as @cupy:0, or a GPU's number (%(default)s)",
-    )
-    add_threads(parser)
+    add_device_and_threads(parser)
     parser.add_argument(
         '--fresh',
         action='store_true',
@@ -120,7 +120,6 @@ def _run(arguments, config, configs, summary_path=None):
             if multi_node.is_first_process():
                 print(text)
             return 0 if is_whole else 1
-        slots = slots if len(slots) > 1 else None
         with launch.stop:
             return _execute(arguments, configs, folder, launch, slots, summary_path)
 
@@ -139,7 +138,7 @@ def _slots(arguments):
 
 def _execute(arguments, configs, folder, launch, slots, summary_path):
     is_first = multi_node.is_first_process()
-    is_quiet = arguments.quiet or slots or not sys.stderr.isatty() or not is_first
+    is_quiet = arguments.quiet or len(slots) > 1 or not sys.stderr.isatty() or not is_first
     shown = (progress.Lines if is_quiet else progress.Bars)(len(configs))
     results = []
     try:
@@ -152,6 +151,6 @@ def _execute(arguments, configs, folder, launch, slots, summary_path):
         return launch.stop.exit_code
     if not is_first:
         return 0
-    print(table.render(results))
+    print(summary.render(results))
     print(f'\n{summary_path or os.path.join(folder, configs[0].run_name)}')
     return 1 if any(result.error for result in results) else 0

@@ -6,7 +6,7 @@ import tempfile
 import time
 from typing import NamedTuple, Optional
 
-from experiments.reports import table
+from experiments.reports import summary
 from experiments.run import sweep, train
 
 import numpy
@@ -20,33 +20,14 @@ times      measured just now, in {_TIMED} iterations of each model and way of sc
 
 
 class _Estimate(NamedTuple):
-    """How many iterations a training has, the seconds of one, or why that cannot be measured."""
+    """How many iterations a training has, the seconds of one, or why it cannot be run."""
 
     iterations: Optional[int] = None
     seconds: float = 0.0
     error: Optional[str] = None
 
 
-class _Clock(training.Extension):
-    """Trainer extension that notes when each iteration is over, on the device too."""
-
-    trigger = (1, 'iteration')
-    priority = -1000
-
-    def __init__(self, device):
-        self._device = device
-        self.times = []
-
-    def initialize(self, trainer):
-        self.times.append(time.perf_counter())
-
-    def __call__(self, trainer):
-        if self._device.xp is not numpy:
-            self._device.xp.cuda.Device().synchronize()
-        self.times.append(time.perf_counter())
-
-
-def describe(configs, folder, launch, at_a_time=1, progress=lambda text: None):
+def describe(configs, folder, launch, at_a_time, progress):
     """Describes what would be run.
 
     Args:
@@ -62,35 +43,31 @@ def describe(configs, folder, launch, at_a_time=1, progress=lambda text: None):
     Raises:
         ConfigError: If a folder holds a run of another config.
     """
-    states = sweep.find_states(configs, folder, launch)
-    estimates, rows, to_go = {}, [], 0.0
-    for config, state in zip(configs, states):
-        if state.problem is not None:
-            rows.append((config.run_name, f'fails: {state.problem}', '', '', ''))
-            continue
+    estimates, rows, to_go, is_whole = {}, [], 0.0, True
+    for config, state in zip(configs, sweep.find_states(configs, folder, launch)):
         if state.result is not None:
             rows.append((config.run_name, 'finished', str(state.result.iterations), '', ''))
             continue
-        kind = config.model_copy(update={'seed': 0, 'name': 'any'}).model_dump_json()
-        if kind not in estimates:
-            progress(f'measuring {config.run_name}')
-            estimates[kind] = _measure(config, launch)
-        estimate = estimates[kind]
+        if state.problem is not None:
+            estimate = _Estimate(error=state.problem)
+        else:
+            kind = config.model_copy(update={'seed': 0})
+            if kind not in estimates:
+                progress(f'measuring {config.run_name}')
+                estimates[kind] = _measure(config, launch)
+            estimate = estimates[kind]
         if estimate.error is not None:
+            is_whole = False
             rows.append((config.run_name, f'fails: {estimate.error}', '', '', ''))
             continue
         left = (estimate.iterations - (state.iteration or 0)) * estimate.seconds
         to_go += left
-        kind_of_start = 'new' if state.iteration is None else f'resumes at {state.iteration}'
-        seconds = f'{estimate.seconds:.3g}'
-        rows.append(
-            (config.run_name, kind_of_start, str(estimate.iterations), seconds, duration(left))
-        )
-    lines = table.aligned([_HEADER, *rows])
+        start = 'new' if state.iteration is None else f'resumes at {state.iteration}'
+        times = f'{estimate.seconds:.3g}', duration(left)
+        rows.append((config.run_name, start, str(estimate.iterations), *times))
     together = f'; {at_a_time} at a time: about {duration(to_go / at_a_time)}'
-    lines += ['', f'to go      {duration(to_go)}' + (together if at_a_time > 1 else ''), _LEGEND]
-    is_whole = all(state.problem is None for state in states)
-    return '\n'.join(lines), is_whole and all(e.error is None for e in estimates.values())
+    total = f'to go      {duration(to_go)}' + (together if at_a_time > 1 else '')
+    return '\n'.join([*summary.aligned([_HEADER, *rows]), '', total, _LEGEND]), is_whole
 
 
 def duration(seconds):
@@ -108,19 +85,25 @@ def duration(seconds):
 
 
 def _measure(config, launch):
+    times = []
+
+    def note_time(trainer):
+        if launch.device.xp is not numpy:
+            launch.device.xp.cuda.Device().synchronize()
+        times.append(time.perf_counter())
+
     with tempfile.TemporaryDirectory() as folder, train.settings(config, launch.device):
         try:
             trainer = train.build_timed_trainer(config, os.path.join(folder, 'run'), launch)
             iterations = trainer.stop_trigger.period
-            trainer.stop_trigger = training.get_trigger(
-                (min(_UNTIMED + _TIMED, iterations), 'iteration')
-            )
-            clock = _Clock(launch.device)
-            trainer.extend(clock)
+            timed = min(_UNTIMED + _TIMED, iterations)
+            trainer.stop_trigger = training.get_trigger((timed, 'iteration'))
+            trainer.extend(note_time, trigger=(1, 'iteration'), priority=-1000)
+            note_time(trainer)
             trainer.run(show_loop_exception_msg=False)
         except Exception as error:  # the others are described all the same
             if launch.communicator is not None:
                 raise
             return _Estimate(error=' '.join(f'{type(error).__name__}: {error}'.split()))
-    times = [after - before for before, after in zip(clock.times, clock.times[1:])]
-    return _Estimate(iterations, statistics.median(times[_UNTIMED:] or times))
+    seconds = [after - before for before, after in zip(times, times[1:])]
+    return _Estimate(iterations, statistics.median(seconds[_UNTIMED:] or seconds))

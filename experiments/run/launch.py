@@ -23,7 +23,7 @@ class Stop:
 
     Args:
         signals (tuple of int): Which; SIGINT (Ctrl-C) and SIGTERM by default.
-        message (str): What is printed to stderr at the first one; nothing if empty.
+        message (str): What is printed to stderr at the first one, if anything.
 
     Attributes:
         signal (int): The first signal that came; ``None`` before.
@@ -105,9 +105,8 @@ def get_device(specifier):
         device = chainer.get_device(specifier)
         device.use()
     except Exception as error:  # Chainer's, CuPy's or the driver's
-        asks_for_cupy = specifier.startswith('@cupy')
         # Chainer's error points to a page that is gone, and CuPy's to the driver, whatever it is.
-        reason = (asks_for_cupy and compat.why_no_cupy()) or ' '.join(str(error).split())
+        reason = (specifier.startswith('@cupy') and compat.why_no_cupy()) or str(error).strip()
         raise ConfigError(
             f'--device {specifier}: {reason}; allowed: @numpy, or @cupy:0 with CuPy and a GPU'
         ) from None

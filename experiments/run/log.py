@@ -83,8 +83,7 @@ class Throughput(training.Extension):
 
     Args:
         batches (~experiments.data.batches.Batches): What the training reads.
-        interval: A trigger as :func:`chainer.training.get_trigger` takes it. It should be that of
-            the ``LogReport``, which takes the mean of what was reported.
+        interval: A trigger, that of the ``LogReport``, which takes the mean of what was reported.
     """
 
     trigger = (1, 'iteration')
@@ -94,16 +93,12 @@ class Throughput(training.Extension):
     def __init__(self, batches, interval):
         self._batches = batches
         self._interval = get_trigger(interval)
-        self._begin()
-
-    def _begin(self):
-        self._seconds = 0.0
-        self._examples = self._batches.examples
-        self._waited = self._batches.waited
 
     def initialize(self, trainer):
         """Begins to measure."""
-        self._begin()
+        self._seconds = 0.0
+        self._examples = self._batches.examples
+        self._waited = self._batches.waited
 
     def __call__(self, trainer):
         """Looks at the clock after an update; reports when it is due."""
@@ -113,9 +108,8 @@ class Throughput(training.Extension):
             waited = self._batches.waited - self._waited
             values = (examples / self._seconds, waited / self._seconds)
             reporter.report(dict(zip(THROUGHPUT_KEYS, values)))
-            self._begin()
+            self.initialize(trainer)
 
     def serialize(self, serializer):
         """Saves or loads the interval's state."""
-        if hasattr(self._interval, 'serialize'):
-            self._interval.serialize(serializer)
+        self._interval.serialize(serializer)

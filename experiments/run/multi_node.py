@@ -39,9 +39,8 @@ def create_communicator(device):
 
         return chainermn.create_communicator('naive' if device.xp is numpy else 'pure_nccl')
     except ImportError as error:
-        reason = ' '.join(str(error).split())
         raise ConfigError(
-            f"mpiexec: {reason}; many workers need an MPI and: pip install '.[mpi]'"
+            f"mpiexec: {error}; many workers need an MPI and: pip install '.[mpi]'"
         ) from None
 
 
@@ -85,10 +84,9 @@ def average_gradients(optimizer, communicator):
 
 
 def bcast_params(optimizer, communicator):
-    """Gives all workers the first one's parameters.
+    """Gives all workers the first one's parameters, on which ChainerMN would spend an update.
 
-    ChainerMN would spend the first update on it, and a training would be one update shorter. It
-    still does if there are parameters whose size is not known yet. The optimizer is made by
+    It still does if there are parameters whose size is not known yet. The optimizer is made by
     :func:`average_gradients`, and set up.
     """
     if communicator is not None:

@@ -28,11 +28,6 @@ def build(section):
     return _CLASSES[section.name](**section.model_dump(exclude={'name', 'weight_decay'}))
 
 
-def learning_rate_attribute(section):
-    """Returns the name of an optimizer's attribute that is its learning rate."""
-    return 'alpha' if section.name == 'adam' else 'lr'
-
-
 def setup(optimizer, model, scaling):
     """Sets up an optimizer for a model, with the given way of scaling.
 

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from experiments.reports.table import percent
+from experiments.reports.summary import percent
 
 import chainer
 import tqdm
@@ -71,7 +71,6 @@ class _Bar(training.Extension):
     def __init__(self, name, position):
         self._name = name
         self._position = position
-        self._bar = None
         self._next_loss = 0.0
 
     def initialize(self, trainer):
@@ -96,5 +95,4 @@ class _Bar(training.Extension):
 
     def finalize(self):
         """Closes the bar."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()

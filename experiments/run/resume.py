@@ -18,7 +18,7 @@ from typing import Optional
 from chainerlp.extensions.files import write_text
 from experiments.config import loading
 from experiments.config.errors import ConfigError, RunError, shown
-from experiments.reports import checksums, run_files, summary
+from experiments.reports import run_files, summary
 from experiments.reports.run_files import CONFIG, ERROR, LOG, RECORD, RESULT, SCALES
 from experiments.run import snapshots
 
@@ -68,7 +68,7 @@ def find_state(folder, config, launch):
     """
     if launch.fresh or not os.path.exists(os.path.join(folder, CONFIG)):
         return State()
-    damages = checksums.damages(folder)
+    damages = run_files.damages(folder)
     problem = _config_problem(folder, config, damages)
     if problem is not None:
         return State(problem=problem)
@@ -97,7 +97,7 @@ def prepare(folder, config, launch, state):
 
 def record_end(folder, result):
     """Adds checksums of a run's files to ``run.json``, that of its result from the text to come."""
-    content = {'starts': _starts(folder), 'checksums': checksums.make(folder, result)}
+    content = {'starts': _starts(folder), 'checksums': run_files.checksums(folder, result)}
     write_text(os.path.join(folder, RECORD), json.dumps(content, indent=2))
 
 
@@ -191,16 +191,14 @@ def _starts(folder):
 
 
 def _versions(device):
-    try:
-        ours = importlib.metadata.version('chainerlp')
-    except importlib.metadata.PackageNotFoundError:
-        ours = None  # it runs from a checkout
     versions = {
         'python': platform.python_version(),
         'numpy': numpy.__version__,
         'chainer': chainer.__version__,
-        'chainerlp': ours,
+        'chainerlp': None,
     }
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it runs from a checkout
+        versions['chainerlp'] = importlib.metadata.version('chainerlp')
     if device.xp is not numpy:
         versions['cupy'] = device.xp.__version__
     return versions
@@ -208,17 +206,17 @@ def _versions(device):
 
 def _git():
     """Returns the commit that this file is from and whether anything was changed since."""
+
+    def output_of(*arguments):
+        command = ['git', '-C', _HERE, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
     try:
-        _output_of('ls-files', '--error-unmatch', os.path.join(_HERE, '__init__.py'))
+        output_of('ls-files', '--error-unmatch', os.path.join(_HERE, '__init__.py'))
         return {
-            'commit': _output_of('rev-parse', 'HEAD'),
-            'dirty': bool(_output_of('status', '--porcelain', '--untracked-files=no')),
+            'commit': output_of('rev-parse', 'HEAD'),
+            'dirty': bool(output_of('status', '--porcelain', '--untracked-files=no')),
         }
     except (OSError, subprocess.SubprocessError):
         return None  # no git, or no checkout
-
-
-def _output_of(*arguments):
-    command = ['git', '-C', _HERE, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()

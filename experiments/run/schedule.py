@@ -1,8 +1,4 @@
-"""Schedules: epochs as iterations, when something is due, and the learning rate.
-
-The learning rate, its warm-up and its steps included, is a function of the iteration alone, so that
-a snapshot need not hold it.
-"""
+"""Schedules: epochs as iterations, when something is due, and the learning rate."""
 
 import bisect
 import dataclasses
@@ -33,42 +29,20 @@ def training_length(section, pace):
     return min(iterations, section.max_iterations or iterations)
 
 
-class IntervalAndEnd:
-    """Fires at every interval, and at the last of all iterations even if it ends none."""
+class IntervalAndEnd(IntervalTrigger):
+    """Fires at every interval, and at a trainer's last iteration even if it ends none.
 
-    def __init__(self, interval, iterations):
+    The length of the trainer must be in iterations.
+    """
+
+    def __init__(self, interval):
         unit = 'iteration' if interval.epochs is None else 'epoch'
-        self._interval = IntervalTrigger(interval.epochs or interval.iterations, unit)
-        self._iterations = iterations
+        super().__init__(interval.epochs or interval.iterations, unit)
 
     def __call__(self, trainer):
         """Returns whether this is such an iteration."""
-        due = self._interval(trainer)  # it keeps count, so it is asked in any case
-        return due or trainer.updater.iteration >= self._iterations
-
-    def serialize(self, serializer):
-        """Saves or loads the interval's state."""
-        self._interval.serialize(serializer)
-
-
-class LearningRate:
-    """Sets an optimizer's rate before an iteration.
-
-    At first the optimizer must have the full rate, under the name of the attribute; the config's
-    ``schedule`` section says how it changes.
-    """
-
-    def __init__(self, optimizer, attribute, schedule, pace):
-        self._optimizer = optimizer
-        self._attribute = attribute
-        self._full = getattr(optimizer, attribute)
-        self._schedule = schedule
-        self._pace = pace
-
-    def __call__(self, iteration):
-        """Sets it; ``iteration`` is how many are over."""
-        rate = self._full * learning_rate_factor(self._schedule, self._pace, iteration)
-        setattr(self._optimizer, self._attribute, rate)
+        due = super().__call__(trainer)  # it keeps count, so it is asked in any case
+        return due or trainer.updater.iteration >= trainer.stop_trigger.period
 
 
 def learning_rate_factor(schedule, pace, iteration):

@@ -1,13 +1,14 @@
 """Sweeps: several runs, one after another or some at a time, and their summary."""
 
 import contextlib
-import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.resource_tracker
 import os
 import signal
+from typing import NamedTuple
 
+from experiments.config import Config
 from experiments.config.errors import ConfigError
 from experiments.data.batches import end_with_parent
 from experiments.reports import summary
@@ -20,15 +21,14 @@ import threadpoolctl
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
-@dataclasses.dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """Where one of several runs is computed: Chainer's name of the device, and CPU threads."""
 
     device: str
     threads: int = 1
 
 
-def execute(configs, folder, launch, progress, summary_path=None, slots=None):
+def execute(configs, folder, launch, progress, summary_path=None, slots=()):
     """Runs what is not finished yet; a run that fails does not stop the others.
 
     Args:
@@ -37,8 +37,8 @@ def execute(configs, folder, launch, progress, summary_path=None, slots=None):
         launch (experiments.run.launch.Launch): How they are started.
         progress (experiments.run.progress.Bars or experiments.run.progress.Lines): Shows them.
         summary_path (str): The summary, written after every run; none by default.
-        slots (list of Slot): As many runs at a time, each in a process of its own;
-            one after another in this process by default.
+        slots (list of Slot): If there are several, as many runs at a time, each in a process of
+            its own; by default one after another in this process.
 
     Yields:
         experiments.reports.summary.Result: Of each run, as it ends; on the first worker only.
@@ -52,10 +52,10 @@ def execute(configs, folder, launch, progress, summary_path=None, slots=None):
     multi_node.on_first(launch.communicator, lambda: os.makedirs(folder, exist_ok=True))
     results = {}
     with contextlib.closing(progress):
-        if slots is None:
-            ended = _one_by_one(configs, folder, launch, progress)
-        else:
+        if len(slots) > 1:
             ended = _in_processes(configs, found, folder, launch, slots)
+        else:
+            ended = _one_by_one(configs, folder, launch, progress)
         for result in ended:
             results[result.name] = result
             if summary_path is not None:
@@ -66,9 +66,7 @@ def execute(configs, folder, launch, progress, summary_path=None, slots=None):
 
 
 def find_states(configs, folder, launch):
-    """Returns how far the runs are, a list of :class:`~experiments.run.resume.State`.
-
-    The arguments are those of :func:`execute`.
+    """Returns how far each run is, a list of :class:`~experiments.run.resume.State`.
 
     Raises:
         ConfigError: If a folder holds a run of another config, or each one a damaged config.
@@ -91,9 +89,8 @@ def _one_by_one(configs, folder, launch, progress):
             yield result
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    config: object
+class _Job(NamedTuple):
+    config: Config
     slot: Slot
     process: multiprocessing.process.BaseProcess
     pipe: multiprocessing.connection.Connection

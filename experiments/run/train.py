@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import random
 import sys
 import time
 import traceback
@@ -13,11 +14,11 @@ import chainerlp
 from chainerlp.extensions.files import read_scales, write_text
 from experiments import data as datasets
 from experiments import models, tasks
-from experiments.config.errors import ConfigError, RunError
+from experiments.config.errors import OneLineError, RunError
 from experiments.data.batches import Batches
 from experiments.reports.run_files import ERROR, RESULT, SCALES
 from experiments.reports.summary import Result, mean_underflow
-from experiments.run import multi_node, optimizers, resume, schedule, seeding, snapshots
+from experiments.run import multi_node, optimizers, resume, schedule, snapshots
 from experiments.run.log import Log, SkippedUpdates, Throughput
 
 import chainer
@@ -56,19 +57,18 @@ def run(config, out, launch, extras=()):
         ConfigError: If the folder holds a run of another config.
         KeyboardInterrupt: If it is interrupted; what is done stays.
     """
-    is_first = multi_node.is_first(launch.communicator)
     with contextlib.ExitStack() as stack:
         try:
             state = multi_node.on_first(
                 launch.communicator, lambda: _begin(config, out, launch, stack)
             )
         except (RunError, OSError) as error:  # the folder cannot be had
-            return Result(config, 0.0, error=_reason(error)) if is_first else None
-        if state.problem is not None:
-            return Result(config, 0.0, error=state.problem) if is_first else None
-        if state.result is not None:
-            return state.result if is_first else None
-        return _train(config, out, launch, state, extras)
+            state = resume.State(problem=_reason(error))
+        if state.problem is None and state.result is None:
+            return _train(config, out, launch, state, extras)
+        if not multi_node.is_first(launch.communicator):
+            return None
+        return state.result or Result(config, 0.0, error=state.problem)
 
 
 def _begin(config, out, launch, stack):
@@ -128,7 +128,7 @@ def _train(config, out, launch, state, extras):
 
 
 def _tell(error, communicator):
-    if not isinstance(error, (RunError, ConfigError)):
+    if not isinstance(error, OneLineError):
         traceback.print_exc()
         return
     if not multi_node.is_first(communicator):
@@ -137,7 +137,7 @@ def _tell(error, communicator):
 
 
 def _reason(error):
-    if isinstance(error, (RunError, ConfigError)):
+    if isinstance(error, OneLineError):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f'{error.filename}: {error.strerror}'
@@ -148,18 +148,29 @@ def _reason(error):
 def settings(config, device):
     """Sets everything global that a run on a device depends on, and back afterwards."""
     device.use()
-    dtype = optimizers.DTYPES[config.scaling.dtype]
-    with (
-        seeding.seeded(config.seed, device),
-        chainer.using_config('dtype', dtype),
-        # Overflow is what is studied here, and it is counted: by the skipped updates, by a loss
-        # that is not finite. Chainer and NumPy need not warn of it too.
-        numpy.errstate(over='ignore', invalid='ignore'),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings('ignore', 'Non finite number found in param.grad')
-        warnings.filterwarnings('ignore', 'chainermn.* is experimental', FutureWarning)
-        yield
+    of_python, of_numpy = random.getstate(), numpy.random.get_state()
+    _seed(config.seed, config.seed, device)
+    try:
+        with (
+            chainer.using_config('dtype', optimizers.DTYPES[config.scaling.dtype]),
+            # Overflow is what is studied here, and it is counted: by the skipped updates, by a loss
+            # that is not finite. Chainer and NumPy need not warn of it too.
+            numpy.errstate(over='ignore', invalid='ignore'),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings('ignore', 'Non finite number found in param.grad')
+            warnings.filterwarnings('ignore', 'chainermn.* is experimental', FutureWarning)
+            yield
+    finally:
+        random.setstate(of_python)
+        numpy.random.set_state(of_numpy)
+
+
+def _seed(seed, of_numpy, device):
+    random.seed(seed)
+    numpy.random.seed(of_numpy)
+    if device.xp is not numpy:
+        device.xp.random.seed(seed)
 
 
 def _result(config, trainer):
@@ -182,30 +193,22 @@ def build_trainer(config, out, launch, extras=()):
 
     The arguments are those of :func:`run`; the first worker alone gets the ``extras``.
     """
-    task = tasks.get(config.task)
-    data = datasets.load(config.dataset, chainer.get_dtype())
-    trainer = _bare_trainer(config, task, data, out, launch)
+    trainer, data = _bare_trainer(config, out, launch)
     optimizer = trainer.updater.get_optimizer('main')
-    iterations = trainer.stop_trigger.period
     communicator = launch.communicator
-
-    def due(interval):
-        return schedule.IntervalAndEnd(interval, iterations)  # each keeps its own count
-
+    due = schedule.IntervalAndEnd  # it keeps count, so each has its own
     test = multi_node.share(data.test, communicator, force_equal_length=False)
     test = _batches(test, config.train.batch_size, config, repeat=False, shuffle=False)
-    evaluator = task.evaluator(
+    evaluator = tasks.get(config.task).evaluator(
         test, optimizer.target, data, device=launch.device, communicator=communicator
     )
     trainer.extend(evaluator, trigger=due(config.train.evaluate))
     trainer.extend(snapshots.OptimizerState(optimizer))
-    trainer.extend(
-        snapshots.Snapshots(due(config.train.snapshot), iterations, launch.stop, communicator)
-    )
+    trainer.extend(snapshots.Snapshots(due(config.train.snapshot), launch.stop, communicator))
     if multi_node.is_first(communicator):
         trainer.extend(_scale_report(config))
         batches = trainer.updater.get_iterator('main')
-        trainer.extend(Throughput(batches, due(config.train.evaluate)), trigger=(1, 'iteration'))
+        trainer.extend(Throughput(batches, due(config.train.evaluate)))
         trainer.extend(Log(due(config.train.evaluate)))
         trainer.extend(extensions.observe_lr(), trigger=(1, 'iteration'))
         for extension in (SkippedUpdates(optimizer), *extras):
@@ -215,31 +218,29 @@ def build_trainer(config, out, launch, extras=()):
 
 def build_timed_trainer(config, out, launch):
     """Builds a run's trainer with only what takes time at each iteration, see :func:`run`."""
-    data = datasets.load(config.dataset, chainer.get_dtype())
-    trainer = _bare_trainer(config, tasks.get(config.task), data, out, launch)
+    trainer, _ = _bare_trainer(config, out, launch)
     if multi_node.is_first(launch.communicator):
         trainer.extend(_scale_report(config))
     return trainer
 
 
 class _Updater(updaters.StandardUpdater):
-    """Chainer's, with functions that are called with the iterations so far before each update.
-
-    What they do follows from the iteration alone, so that a snapshot need not hold their state.
-    """
+    """Chainer's, with a function that is called with the iterations so far before each update."""
 
     def __init__(self, *args, before, **kwargs):
         super().__init__(*args, **kwargs)
         self._before = before
 
     def update_core(self):
-        for function in self._before:
-            function(self.iteration)
+        self._before(self.iteration)
         super().update_core()
 
 
-def _bare_trainer(config, task, data, out, launch):
+def _bare_trainer(config, out, launch):
+    """Returns a trainer without extensions, and the data."""
     communicator = launch.communicator
+    task = tasks.get(config.task)
+    data = datasets.load(config.dataset, chainer.get_dtype())
     chain = task.chain(models.build(config.model, data), data)
     optimizer = multi_node.average_gradients(optimizers.build(config.optimizer), communicator)
     optimizer = optimizers.setup(optimizer, chain, config.scaling)
@@ -248,20 +249,25 @@ def _bare_trainer(config, task, data, out, launch):
     train = multi_node.share(data.train, communicator, shuffle=True, seed=config.seed)
     # A share each of the batch, so that a config means the same however many work on it.
     batch_size = math.ceil(config.train.batch_size / launch.workers)
-    seed = seeding.Seeding(config.seed, launch.device)
-    seed(0)  # the first order of the data is the same for all models
     pace = schedule.Pace(len(train), batch_size)
-    learning_rate = schedule.LearningRate(
-        optimizer, optimizers.learning_rate_attribute(config.optimizer), config.schedule, pace
-    )
+    rate = 'alpha' if config.optimizer.name == 'adam' else 'lr'
+
+    def before_update(iteration):
+        # All is a function of the iteration, so that a snapshot need not hold the generators'
+        # states or the rate: a resumed training draws what it would have drawn. Seeds are below
+        # 2^32, and CuPy takes 64 bits.
+        _seed(config.seed * 2**31 + iteration, [config.seed, iteration], launch.device)
+        factor = schedule.learning_rate_factor(config.schedule, pace, iteration)
+        setattr(optimizer, rate, getattr(config.optimizer, rate) * factor)
+
     updater = _Updater(
         _batches(task.examples(train, chain), batch_size, config),
         optimizer,
         device=launch.device,
-        before=[seed, learning_rate],
+        before=before_update,
     )
     iterations = schedule.training_length(config.train, pace)
-    return training.Trainer(updater, (iterations, 'iteration'), out)
+    return training.Trainer(updater, (iterations, 'iteration'), out), data
 
 
 def _scale_report(config):

@@ -1,10 +1,9 @@
 """Classification: its loss and its metric, the same for every dtype and every way of scaling.
 
 Logits are cast to float32 first, since a softmax in float16 would be inexact. In the backward pass
-that cast rounds the gradient to float16, once, before the last layer gets it. What is lost there no
-layer's scale can bring back, only the scale of the loss: Chainer's loss scale, or the
-``initial_scale`` of layer-wise scaling. It belongs to no layer and so is in no method's underflow
-rate.
+that cast rounds the gradient to float16. What is lost there only a scale of the loss can bring
+back: Chainer's loss scale, or the ``initial_scale`` of layer-wise scaling. It belongs to no layer
+and so is in no method's underflow rate.
 """
 
 from experiments.tasks.metrics import top_k_accuracy
@@ -23,35 +22,25 @@ def accuracy(logits, classes):
     return functions.accuracy(functions.cast(logits, 'float32'), classes)
 
 
-class TopFiveEvaluator(Evaluator):
-    """Evaluates a classifier, and reports its top-5 accuracy beside what it reports itself.
+def evaluator(batches, classifier, data, **kwargs):
+    """Returns an evaluator of a ``chainer.links.Classifier``.
 
-    Reported keys: with those of ``chainer.links.Classifier``, ``main/loss``, ``main/accuracy``
-    (top-1) and ``main/accuracy_top5``, with the evaluator's prefix.
-
-    Arguments are those of :class:`~experiments.tasks.task.Evaluator`; the target must leave the
-    logits in its attribute ``y``, as Chainer's classifier does.
+    Reported keys, with the evaluator's prefix: ``main/loss``, ``main/accuracy`` (top-1) and, where
+    to be one of five is an achievement, from 100 classes on, ``main/accuracy_top5``.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.eval_func = self._classify
+    def with_top_five(features, classes):
+        classifier(features, classes)
+        share = top_k_accuracy(classifier.y.array, classes, 5)
+        reporter.report({'accuracy_top5': share}, classifier)
 
-    def _classify(self, features, classes):
-        target = self.get_target('main')
-        target(features, classes)
-        share = top_k_accuracy(target.y.array, classes, 5)
-        reporter.report({'accuracy_top5': share}, target)
-
-
-def _evaluator(batches, chain, data, **kwargs):
-    # Among few classes, to be one of five is no achievement.
-    return (TopFiveEvaluator if data.classes >= 100 else Evaluator)(batches, chain, **kwargs)
+    eval_func = with_top_five if data.classes >= 100 else None
+    return Evaluator(batches, classifier, eval_func=eval_func, **kwargs)
 
 
 TASK = Task(
     metric='accuracy',
     title='test accuracy',
     chain=lambda model, data: links.Classifier(model, loss, accuracy),
-    evaluator=_evaluator,
+    evaluator=evaluator,
 )

@@ -17,9 +17,8 @@ def multibox_loss(locs, confs, target_locs, targets):
     """Returns both parts of the loss, in float32: equations 1 to 3 with alpha = 1.
 
     Both are sums divided by the number of matched default boxes (positives) in the batch, or by 1
-    if there is none. The network's outputs are cast to float32 first, for the reason, and with the
-    consequence for the gradient, that :mod:`experiments.tasks.classification` gives. Nothing here
-    waits for a device.
+    if there is none. The network's outputs are cast to float32 first, see
+    :mod:`experiments.tasks.classification`. Nothing here waits for a device.
 
     Args:
         locs (~chainer.Variable): (n, boxes, 4), of the network.
@@ -63,11 +62,7 @@ def hard_negatives(losses, positive):
 
 
 class TrainChain(chainer.Chain):
-    """An SSD and its loss: it reports ``loss``, and its parts as ``loss/loc`` and ``loss/conf``.
-
-    The objects of a training set are matched by the data set, see
-    :class:`~experiments.models.ssd_boxes.BoxMatcher`.
-    """
+    """An SSD and its loss: it reports ``loss``, and its parts as ``loss/loc`` and ``loss/conf``."""
 
     def __init__(self, predictor):
         super().__init__()
@@ -94,9 +89,7 @@ class DetectionEvaluator(PooledEvaluator):
 
     Reported keys, with the evaluator's prefix: ``main/map``, ``main/ap/<class>`` for each class of
     which there are objects, and as in training ``main/loss``, ``main/loss/loc`` and
-    ``main/loss/conf``, means over the batches by their sizes. As overlaps do not depend on the
-    size of an image, it does not matter that images, and boxes with them, are resized to the
-    network's.
+    ``main/loss/conf``, means over the batches by their sizes.
 
     Args:
         iterator (~chainer.dataset.Iterator): Of examples of image, boxes, labels and, if there is
@@ -115,13 +108,12 @@ class DetectionEvaluator(PooledEvaluator):
 
     def _evaluate_batch(self, batch):
         target = self.get_target('main')
-        matched = concat_examples([self._matcher(example) for example in batch], self.device)
-        images, target_locs, targets = matched
+        matched = [self._matcher(example) for example in batch]
+        images, target_locs, targets = concat_examples(matched, self.device)
         locs, confs = target.predictor(images)
         target.loss(locs, confs, target_locs, targets)
-        host = backend.CpuDevice()
-        locs, confs = host.send(locs.array), host.send(confs.array)
-        return self._pool([self._match(*item) for item in zip(batch, locs, confs)])
+        locs, confs = backend.CpuDevice().send((locs.array, confs.array))
+        return _by_class([self._match(*item) for item in zip(batch, locs, confs)])
 
     def _match(self, example, locs, confs):
         """Returns the matches of an image, one a class."""
@@ -136,16 +128,19 @@ class DetectionEvaluator(PooledEvaluator):
             matches.append(metrics.match_detections(*detected, boxes[true], difficult[true]))
         return matches
 
-    def _pool(self, parts):
-        return [metrics.concatenate_matches(of_class) for of_class in zip(*parts)]
-
-    def _metrics(self, matches):
+    def _metrics(self, parts):
+        matches = _by_class(parts)
         precisions = [metrics.average_precision(item, self._eleven_point) for item in matches]
         named = zip(self._class_names, precisions)
         return {
             'map': metrics.mean_of_present(precisions),
             **{f'ap/{name}': value for name, value in named if not numpy.isnan(value)},
         }
+
+
+def _by_class(parts):
+    """Returns the matches of each class, of lists of the matches of each class."""
+    return [metrics.concatenate_matches(of_class) for of_class in zip(*parts)]
 
 
 TASK = Task(

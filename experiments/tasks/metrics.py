@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.data.geometric_transforms import box_iou
+from experiments.data.transforms import box_iou
 
 import numpy
 from chainer import backend
@@ -22,7 +22,7 @@ def top_k_accuracy(logits, classes, k):
     Args:
         logits (:ref:`ndarray`): (n, classes).
         classes (:ref:`ndarray`): (n,), the right ones.
-        k (int): Less than the number of classes: k of k are always right.
+        k (int): Less than the number of classes.
 
     Returns:
         :ref:`ndarray`: A float32 scalar on the device of the logits.
@@ -48,8 +48,7 @@ def confusion_matrix(predicted, labels, classes):
         classes (int): Number of classes.
 
     Returns:
-        :ref:`ndarray`: (classes, classes) in int64: [i, j] pixels of class i were taken for class
-        j. The sum of the matrices of several images is the matrix of all of them.
+        :ref:`ndarray`: (classes, classes) in int64: [i, j] pixels of class i were taken for j.
 
     Raises:
         ValueError: If a label is not one of these.
@@ -119,9 +118,9 @@ class DetectionMatches:
 def match_detections(boxes, scores, true_boxes, difficult=None):
     """Matches the detections of one class in one image to the objects of that class.
 
-    A detection belongs to the object that it overlaps with most. From an IoU of 0.5 on it is a true
-    positive, if it has the highest score of the object's detections; all others are false
-    positives. What belongs to a difficult object counts neither way.
+    A detection belongs to the object that it overlaps with most, from an IoU of 0.5 on. The one of
+    highest score of an object is a true positive; all others are false positives. What belongs to a
+    difficult object counts neither way.
 
     Args:
         boxes (numpy.ndarray): (n, 4), detections: (y_min, x_min, y_max, x_max).
@@ -150,8 +149,7 @@ def match_detections(boxes, scores, true_boxes, difficult=None):
 
 
 def concatenate_matches(matches):
-    """Returns the matches of several images as one."""
-    matches = list(matches)
+    """Returns the matches of several images, a sequence, as one."""
     return DetectionMatches(
         numpy.concatenate([numpy.empty(0), *(item.scores for item in matches)]),
         numpy.concatenate([numpy.empty(0, bool), *(item.true_positive for item in matches)]),

@@ -33,9 +33,8 @@ class TrainChain(chainer.Chain):
         """Returns and reports the loss of logits (n, classes, h, w), in float32.
 
         It is the sum over all pixels that are not void of weight times softmax cross entropy,
-        divided by their number, and so is its gradient: with 12 images of 360x480 by 2^21, where
-        the smallest number of float16 is 2^-24. What the cast loses of it only a scale of the loss
-        can bring back, see :mod:`experiments.tasks.classification`.
+        divided by their number (2^21 in 12 images of 360x480), and so is the gradient that is cast,
+        see :mod:`experiments.tasks.classification`.
         """
         weight = self._class_weight
         if weight is not None:
@@ -75,10 +74,8 @@ class SegmentationEvaluator(PooledEvaluator):
         counts = metrics.confusion_matrix(predicted, labels, len(self._class_names))
         return backend.CpuDevice().send(counts)
 
-    def _pool(self, parts):
-        return numpy.sum(parts, axis=0)
-
-    def _metrics(self, counts):
+    def _metrics(self, parts):
+        counts = numpy.sum(parts, axis=0)
         named = zip(self._class_names, metrics.ious(counts))
         return {
             'miou': metrics.miou(counts),

@@ -6,7 +6,7 @@ from typing import Callable
 
 import chainer
 from chainer import reporter
-from chainer.dataset import Converter
+from chainer.dataset import converter
 from chainer.training import extensions
 
 
@@ -22,8 +22,8 @@ class Task:
             to train, which takes a batch, reports ``loss`` and returns it.
         evaluator (callable): Takes batches (an iterator that ends), the chain, the
             :class:`~experiments.data.Data` and, as keywords, ``device`` and ``communicator`` (of
-            the workers, or ``None``); returns a trainer extension that reports the metric and, if
-            it has one, ``validation/main/loss``.
+            the workers, or ``None``); returns a trainer extension that reports the metric and the
+            loss.
         examples (callable): Takes the data set to train with and the chain; returns the data set
             of what the chain is given.
     """
@@ -41,11 +41,10 @@ class Task:
 
 
 class Evaluator(extensions.Evaluator):
-    """Chainer's evaluator, but for the mean that it takes.
+    """Chainer's evaluator, but batches count by their sizes in the mean that it takes.
 
-    Chainer's is the mean of the batches' means, in which an example of a small last batch counts
-    for more than the others; here batches count by their sizes. The data set is that of one worker,
-    or a part of it if there is a communicator of several; the other arguments are Chainer's.
+    With a communicator of several workers, each has a part of the data set. The other arguments are
+    Chainer's.
     """
 
     def __init__(self, *args, communicator=None, **kwargs):
@@ -71,6 +70,8 @@ class Evaluator(extensions.Evaluator):
 
     def _of_all_workers(self, function, value):
         """Returns to every worker the function of the list of all workers' values."""
+        if self._communicator is None:
+            return function([value])
         values = self._communicator.gather_obj(value)
         result = function(values) if self._communicator.rank == 0 else None
         return self._communicator.bcast_obj(result)
@@ -83,24 +84,24 @@ def _weighted_mean(values_and_weights):
     return summary.compute_mean()
 
 
-class _Unconverted(Converter):
-    def __call__(self, batch, device):
-        return (batch,)
+@converter()
+def _unconverted(batch, device):
+    return (batch,)
 
 
 class PooledEvaluator(Evaluator):
     """Base class for metrics of a whole data set that are no means over its batches.
 
-    It pools what :meth:`_evaluate_batch` returns for all batches of all workers, and computes the
-    metrics from that. What the target reports for a batch, such as its loss, is averaged as by
-    :class:`Evaluator`, whose ``device`` and ``communicator`` it takes as well.
+    They are computed from what :meth:`_evaluate_batch` returns for all batches of all workers. What
+    the target reports for a batch, such as its loss, is averaged as by :class:`Evaluator`, whose
+    ``device`` and ``communicator`` it takes as well.
     """
 
     def __init__(self, iterator, target, **kwargs):
         super().__init__(
             iterator,
             target,
-            converter=_Unconverted(),
+            converter=_unconverted,
             eval_func=lambda batch: self._parts.append(self._evaluate_batch(batch)),
             **kwargs,
         )
@@ -111,25 +112,17 @@ class PooledEvaluator(Evaluator):
         self._parts = []
         observation = super().evaluate()
         parts, self._parts = self._parts, []
+        metrics = self._of_all_workers(
+            lambda everyones: self._metrics(list(itertools.chain(*everyones))), parts
+        )
         with reporter.report_scope(observation):
-            reporter.report(self._metrics_of_all(parts), self.get_target('main'))
+            reporter.report(metrics, self.get_target('main'))
         return observation
 
-    def _metrics_of_all(self, parts):
-        if self._communicator is None:
-            return self._metrics(self._pool(parts))
-        return self._of_all_workers(
-            lambda everyones: self._metrics(self._pool(list(itertools.chain(*everyones)))), parts
-        )
-
     def _evaluate_batch(self, batch):
-        """Runs the target on a list of examples; returns what is to be pooled, on the host."""
+        """Runs the target on a list of examples; returns what the metrics are of, on the host."""
         raise NotImplementedError
 
-    def _pool(self, parts):
-        """Makes one of what :meth:`_evaluate_batch` returned for all batches, in their order."""
-        raise NotImplementedError
-
-    def _metrics(self, pooled):
-        """Returns the metrics by their names, Python floats."""
+    def _metrics(self, parts):
+        """Returns the metrics, Python floats by name, of a list of what all batches gave."""
         raise NotImplementedError

@@ -2,9 +2,9 @@ import os
 import pathlib
 
 from experiments.__main__ import main
-from experiments.run import seeding
 
 import pytest
+from chainer.training.updaters import StandardUpdater
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -58,15 +58,15 @@ def signalled(monkeypatch):
     """Sends this process signals at the beginning of an iteration."""
 
     def at(iterations, *signals):
-        call = seeding.Seeding.__call__
+        call = StandardUpdater.update_core
         due = list(signals)
 
-        def seed(self, iteration):
-            call(self, iteration)
-            while due and iteration == iterations - 1:
+        def update(self):
+            while due and self.iteration == iterations - 1:
                 os.kill(os.getpid(), due.pop())
+            call(self)
 
-        patch.setattr(seeding.Seeding, '__call__', seed)
+        patch.setattr(StandardUpdater, 'update_core', update)
 
     with monkeypatch.context() as patch:
         yield at

@@ -29,4 +29,4 @@ def test_a_training_that_fails_while_it_is_timed_is_an_error_and_no_hang(monkeyp
 
     monkeypatch.setattr(scale_report_cost, '_trainer', failing)
     with pytest.raises(ZeroDivisionError):
-        scale_report_cost.run(1)
+        scale_report_cost.run(1, progress=print)

@@ -4,22 +4,22 @@ import dataclasses
 import math
 
 from chainerlp import policies
-from experiments import config
-from experiments.config import label
+from experiments.config import Sweep, label
+from experiments.config.scaling import Adaptive, Amax, Measured
 
 import pytest
 
 
 def scaling(**keys):
-    return config.Sweep(seeds=[0], scaling=[keys]).scaling[0]
+    return Sweep(seeds=[0], scaling=[keys]).scaling[0]
 
 
 @pytest.mark.parametrize(
     'method, policy',
     [
-        (config.Adaptive, policies.Adaptive),
-        (config.Amax, policies.Amax),
-        (config.Measured, policies.Measured),
+        (Adaptive, policies.Adaptive),
+        (Amax, policies.Amax),
+        (Measured, policies.Measured),
     ],
 )
 def test_a_method_has_the_options_and_the_defaults_of_its_policy(method, policy):
@@ -56,4 +56,4 @@ def test_a_label_of_its_own_names_the_run():
 def test_two_ways_of_scaling_with_one_label_are_refused():
     two = [{'method': 'none', 'label': 'x'}, {'method': 'fp32', 'label': 'x'}]
     with pytest.raises(ValueError, match='items 0 and 1 are both x'):
-        config.Sweep(seeds=[0], scaling=two)
+        Sweep(seeds=[0], scaling=two)

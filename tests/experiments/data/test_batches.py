@@ -14,9 +14,9 @@ import warnings
 from experiments.config.errors import DamagedImageError
 from experiments.data import batches, cifar, imagenet
 from experiments.data.batches import Batches
-from experiments.data.images import LabelledImages, ReplaceDamaged
-from experiments.data.photometric_transforms import Normalization
+from experiments.data.images import ReplaceDamaged, labelled_images
 from experiments.data.randomness import Augmented, epoch_order, using_epoch
+from experiments.data.transforms import Normalization
 
 import numpy
 import pytest
@@ -40,9 +40,8 @@ def crops(count):
     """Random crops of random images: what a process can be sent."""
     images = numpy.random.default_rng(0).integers(0, 256, (count, 3, 6, 6), dtype=numpy.uint8)
     labels = numpy.arange(count, dtype=numpy.int32)
-    transform = cifar.Transform(
-        Normalization((0,) * 3, (1,) * 3, numpy.dtype('float32')), augment=True
-    )
+    normalization = Normalization((0,) * 3, (1,) * 3, numpy.dtype('float32'))
+    transform = functools.partial(cifar.transform, normalization, True)
     return Augmented(TupleDataset(images, labels), transform)
 
 
@@ -226,8 +225,9 @@ def test_a_damaged_image_is_named(tmp_path, noise, cut, workers, pool):
         noise(path, seed=i)
     cut(paths[2])
     normalization = Normalization((0,) * 3, (1,) * 3, numpy.dtype('float32'))
-    images = LabelledImages([str(path) for path in paths], range(4))
-    dataset = TransformDataset(images, imagenet.Transform(4, normalization))
+    images = labelled_images([str(path) for path in paths], range(4))
+    transform = functools.partial(imagenet.transform, 4, normalization, False)
+    dataset = TransformDataset(images, transform)
     with Batches(dataset, 4, workers=workers, pool=pool) as batches:
         with pytest.raises(DamagedImageError, match=f'^{paths[2]}: damaged image'):
             next(batches)
@@ -240,8 +240,9 @@ def test_a_skipped_image_is_told_once(tmp_path, noise, cut, workers, pool):
         noise(path, seed=i)
     cut(paths[2])
     normalization = Normalization((0,) * 3, (1,) * 3, numpy.dtype('float32'))
-    images = ReplaceDamaged(LabelledImages([str(path) for path in paths], range(4)))
-    dataset = TransformDataset(images, imagenet.Transform(4, normalization))
+    images = ReplaceDamaged(labelled_images([str(path) for path in paths], range(4)))
+    transform = functools.partial(imagenet.transform, 4, normalization, False)
+    dataset = TransformDataset(images, transform)
     with Batches(dataset, 4, shuffle=False, workers=workers, pool=pool) as batches:
         with pytest.warns(UserWarning, match=str(paths[2])) as told:
             assert labels(next(batches)) == [0, 1, 3, 3]

@@ -1,8 +1,8 @@
 from experiments.config.errors import DamagedImageError
 from experiments.data import load as load_data
-from experiments.data.camvid import Transform, median_frequency_weights
-from experiments.data.photometric_transforms import Normalization
+from experiments.data.camvid import median_frequency_weights, transform
 from experiments.data.randomness import using_epoch
+from experiments.data.transforms import Normalization
 
 import numpy
 import pytest
@@ -80,11 +80,12 @@ def test_frames_are_normalized_by_those_trained_with(load):
 def test_labels_follow_the_pixels(crop):
     labels = numpy.random.default_rng(0).integers(-1, 11, (12, 16)).astype(numpy.int32)
     pixels = numpy.repeat((labels + 1).astype(numpy.uint8)[..., None], 3, axis=2)
-    transform = Transform(Normalization((0, 0, 0), (1, 1, 1), FLOAT32), crop, flip=True)
+    normalization = Normalization((0, 0, 0), (1, 1, 1), FLOAT32)
     seen = set()
     for seed in range(50):
         example = Image.fromarray(pixels), labels
-        image, moved = transform(example, numpy.random.default_rng(seed))
+        rng = numpy.random.default_rng(seed)
+        image, moved = transform(normalization, crop, True, example, rng)
         assert moved.shape == (crop or (12, 16)) and moved.dtype == numpy.int32
         assert (image == moved + 1).all()
         seen.add(moved.tobytes())

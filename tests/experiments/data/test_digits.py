@@ -2,7 +2,7 @@ import gzip
 import re
 import tracemalloc
 
-from experiments.config import Digits
+from experiments.config.dataset import Digits
 from experiments.config.errors import DataError
 from experiments.data import load as load_data
 

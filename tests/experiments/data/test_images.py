@@ -2,7 +2,7 @@ import pickle
 import warnings
 
 from experiments.config.errors import DamagedImageError, DataError
-from experiments.data.images import LabelledImages, ReplaceDamaged, collect_warnings
+from experiments.data.images import ReplaceDamaged, collect_warnings, labelled_images
 
 import numpy
 import pytest
@@ -18,7 +18,7 @@ def paths(tmp_path, noise):
 
 @pytest.fixture
 def examples(paths):
-    return ReplaceDamaged(LabelledImages([str(path) for path in paths], list(range(5))))
+    return ReplaceDamaged(labelled_images([str(path) for path in paths], list(range(5))))
 
 
 def labels(examples):
@@ -68,7 +68,7 @@ def test_a_truncated_image_is_noticed(tmp_path, noise, cut, kind, share):
     noise(path, 40, 40)
     cut(path, share)
     with pytest.raises(DamagedImageError, match=str(path)):
-        LabelledImages([str(path)])[0]
+        labelled_images([str(path)])[0]
 
 
 def test_an_image_of_random_bytes_is_an_error_of_one_line(tmp_path, noise):
@@ -85,7 +85,7 @@ def test_an_image_of_random_bytes_is_an_error_of_one_line(tmp_path, noise):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')  # Pillow's own, of a size that is a bomb
-                LabelledImages([str(path)])[0]
+                labelled_images([str(path)])[0]
         except DamagedImageError as error:
             failed += 1
             assert str(error).startswith(f'{path}: damaged image') and '\n' not in str(error)

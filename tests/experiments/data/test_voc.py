@@ -1,8 +1,10 @@
+import functools
+
 from experiments.config.errors import DamagedImageError
 from experiments.data import load as load_data
-from experiments.data.photometric_transforms import VGG_MEAN, Normalization
 from experiments.data.randomness import using_epoch
-from experiments.data.voc import SSDTransform
+from experiments.data.transforms import VGG_MEAN, Normalization
+from experiments.data.voc import transform as transform_example
 
 import numpy
 import pytest
@@ -143,7 +145,8 @@ def test_ssd_s_boxes_are_where_the_objects_are(seed):
     boxes = numpy.array([[10, 20, 50, 60], [60, 80, 85, 110]], numpy.float32)
     for (top, left, bottom, right), level in zip(boxes.astype(int), (255, 180)):
         pixels[top:bottom, left:right] = level
-    transform = SSDTransform(300, Normalization((0, 0, 0), (1, 1, 1), FLOAT32), augment=True)
+    normalization = Normalization((0, 0, 0), (1, 1, 1), FLOAT32)
+    transform = functools.partial(transform_example, 300, normalization, True)
     example = Image.fromarray(pixels), boxes, numpy.array([7, 3], numpy.int32)
     image, moved, labels = transform(example, numpy.random.default_rng(seed))
     assert image.shape == (3, 300, 300) and image.flags.c_contiguous
@@ -165,7 +168,8 @@ def test_ssd_s_boxes_are_where_the_objects_are(seed):
 
 def test_ssd_s_test_images_are_only_resized():
     pixels = numpy.random.default_rng(0).integers(0, 256, (30, 60, 3), dtype=numpy.uint8)
-    transform = SSDTransform(30, Normalization(VGG_MEAN, (1, 1, 1), FLOAT32))
+    normalization = Normalization(VGG_MEAN, (1, 1, 1), FLOAT32)
+    transform = functools.partial(transform_example, 30, normalization, False)
     boxes = numpy.array([[0, 0, 30, 60], [3, 10, 6, 20]], numpy.float32)
     image, moved, label, difficult = transform((Image.fromarray(pixels), boxes, 'a', 'b'))
     assert moved.tolist() == [[0, 0, 30, 30], [3, 5, 6, 10]]

@@ -128,8 +128,9 @@ def test_pretrained_weights_see_pixels_as_vgg16_does(tmp_path):
 def _fake_vgg(trunk):
     vgg = chainer.Chain()
     with vgg.init_scope():
-        for name in trunk.conv_names:
-            setattr(vgg, name, trunk[name])
+        for link in trunk.children():
+            if link.name.startswith('conv'):
+                setattr(vgg, link.name, link)
         vgg.fc6 = chainer.links.Linear(32 * 49, 256, initialW=2.0**-9)
         vgg.fc7 = chainer.links.Linear(256, 256, initialW=2.0**-9)
     return vgg

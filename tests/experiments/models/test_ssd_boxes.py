@@ -1,6 +1,6 @@
 import pickle
 
-from experiments.data.geometric_transforms import box_iou
+from experiments.data.transforms import box_iou
 from experiments.models.ssd_boxes import (
     GRIDS_300,
     GRIDS_512,

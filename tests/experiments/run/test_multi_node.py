@@ -127,13 +127,13 @@ def test_if_one_worker_is_to_stop_all_do_and_go_on_together(mpiexec, tiny, tmp_p
     program.write_text(
         'import os, signal, sys\n'
         'from experiments.__main__ import main\n'
-        'from experiments.run import seeding\n'
-        'call = seeding.Seeding.__call__\n'
-        'def seed(self, iteration):\n'
-        '    call(self, iteration)\n'
-        '    if iteration == 4 and os.environ["OMPI_COMM_WORLD_RANK"] == "1":\n'
+        'from chainer.training.updaters import StandardUpdater\n'
+        'call = StandardUpdater.update_core\n'
+        'def update(self):\n'
+        '    if self.iteration == 4 and os.environ["OMPI_COMM_WORLD_RANK"] == "1":\n'
         '        os.kill(os.getpid(), signal.SIGTERM)\n'
-        'seeding.Seeding.__call__ = seed\n'
+        '    call(self)\n'
+        'StandardUpdater.update_core = update\n'
         'main(sys.argv[1:])\n'
     )
     arguments = ['-o', f'scaling={scaling}', '-o', 'train.iterations=9']

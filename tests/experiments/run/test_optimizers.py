@@ -1,6 +1,7 @@
 """Weight decay."""
 
-from experiments import config
+from experiments.config import Sweep
+from experiments.config.optimizer import SGD
 from experiments.run import optimizers
 
 import chainer
@@ -20,11 +21,11 @@ SCALINGS = [
 @pytest.mark.parametrize('scaling', SCALINGS, ids=lambda scaling: scaling['method'])
 @pytest.mark.parametrize('decay', [0.0, 0.25])
 def test_weight_decay_is_the_same_for_all_methods_and_in_float32(scaling, decay):
-    section = config.Sweep(seeds=[0], scaling=[scaling]).scaling[0]
+    section = Sweep(seeds=[0], scaling=[scaling]).scaling[0]
     with chainer.using_config('dtype', optimizers.DTYPES[section.dtype]):
         # Batch normalization's parameters are float32 whatever the rest is.
         model = chainer.Sequential(links.Linear(3, 2), links.BatchNormalization(2))
-    sgd = config.SGD(name='sgd', lr=1.0, weight_decay=decay)
+    sgd = SGD(name='sgd', lr=1.0, weight_decay=decay)
     optimizer = optimizers.setup(optimizers.build(sgd), model, section)
     optimizers.add_weight_decay(optimizer, sgd)
     before = {name: param.array.astype('f') for name, param in model.namedparams()}

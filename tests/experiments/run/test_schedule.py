@@ -2,9 +2,9 @@
 
 import json
 
-from experiments import config
 from experiments.config import loading
 from experiments.config.errors import ConfigError
+from experiments.config.optimizer import Schedule
 from experiments.run import schedule as schedules
 
 import numpy
@@ -12,7 +12,7 @@ import pytest
 
 
 def rates(schedule, pace, iterations):
-    schedule = config.Schedule.model_validate(schedule)
+    schedule = Schedule.model_validate(schedule)
     return [schedules.learning_rate_factor(schedule, pace, iteration) for iteration in iterations]
 
 

@@ -4,8 +4,10 @@ import csv
 import dataclasses
 import json
 import pathlib
+import types
 
-from experiments import config, tasks
+from experiments import tasks
+from experiments.config.model import MLP
 from experiments.models.ssd_boxes import Grid, default_boxes
 from experiments.tasks import classification, detection, segmentation
 from experiments.tasks.detection import DetectionEvaluator
@@ -138,7 +140,7 @@ def test_top_5_counts_each_example_of_a_data_set_once():
     classifier = links.Classifier(
         chainer.Sequential(functions.identity), classification.loss, classification.accuracy
     )
-    evaluator = classification.TopFiveEvaluator(iterator, classifier)
+    evaluator = classification.evaluator(iterator, classifier, types.SimpleNamespace(classes=100))
     evaluator.name = 'validation'
     means = evaluator()
     assert set(means) == {f'validation/main/{key}' for key in ('loss', 'accuracy', 'accuracy_top5')}
@@ -209,7 +211,7 @@ def test_without_a_loss_on_the_test_set_the_trainings_counts(cli, tiny, tmp_path
 
 
 def test_a_model_for_another_task_is_one_line(cli, tiny, monkeypatch):
-    monkeypatch.setattr(config.MLP, 'task', 'detection')
+    monkeypatch.setattr(MLP, 'task', 'detection')
     code, _, err = cli('train', tiny)
     assert code == 2 and err == (
         f'{tiny}: model: given {{name: mlp, layers: 3, units: 16}}, allowed: a model for'

@@ -1,14 +1,23 @@
-"""Random and fixed crops, flips and sizes of images and of the boxes in them, and boxes' overlap.
+"""Transforms of images and of the boxes in them: crops, flips, sizes, colours; overlaps of boxes.
 
 An ``image`` is a :class:`PIL.Image.Image` where nothing else is said, ``boxes`` are an array of
 shape (n, 4), each (y_min, x_min, y_max, x_max) in pixels of the image, and ``rng``, a
 :class:`numpy.random.Generator`, draws what is random.
 """
 
+import dataclasses
 import math
+from typing import Any
 
 import numpy
 from PIL import Image
+
+# Of the training images of ImageNet, red, green, blue, in units of pixels (0 to 255), as ResNets
+# are commonly trained with.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+# The mean colour that VGG-16 was trained with, which SSD starts from.
+VGG_MEAN = (123, 117, 104)
 
 _LARGEST_CANVAS = 4.0
 # Of a constrained crop: None is the whole image; 0 is any patch.
@@ -23,6 +32,11 @@ _CROP_AREA = (0.08, 1.0)
 _CROP_ASPECT = (3 / 4, 4 / 3)
 _CROP_TRIALS = 10
 _FILTERS = [Image.Resampling[name] for name in ('NEAREST', 'BILINEAR', 'BICUBIC', 'BOX', 'LANCZOS')]
+_BRIGHTNESS = 32.0
+_CONTRAST = (0.5, 1.5)
+_SATURATION = (0.5, 1.5)
+_HUE_DEGREES = 18.0
+_LEVELS = numpy.arange(256)
 
 
 def coin_toss(rng):
@@ -65,9 +79,8 @@ def center_crop(image, shorter, size):
 def draw_patch(width, height, rng):
     """Draws a patch of an image of this size (Szegedy et al. 2015, section 6).
 
-    Its area is 8 to 100 % of the image's, uniformly; width : height is 3/4 to 4/3, uniformly in the
-    logarithm; its place is uniform. If ten draws do not fit, it is the largest patch in the middle
-    whose aspect ratio is allowed. Returns left, top, right and bottom, integers.
+    Its area is uniform, its width : height uniform in the logarithm. If no draw fits, it is the
+    largest patch in the middle whose aspect ratio is allowed. Returns left, top, right and bottom.
     """
     for _ in range(_CROP_TRIALS):
         area = width * height * rng.uniform(*_CROP_AREA)
@@ -119,10 +132,9 @@ def expand(image, boxes, fill, rng):
 def constrained_crop(image, boxes, rng):
     """Crops an image to a random patch that has an object in it (Liu et al. 2016, section 2.2).
 
-    Each of these options is as likely as the others: the whole image; a patch that overlaps an
-    object by an IoU of at least 0.1, 0.3, 0.5, 0.7 or 0.9; any patch. Of 50 patches the first one
-    is taken that overlaps at least one object enough and has the centre of one in it; if none has,
-    the whole image stays, as does one without boxes.
+    The least IoU of patch and object is drawn from ``_LEAST_IOUS``. Of 50 patches the first one is
+    taken that overlaps at least one object enough and has the centre of one in it; if none has, the
+    whole image stays, as does one without boxes.
 
     Returns:
         tuple: The patch; the boxes whose centres are in it, clipped to it; and their indices.
@@ -132,7 +144,9 @@ def constrained_crop(image, boxes, rng):
     if least is None or not len(boxes):
         return everything
     patches = _candidate_patches(*image.size, rng)
-    has_centre = _has_centre(patches, boxes)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    has_centre = (patches[:, None, :2] <= centres) & (centres < patches[:, None, 2:])
+    has_centre = has_centre.all(axis=2)
     iou = box_iou(patches.astype(float), boxes.astype(float))
     good = has_centre.any(axis=1) & (iou.max(axis=1) >= least)
     if not good.any():
@@ -140,13 +154,13 @@ def constrained_crop(image, boxes, rng):
     chosen = int(good.argmax())
     top, left, bottom, right = patches[chosen].tolist()
     kept = numpy.flatnonzero(has_centre[chosen])
-    clipped = numpy.clip(boxes[kept], [top, left, top, left], [bottom, right, bottom, right])
-    clipped = (clipped - [top, left, top, left]).astype(boxes.dtype)
+    moved = boxes[kept] - [top, left, top, left]
+    clipped = numpy.clip(moved, 0, [bottom - top, right - left] * 2).astype(boxes.dtype)
     return image.crop((left, top, right, bottom)), clipped, kept
 
 
 def _candidate_patches(width, height, rng):
-    """Draws patches: integers of shape (trials, 4), each (top, left, bottom, right)."""
+    """Draws patches: integers (trials, 4), each (top, left, bottom, right)."""
     scale = rng.uniform(*_PATCH_SCALE, _PATCH_TRIALS)
     # So that neither side is longer than the image's.
     aspect = rng.uniform(
@@ -154,26 +168,17 @@ def _candidate_patches(width, height, rng):
         numpy.minimum(_PATCH_ASPECT[1], scale**-2),
         _PATCH_TRIALS,
     )
-    h = numpy.maximum(1, height * scale / numpy.sqrt(aspect)).astype(int)
-    w = numpy.maximum(1, width * scale * numpy.sqrt(aspect)).astype(int)
-    h, w = numpy.minimum(h, height), numpy.minimum(w, width)
+    h = numpy.clip(height * scale / numpy.sqrt(aspect), 1, height).astype(int)
+    w = numpy.clip(width * scale * numpy.sqrt(aspect), 1, width).astype(int)
     top = rng.integers(0, height - h, endpoint=True)
     left = rng.integers(0, width - w, endpoint=True)
     return numpy.stack([top, left, top + h, left + w], axis=1)
 
 
-def _has_centre(patches, boxes):
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    after = centres >= patches[:, None, :2]
-    before = centres < patches[:, None, 2:]
-    return (after & before).all(axis=2)
-
-
 def box_iou(boxes, others):
     """Returns the intersection over union (IoU, Jaccard index) of each pair of boxes.
 
-    The edges of a box are lines between pixels; PASCAL VOC's toolkit takes them for the outermost
-    pixels and adds 1 to every height and width.
+    The edges of a box are lines between pixels; PASCAL VOC's toolkit adds 1 to height and width.
 
     Args:
         boxes (numpy.ndarray): (m, 4), floats.
@@ -197,3 +202,89 @@ def box_iou(boxes, others):
     union = numpy.add(areas, (to_y_max - to_y_min) * (to_x_max - to_x_min), out=spare)
     union -= intersection
     return numpy.divide(intersection, union, out=intersection, where=union > 0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Normalization:
+    """From pixels to a network's input: (pixels - mean) / std, in float32, rounded once.
+
+    Attributes:
+        mean: In units of pixels (0 to 255): one number a channel, or an array of an image's shape.
+        std: The same; one number a channel.
+        dtype (numpy.dtype): Of the result.
+    """
+
+    mean: Any
+    std: Any
+    dtype: Any
+
+    def __call__(self, image):
+        """Returns an image, of uint8 (channels, height, width) or Pillow's, normalized."""
+        if not isinstance(image, numpy.ndarray):
+            # A copy with the channels first, while it is small: NumPy is slow with them last.
+            image = numpy.ascontiguousarray(numpy.asarray(image).transpose(2, 0, 1))
+        normalized = numpy.subtract(image, _by_channel(self.mean), dtype=numpy.float32)
+        normalized /= _by_channel(self.std)
+        return normalized.astype(self.dtype, copy=False)
+
+
+def _by_channel(values):
+    values = numpy.asarray(values, numpy.float32)
+    return values[:, None, None] if values.ndim == 1 else values
+
+
+def pixel_statistics(counts):
+    """Returns means and standard deviations of many images, each a tuple of a float a channel.
+
+    ``counts``, of shape (channels, 256), are the pixels of each value. The deviation of a channel
+    of one value is taken as 1, so that it can be divided by.
+    """
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    means = shares @ _LEVELS
+    variances = (shares * (_LEVELS - means[:, None]) ** 2).sum(axis=1)
+    return tuple(means.tolist()), tuple(std or 1.0 for std in numpy.sqrt(variances).tolist())
+
+
+def distort(image, rng, swap_rate=0.0):
+    """Changes brightness, contrast, saturation and hue, as SSD is trained with.
+
+    Liu et al. 2016, section 2.2, after Howard 2013; the ranges are those of the authors' released
+    configuration. Each distortion happens with a probability of a half, but the channels of the
+    RGB image change places at ``swap_rate``, since that configuration turns this off.
+    """
+    if coin_toss(rng):
+        image = _brightness(image, rng)
+    order = (_contrast, _saturation, _hue) if coin_toss(rng) else (_saturation, _hue, _contrast)
+    for change in order:
+        if coin_toss(rng):
+            image = change(image, rng)
+    if rng.random() < swap_rate:
+        channels = image.split()
+        image = Image.merge('RGB', [channels[i] for i in rng.permutation(3)])
+    return image
+
+
+def _brightness(image, rng):
+    return image.point(_lookup_table(_LEVELS + rng.uniform(-_BRIGHTNESS, _BRIGHTNESS)) * 3)
+
+
+def _contrast(image, rng):
+    return image.point(_lookup_table(_LEVELS * rng.uniform(*_CONTRAST)) * 3)
+
+
+def _saturation(image, rng):
+    hue, saturation, value = image.convert('HSV').split()
+    saturation = saturation.point(_lookup_table(_LEVELS * rng.uniform(*_SATURATION)))
+    return Image.merge('HSV', (hue, saturation, value)).convert('RGB')
+
+
+def _hue(image, rng):
+    # The circle has 256 steps.
+    turn = round(rng.uniform(-_HUE_DEGREES, _HUE_DEGREES) / 360 * 256)
+    hue, saturation, value = image.convert('HSV').split()
+    hue = hue.point([(level + turn) % 256 for level in range(256)])
+    return Image.merge('HSV', (hue, saturation, value)).convert('RGB')
+
+
+def _lookup_table(levels):
+    return numpy.clip(numpy.rint(levels), 0, 255).astype(int).tolist()

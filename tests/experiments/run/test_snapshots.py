@@ -8,7 +8,7 @@ import zipfile
 import chainerlp
 from experiments.config.errors import RunError
 from experiments.data.batches import Batches
-from experiments.run import log, schedule, snapshot_file, snapshots
+from experiments.run import log, schedule, snapshots
 
 import chainer
 import numpy
@@ -31,10 +31,10 @@ def saved(state):
     """Saves the state of something, and reads it, NumPy's way too; returns what was read."""
     serializer = npz.DictionarySerializer()
     state.serialize(serializer)
-    content = snapshot_file.content(serializer.target)
+    content = snapshots.to_bytes(serializer.target)
     with numpy.load(io.BytesIO(content), allow_pickle=False) as file:
         assert all(not file[key].dtype.hasobject for key in file.files)
-    return snapshot_file.read(io.BytesIO(content))
+    return snapshots.read(io.BytesIO(content))
 
 
 def assert_is_saved(state, fresh):
@@ -150,7 +150,7 @@ EXTENSIONS = {
     'ScaleReport': lambda: chainerlp.extensions.ScaleReport(trigger=EVERY_2),
     'PlotScales': lambda: chainerlp.extensions.PlotScales(),
     'Log': lambda: log.Log(EVERY_2),
-    'Snapshots': lambda: snapshots.Snapshots(schedule.IntervalAndEnd(Never, 6), 6, Never),
+    'Snapshots': lambda: snapshots.Snapshots(schedule.IntervalAndEnd(Never), Never),
 }
 TRIGGERS = {
     'IntervalTrigger': lambda: triggers.IntervalTrigger(2, 'epoch'),
@@ -159,7 +159,7 @@ TRIGGERS = {
     'MinValueTrigger': lambda: triggers.MinValueTrigger('main/loss', (10, 'iteration')),
     'OnceTrigger': lambda: triggers.OnceTrigger(),
     'TimeTrigger': lambda: triggers.TimeTrigger(0.001),
-    'IntervalAndEnd': lambda: schedule.IntervalAndEnd(Never, 6),
+    'IntervalAndEnd': lambda: schedule.IntervalAndEnd(Never),
 }
 
 
@@ -211,7 +211,7 @@ def test_none_in_an_older_snapshot_is_read_without_unpickling_it(tmp_path, monke
         assert value.shape == () and value[()] is None
     zipped(path, {'a/b.npy': ours, 'c.npy': NONE_OF_NUMPY_1, 'd.npy': member(numpy.arange(3))})
     monkeypatch.setattr(pickle, 'load', None)
-    read = snapshot_file.read(path)
+    read = snapshots.read(path)
     assert list(read) == ['a/b', 'c', 'd']
     assert [read[key].shape for key in 'd'] == [(3,)]
     assert all(read[key].shape == () and read[key][()] is None for key in ('a/b', 'c'))
@@ -250,9 +250,9 @@ def objects(path):
 def test_anything_else_that_is_pickled_is_refused_and_not_run(tmp_path, kind):
     path, made = tmp_path / 'snapshot', tmp_path / 'made'
     zipped(path, {'a.npy': member(numpy.arange(3)), 'some/key.npy': objects(made)[kind]})
-    assert snapshot_file.is_intact(path)
+    assert snapshots.is_intact(path)
     with pytest.raises(RunError) as error:
-        snapshot_file.read(path)
+        snapshots.read(path)
     said = str(error.value)
     assert said.startswith(f'{path}: some/key is not read') and '\n' not in said
     assert len(said) < 300 + len(str(path)) and not made.exists()
@@ -260,7 +260,7 @@ def test_anything_else_that_is_pickled_is_refused_and_not_run(tmp_path, kind):
 
 def test_objects_are_not_written(tmp_path):
     with pytest.raises(RunError, match='some/key: given Python objects, allowed: numbers, text an'):
-        snapshot_file.content({'a': numpy.arange(3), 'some/key': numpy.array([None, 1])})
+        snapshots.to_bytes({'a': numpy.arange(3), 'some/key': numpy.array([None, 1])})
 
 
 def flipped(content, bits):
@@ -276,10 +276,10 @@ def assert_is_read_or_damaged(path, content, arrays, bits):
     found = 0
     for bit, damaged in flipped(content, bits):
         path.write_bytes(damaged)
-        if not snapshot_file.is_intact(path):
+        if not snapshots.is_intact(path):
             found += 1
             continue
-        read = snapshot_file.read(path)  # the bit is of a time, say, or of a permission
+        read = snapshots.read(path)  # the bit is of a time, say, or of a permission
         assert list(read) == list(arrays), bit
         for key, array in arrays.items():
             numpy.testing.assert_array_equal(read[key], array, err_msg=bit)
@@ -290,14 +290,14 @@ ARRAYS = {'a/key/0': numpy.arange(3), 'a/key/1': numpy.ones(2), 'none': numpy.ar
 
 
 def test_no_flipped_bit_of_the_directory_loses_a_key(tmp_path):
-    content = snapshot_file.content(ARRAYS)
+    content = snapshots.to_bytes(ARRAYS)
     bits = range(8 * content.index(b'PK\x01\x02'), 8 * len(content))
     found = assert_is_read_or_damaged(tmp_path / 'snapshot', content, ARRAYS, bits)
     assert found > len(bits) / 3
 
 
 def test_no_flipped_bit_of_the_arrays_passes(tmp_path):
-    content = snapshot_file.content(ARRAYS)
+    content = snapshots.to_bytes(ARRAYS)
     whole = range(8 * content.index(b'PK\x01\x02'))
     bits = sorted(random.Random(0).sample(whole, 500))
     found = assert_is_read_or_damaged(tmp_path / 'snapshot', content, ARRAYS, bits)
@@ -308,4 +308,4 @@ def test_no_flipped_bit_of_the_arrays_passes(tmp_path):
 def test_what_is_no_snapshot_is_not_intact(tmp_path, content):
     if content is not None:
         (tmp_path / 'snapshot').write_bytes(content)
-    assert not snapshot_file.is_intact(tmp_path / 'snapshot')
+    assert not snapshots.is_intact(tmp_path / 'snapshot')

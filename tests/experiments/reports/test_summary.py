@@ -1,7 +1,7 @@
 import math
 
 from experiments.config import loading
-from experiments.reports import table
+from experiments.reports import summary
 from experiments.reports.summary import Result, Underflow
 
 
@@ -21,7 +21,7 @@ def cells(line):
 
 def test_seeds_of_one_method_are_one_line_with_mean_and_deviation(tiny):
     runs = [good(tiny, '{method: adaptive, threshold: 0.01}', s, 0.9 + s / 100) for s in (0, 1, 2)]
-    line = table.render(runs).splitlines()[2]
+    line = summary.render(runs).splitlines()[2]
     assert cells(line) == [
         'adaptive-threshold=0.01',
         '3',
@@ -37,32 +37,32 @@ def test_seeds_of_one_method_are_one_line_with_mean_and_deviation(tiny):
 
 
 def test_a_single_run_has_no_deviation_and_its_method_may_have_no_threshold(tiny):
-    line = table.render([good(tiny, '{method: none}', 0, 0.9)]).splitlines()[2]
+    line = summary.render([good(tiny, '{method: none}', 0, 0.9)]).splitlines()[2]
     assert cells(line)[:4] == ['none', '1', '0.900', '0.500']
     assert cells(line)[7] == '-'
 
 
 def test_columns_are_aligned(tiny):
     runs = [good(tiny, '{method: none}', 0, 0.9), good(tiny, '{method: fixed, scale: 8}', 0, 1.0)]
-    lines = table.render(runs).splitlines()[:4]
+    lines = summary.render(runs).splitlines()[:4]
     assert len({len(line) for line in lines}) == 1
     assert lines[2].index('0.900') == lines[3].index('1.000')
 
 
 def test_what_underflow_means_for_fp32_is_said_only_where_there_is_fp32(tiny):
-    assert 'lost nothing' in table.render([good(tiny, '{method: fp32}', 0, 0.9)])
-    assert 'lost nothing' not in table.render([good(tiny, '{method: none}', 0, 0.9)])
+    assert 'lost nothing' in summary.render([good(tiny, '{method: fp32}', 0, 0.9)])
+    assert 'lost nothing' not in summary.render([good(tiny, '{method: none}', 0, 0.9)])
 
 
 def test_failed_runs_are_left_out_of_the_means_and_listed(tiny):
     failed = result(tiny, '{method: none}', 1, error='ValueError: no')
-    text = table.render([good(tiny, '{method: none}', 0, 0.9), failed])
+    text = summary.render([good(tiny, '{method: none}', 0, 0.9), failed])
     assert cells(text.splitlines()[2])[:3] == ['none', '1 of 2', '0.900']
     assert 'failed: none-seed=1: ValueError: no' in text.splitlines()
 
 
 def test_a_method_whose_runs_all_failed_has_an_empty_line(tiny):
-    text = table.render([result(tiny, '{method: none}', 1, error='ValueError: no')])
+    text = summary.render([result(tiny, '{method: none}', 1, error='ValueError: no')])
     assert set(cells(text.splitlines()[2])[2:]) == {'-'}
 
 
@@ -71,11 +71,11 @@ def test_a_loss_that_is_not_finite_is_shown_and_listed(tiny):
         good(tiny, '{method: none}', 0, 0.9),
         result(tiny, '{method: none}', 1, value=0.1, loss=math.nan, skipped=0),
     ]
-    text = table.render(runs)
+    text = summary.render(runs)
     assert cells(text.splitlines()[2])[3] == 'nan'
     assert 'diverged: none-seed=1' in text.splitlines()
 
 
 def test_what_was_not_measured_is_nan_and_no_rate(tiny):
     runs = [result(tiny, '{method: none}', 0, value=0.1, loss=0.5, skipped=0)]
-    assert cells(table.render(runs).splitlines()[2])[4:7] == ['nan', 'nan', 'nan']
+    assert cells(summary.render(runs).splitlines()[2])[4:7] == ['nan', 'nan', 'nan']
