@@ -127,7 +127,9 @@ class Row:
 
 
 def methods(names, with_plain=True):
-    """Returns what is compared: fp32, static loss scaling, and each policy at three intervals.
+    """Returns what is compared: fp32, static loss scaling, and each policy.
+
+    A policy at three intervals in mixed16, and once in a float32 model that computes in float16.
 
     Args:
         names (iterable of str): Policies, by their names in ``POLICIES``.
@@ -145,6 +147,8 @@ def methods(names, with_plain=True):
         for interval in _INTERVALS:
             policy = POLICIES[name](interval=interval)
             found[f'{name}, interval {interval}'] = (chainer.mixed16, _wrapped(policy))
+        computing = _wrapped(POLICIES[name](), compute_dtype='float16')
+        found[f'{name}, compute float16'] = (numpy.dtype('float32'), computing)
     return found
 
 
@@ -233,8 +237,11 @@ def _fixed(optimizer, model):
     return _chainers(optimizer, model)
 
 
-def _wrapped(policy):
-    return lambda optimizer, model: chainerlp.AdaptiveLossScaling(optimizer, policy).setup(model)
+def _wrapped(policy, **options):
+    def setup(optimizer, model):
+        return chainerlp.AdaptiveLossScaling(optimizer, policy, **options).setup(model)
+
+    return setup
 
 
 def _step(workload, device, dtype, prepare):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Optional, Union
 
 from experiments.config.section import Count, Name, NotNegative, Positive, Section
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 _Rate = Annotated[float, Field(gt=0, lt=1)]
 _Bound = Annotated[float, Field(gt=0)]
@@ -18,6 +18,20 @@ class _Scaling(Section):
     defaults."""
 
 
+class _InProducts(_Scaling):
+    dtype: Literal['mixed16', 'float16', 'float32'] = 'mixed16'
+    """float32 goes with compute."""
+    compute: Optional[Literal['float16', 'bfloat16', 'float8_e5m2', 'float8_e4m3']] = None
+    """The format that a float32 model's factors are rounded to: those of the products of its
+    layers, and nothing else; of the others than float16 it is simulated."""
+
+    @model_validator(mode='after')
+    def _goes_with_float32(self):
+        if (self.dtype == 'float32') != (self.compute is not None):
+            raise ValueError('compute with dtype: float32, and neither without the other')
+        return self
+
+
 class Fp32(_Scaling):
     """Plain Chainer in float32."""
 
@@ -25,14 +39,17 @@ class Fp32(_Scaling):
     dtype: Literal['float32'] = 'float32'
 
 
-class Unscaled(_Scaling):
+class Unscaled(_InProducts):
     """float16 without loss scaling."""
 
     method: Literal['none']
 
 
-class Fixed(_Scaling):
-    """Chainer's static loss scaling: one constant for the whole network."""
+class Fixed(_InProducts):
+    """Chainer's static loss scaling: one constant for the whole network.
+
+    With ``compute`` the gradients that layers round are multiplied by it.
+    """
 
     method: Literal['fixed']
     scale: Positive
@@ -46,7 +63,7 @@ class Dynamic(_Scaling):
     """Clean updates in which the scale doubles, once it has overflowed."""
 
 
-class _Layerwise(_Scaling):
+class _Layerwise(_InProducts):
     power_of_two: bool = True
     """Round every scale down to a power of two."""
     interval: Count = 1
@@ -74,31 +91,42 @@ def _without_default(schema):
     del schema['default']
 
 
-class _FromProduct(_Layerwise):
-    margin: NotNegative = 4.0
-    """Powers of two between the largest element of a gradient and the largest number."""
+class _Unbounded(_Layerwise):
     max_scale: _Bound = Field(float('inf'), json_schema_extra=_without_default)
     """Largest scale of a layer; by default .inf, which is no bound."""
     max_total_scale: _Bound = Field(float('inf'), json_schema_extra=_without_default)
     """Largest product of all scales down to a layer; by default .inf, which is no bound."""
 
 
-class Amax(_FromProduct):
+class PerSample(_Unbounded):
+    """Layer-wise scales by the paper's criterion for each sample of a batch by itself."""
+
+    method: Literal['per_sample']
+    threshold: _Rate = 1e-3
+    """T, the rate of underflow that is accepted."""
+
+
+class Amax(_Unbounded):
     """Layer-wise scales, the largest that the largest element of the gradient allows."""
 
     method: Literal['amax']
+    margin: NotNegative = 4.0
+    """Powers of two between the largest element of a gradient and the largest number."""
 
 
-class Measured(_FromProduct):
+class Measured(_Unbounded):
     """Layer-wise scales, the smallest at which the measured underflow is within the threshold."""
 
     method: Literal['measured']
+    margin: NotNegative = 4.0
+    """Powers of two between the largest element of a gradient and the largest number."""
     threshold: _Rate = 1e-3
     """T, the rate of underflow that is accepted."""
 
 
 Scaling = Annotated[
-    Union[Fp32, Unscaled, Fixed, Dynamic, Adaptive, Amax, Measured], Field(discriminator='method')
+    Union[Fp32, Unscaled, Fixed, Dynamic, Adaptive, PerSample, Amax, Measured],
+    Field(discriminator='method'),
 ]
 
 

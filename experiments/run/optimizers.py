@@ -19,7 +19,12 @@ DTYPES = {
 }
 
 _CLASSES = {'sgd': optimizers.SGD, 'momentum_sgd': optimizers.MomentumSGD, 'adam': optimizers.Adam}
-POLICIES = {'adaptive': policies.Adaptive, 'amax': policies.Amax, 'measured': policies.Measured}
+POLICIES = {
+    'adaptive': policies.Adaptive,
+    'per_sample': policies.PerSample,
+    'amax': policies.Amax,
+    'measured': policies.Measured,
+}
 _OF_THE_WRAPPER = {'initial_scale', 'scale_weights'}
 
 
@@ -40,11 +45,19 @@ def setup(optimizer, model, scaling):
         ~chainer.GradientMethod or ~chainerlp.AdaptiveLossScaling: The optimizer to train with.
     """
     if scaling.method in POLICIES:
-        options = scaling.model_dump(exclude={'method', 'dtype', 'label'} | _OF_THE_WRAPPER)
+        others = {'method', 'dtype', 'compute', 'label'}
+        options = scaling.model_dump(exclude=others | _OF_THE_WRAPPER)
         wrapper = chainerlp.AdaptiveLossScaling(
             optimizer,
             POLICIES[scaling.method](**options),
+            compute_dtype=scaling.compute,
             **scaling.model_dump(include=_OF_THE_WRAPPER),
+        )
+        return wrapper.setup(model)
+    if getattr(scaling, 'compute', None) is not None:
+        constant = policies.Fixed(scaling.scale if scaling.method == 'fixed' else 1)
+        wrapper = chainerlp.AdaptiveLossScaling(
+            optimizer, constant, initial_scale=1.0, compute_dtype=scaling.compute
         )
         return wrapper.setup(model)
     if scaling.method == 'fixed':

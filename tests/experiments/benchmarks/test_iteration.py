@@ -17,7 +17,8 @@ def test_every_method_is_timed_beside_static_loss_scaling(tmp_path, capsys):
     table = capsys.readouterr().out
     content = json.loads((tmp_path / 'benchmark-cnn.json').read_text())
     rows = content['rows']
-    scaled = [f'{name}, interval {n}' for name in ('amax', 'adaptive') for n in (1, 10, 100)]
+    ways = [*(f'interval {n}' for n in (1, 10, 100)), 'compute float16']
+    scaled = [f'{name}, {way}' for name in ('amax', 'adaptive') for way in ways]
     assert [row['method'] for row in rows] == ['fp32', 'fixed', *scaled]
     for row in rows:
         assert row['fastest'] <= row['median'] <= row['slowest']

@@ -5,7 +5,7 @@ import math
 
 from chainerlp import policies
 from experiments.config import Sweep, label
-from experiments.config.scaling import Adaptive, Amax, Measured
+from experiments.config.scaling import Adaptive, Amax, Measured, PerSample
 
 import pytest
 
@@ -18,6 +18,7 @@ def scaling(**keys):
     'method, policy',
     [
         (Adaptive, policies.Adaptive),
+        (PerSample, policies.PerSample),
         (Amax, policies.Amax),
         (Measured, policies.Measured),
     ],
@@ -26,7 +27,7 @@ def test_a_method_has_the_options_and_the_defaults_of_its_policy(method, policy)
     theirs = {field.name: field.default for field in dataclasses.fields(policy)}
     del theirs['format']  # the dtype says it
     ours = {key: field.default for key, field in method.model_fields.items()}
-    for key in ('method', 'dtype', 'label', 'initial_scale', 'scale_weights'):
+    for key in ('method', 'dtype', 'compute', 'label', 'initial_scale', 'scale_weights'):
         del ours[key]
     assert ours == theirs
 
@@ -43,10 +44,30 @@ def test_a_method_has_the_options_and_the_defaults_of_its_policy(method, policy)
         ({'method': 'adaptive', 'max_scale': 1e300}, 'adaptive-max_scale=1e+300'),
         ({'method': 'amax', 'scale_weights': False}, 'amax-scale_weights=false'),
         ({'method': 'none', 'dtype': 'float16'}, 'none-dtype=float16'),
+        (
+            {'method': 'per_sample', 'dtype': 'float32', 'compute': 'float8_e4m3'},
+            'per_sample-dtype=float32-compute=float8_e4m3',
+        ),
     ],
 )
 def test_a_label_tells_the_options_that_are_not_the_defaults(keys, expected):
     assert label(scaling(**keys)) == expected
+
+
+METHODS = ['none', 'adaptive', 'per_sample', 'amax', 'measured']
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('keys', [{'dtype': 'float32'}, {'compute': 'float16'}])
+def test_compute_goes_with_float32(method, keys):
+    with pytest.raises(ValueError, match='compute with dtype: float32, and neither without'):
+        scaling(method=method, **keys)
+
+
+@pytest.mark.parametrize('method', ['fp32', 'dynamic'])
+def test_what_needs_an_overflow_or_rounds_nothing_has_no_compute(method):
+    with pytest.raises(ValueError, match='compute|float32'):
+        scaling(method=method, dtype='float32', compute='float16')
 
 
 def test_a_label_of_its_own_names_the_run():

@@ -1,4 +1,6 @@
-"""Weight decay."""
+"""Weight decay, and computing in a lower format, by every method."""
+
+import warnings
 
 from experiments.config import Sweep
 from experiments.config.optimizer import SGD
@@ -15,6 +17,7 @@ SCALINGS = [
     {'method': 'fixed', 'scale': 128},
     {'method': 'adaptive'},
     {'method': 'amax'},
+    {'method': 'per_sample', 'dtype': 'float32', 'compute': 'float16'},
 ]
 
 
@@ -39,7 +42,9 @@ def test_weight_decay_is_the_same_for_all_methods_and_in_float32(scaling, decay)
             parts.append(chainer.functions.sum(chainer.functions.cast(param, 'f') * factor))
         return sum(parts)
 
-    optimizer.update(loss)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', RuntimeWarning)  # nothing is scaled, indeed
+        optimizer.update(loss)
     for name, param in model.namedparams():
         expected = before[name] - (numpy.float32(2.0**-11) + numpy.float32(decay) * before[name])
         master = param.update_rule._fp32_param
@@ -47,3 +52,26 @@ def test_weight_decay_is_the_same_for_all_methods_and_in_float32(scaling, decay)
         assert (master is None) == (param.dtype == numpy.float32), (name, dtype)
         # Two float32 operations apart at most, on numbers up to 4.
         numpy.testing.assert_allclose(found, expected, rtol=0, atol=4 * 2.0**-23)
+
+
+@pytest.mark.parametrize(
+    'keys, scale',
+    [
+        ({'method': 'none'}, 1.0),
+        ({'method': 'fixed', 'scale': 64}, 64.0),
+        ({'method': 'adaptive', 'max_scale': 4.0}, 4.0),
+        ({'method': 'per_sample'}, 2.0**15),
+        ({'method': 'amax'}, 2.0**41),
+        ({'method': 'measured'}, 2.0**6),
+    ],
+)
+def test_every_method_computes_in_a_lower_format(keys, scale):
+    section = Sweep(seeds=[0], scaling=[{**keys, 'dtype': 'float32', 'compute': 'float16'}])
+    model = links.Linear(3, 2)
+    optimizer = optimizers.setup(chainer.optimizers.SGD(1.0), model, section.scaling[0])
+    x = chainer.Variable(numpy.ones((2, 3), 'f'))
+    y = model(x)
+    y.grad = numpy.full((2, 2), 2.0**-30, 'f')
+    optimizer.backward(y)
+    assert y.creator.computes_in.name == 'float16'
+    assert y.creator.scale == scale
