@@ -14,7 +14,7 @@ from chainer import backend
 OPTIONS = ('--std=c++17',)  # as CuPy 14 compiles its own
 THREADS = 256
 # A grid of so many blocks fills any GPU of today, and its partial results are still few.
-_MOST_BLOCKS = 1024
+MOST_BLOCKS = 1024
 _MOST_BLOCKS_A_ROW = 64
 _CHUNK_BYTES = 16
 _CHUNKS_A_THREAD = 4
@@ -93,7 +93,7 @@ def on_gpu(array):
 def blocks_for(array):
     """Returns how many blocks go through an array: each thread gets a few chunks, if there are."""
     chunks = -(-array.nbytes // _CHUNK_BYTES)
-    return max(1, min(_MOST_BLOCKS, -(-chunks // (THREADS * _CHUNKS_A_THREAD))))
+    return max(1, min(MOST_BLOCKS, -(-chunks // (THREADS * _CHUNKS_A_THREAD))))
 
 
 def launch(code, name, blocks, *arguments):
