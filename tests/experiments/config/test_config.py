@@ -13,11 +13,12 @@ DIGITS_MLP = str(pathlib.Path(__file__).parents[3] / 'configs' / 'digits_mlp.yam
 def test_the_quickstart_sweeps_every_method_over_three_seeds():
     loaded = loading.load(DIGITS_MLP)
     methods = [item.method for item in loaded.sweep.scaling]
-    assert methods == ['fp32', 'none', 'fixed', 'dynamic', 'adaptive', 'amax', 'measured']
+    ours = ['per_sample', 'amax', 'measured', 'amax']  # the last in a float32 model
+    assert methods == ['fp32', 'none', 'fixed', 'dynamic', 'adaptive', *ours]
     assert loaded.sweep.scaling[2].scale == 128
     assert loaded.sweep.seeds == (0, 1, 2)
-    assert len(loaded.runs()) == 21
-    assert {run.run_name for run in loaded.runs()[:7]} == {
+    assert len(loaded.runs()) == 27
+    assert {run.run_name for run in loaded.runs()[:9]} == {
         f'{label(item)}-seed=0' for item in loaded.sweep.scaling
     }
 
@@ -31,7 +32,7 @@ def test_the_config_of_a_run_is_that_of_the_file_but_for_the_sweep():
     loaded = loading.load(DIGITS_MLP)
     last = loaded.runs()[-1]
     assert last.sweep is None
-    assert (last.seed, last.scaling.method) == (2, 'measured')
+    assert (last.seed, last.scaling.compute) == (2, 'float16')
     assert last.single(loaded.scaling, loaded.seed) == loaded.single()
 
 

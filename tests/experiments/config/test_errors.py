@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[3]
-SCALINGS = 'one of adaptive, amax, dynamic, fixed, fp32, measured, none'
+SCALINGS = 'one of adaptive, amax, dynamic, fixed, fp32, measured, none, per_sample'
 
 
 def one_line(result):
@@ -52,7 +52,13 @@ def one_line(result):
         ('model=null', 'model', 'null', 'a mapping with name: one of cnn, mlp, '),
         ('scaling.method=adapt', 'scaling.method', "'adapt'", SCALINGS),
         ('scaling.threshold=1', 'scaling.threshold', '1', 'a number > 0 and < 1'),
-        ('scaling.dtype=float32', 'scaling.dtype', "'float32'", 'one of mixed16, float16'),
+        ('scaling.dtype=f', 'scaling.dtype', "'f'", 'one of mixed16, float16, float32'),
+        (
+            'scaling.dtype=float32',
+            'scaling',
+            '{method: adaptive, dtype: float32}',
+            'compute with dtype: float32, and neither without the other',
+        ),
         ('scaling.power_of_two=1', 'scaling.power_of_two', '1', 'true or false'),
         ('scaling.initial_scale=0', 'scaling.initial_scale', '0', 'auto or a number > 0'),
         ('scaling={method: amax, margin: -1}', 'scaling.margin', '-1', 'a number >= 0'),
@@ -90,7 +96,10 @@ def test_an_unknown_key_is_told_its_nearest_and_all_allowed(
 
 def test_an_option_of_another_method_is_unknown(cli, tiny):
     error = one_line(cli('train', tiny, '-o', 'scaling={method: none, threshold: 0.1}'))
-    assert 'scaling.threshold: unknown key (given 0.1), allowed: method, dtype, label\n' in error
+    assert (
+        'scaling.threshold: unknown key (given 0.1), allowed: method, dtype, label, compute\n'
+        in error
+    )
 
 
 @pytest.mark.parametrize(
