@@ -21,7 +21,9 @@ class Adaptive(Bounded, Threshold):
         α_low  = u_min / (Φ⁻¹((1 + T) / 2) σ),      α_high = (u_max / K) / (max|gy| max|W|)
         α      = min(max(α_low, 1), α_high),        then the bounds, then down to a power of two.
 
-    arXiv 1910.12385, section 3 (``approx_range`` of its code).
+    arXiv 1910.12385, section 3 (``approx_range`` of its code). The code of September 2019 has
+    σ² = E[gy²] E[W²], the variance of a single product, and so scales √(K / 2) times as large;
+    K / 2 stands in that of January 2020 and of the paper at IJCAI 2020.
 
     Args:
         threshold (float): T, the rate of underflow that is accepted.
@@ -31,7 +33,11 @@ class Adaptive(Bounded, Threshold):
         interval (int): α is chosen anew every so many backward passes (iterations, unless gradients
             accumulate over several) and kept in between.
         format (str): The format that gx is rounded to, see :mod:`chainerlp.formats`.
+        variance (str): ``'sum'`` for the variance of an element of gx, ``'product'`` for that of
+            one of its products.
     """
+
+    variance: str = 'sum'
 
     def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
         """Returns the factor α for a layer's data gradient; see :meth:`Policy.scale`."""
@@ -42,7 +48,10 @@ class Adaptive(Bounded, Threshold):
     def _unbounded_scale(self, gy, W, terms, product, backoff):
         format = formats.get(self.format)
         variance = (
-            statistics.second_moment(gy) / backoff**2 * statistics.second_moment(W) * (terms / 2)
+            statistics.second_moment(gy)
+            / backoff**2
+            * statistics.second_moment(W)
+            * self._terms_of_variance(terms)
         )
         lowest = numpy.float64(1)
         if variance > 0:
@@ -53,7 +62,10 @@ class Adaptive(Bounded, Threshold):
     def _choose_on_gpu(self, gy, W, total_scale, terms, backoff):
         """Measures W in one launch, and gy in a second one, which ends in the choice of α."""
         format = formats.get(self.format)
-        constants = (terms, self._quantile(), format.smallest_subnormal, format.largest, backoff)
+        constants = (
+            *(terms, self._terms_of_variance(terms), self._quantile()),
+            *(format.smallest_subnormal, format.largest, backoff),
+        )
         is_on_device = on_gpu(total_scale)
         alpha = cuda.cupy.empty((), numpy.float32)
         statistics.launch_with_moments(
@@ -67,6 +79,9 @@ class Adaptive(Bounded, Threshold):
             alpha,
         )
         return alpha
+
+    def _terms_of_variance(self, terms):
+        return terms / 2 if self.variance == 'sum' else 1
 
     def _quantile(self):
         # (1 - T) / 2, whose quantile is the same but for the sign, is never rounded to 1.
@@ -82,11 +97,12 @@ _CUDA_ADAPTIVE = (
 extern "C" __global__ void choose_adaptive(
         const void* x, index_t itemsize, index_t size, double* partial, unsigned* done,
         const double* W, const float* total_scale, double total_scale_by_value,
-        double terms, double quantile, double smallest, double largest, double backoff,
-        double max_scale, double max_total_scale, double power_of_two, float* alpha) {
+        double terms, double terms_of_variance, double quantile, double smallest, double largest,
+        double backoff, double max_scale, double max_total_scale, double power_of_two,
+        float* alpha) {
     double gy[2];
     if (!measure(x, itemsize, size, partial, done, gy)) return;
-    const double variance = gy[0] / (backoff * backoff) * W[0] * (terms / 2);
+    const double variance = gy[0] / (backoff * backoff) * W[0] * terms_of_variance;
     double lowest = 1;
     if (variance > 0) lowest = max(smallest / (quantile * sqrt(variance)), 1.0);
     const double highest = largest / (terms * (gy[1] / backoff * W[1]));

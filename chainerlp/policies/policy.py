@@ -123,6 +123,7 @@ _CHECKS = {
         lambda v: isinstance(v, str) and v in formats.NAMES,
         f'one of {", ".join(formats.NAMES)}',
     ),
+    'variance': (lambda v: isinstance(v, str) and v in ('sum', 'product'), "'sum' or 'product'"),
 }
 
 

@@ -84,6 +84,8 @@ class Adaptive(_Layerwise):
     """Largest scale of a layer; .inf is no bound."""
     max_total_scale: _Bound = 1024.0
     """Largest product of all scales down to a layer; .inf is no bound."""
+    variance: Literal['sum', 'product'] = 'sum'
+    """Of an element of the gradient (the authors' code of 2020), or of one product (of 2019)."""
 
 
 def _without_default(schema):

@@ -250,6 +250,7 @@ NO_BOUND = math.inf
 ADAPTIVE = [
     policies.Adaptive(max_scale=NO_BOUND, max_total_scale=NO_BOUND),
     policies.Adaptive(),
+    policies.Adaptive(max_scale=NO_BOUND, max_total_scale=NO_BOUND, variance='product'),
     policies.Adaptive(0.5, max_scale=NO_BOUND, max_total_scale=NO_BOUND, power_of_two=False),
 ]
 

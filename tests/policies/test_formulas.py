@@ -76,6 +76,17 @@ def test_adaptive_is_its_formula_for_the_arrays_of_real_layers(gy_shape, W_shape
     assert rounded == floor_power_of_two(expected)
 
 
+@pytest.mark.parametrize('shapes', [((8, 500), (500, 30)), ((8, 64, 5, 5), (64, 32, 3, 3))])
+def test_adaptive_by_the_variance_of_a_product_is_the_root_of_half_the_terms_larger(shapes):
+    gy, W = normal(0, *shapes[0], scale=1e-6), normal(1, *shapes[1], scale=0.05)
+    of_sums = unrounded(policies.Adaptive).scale(gy, W)
+    of_products = unrounded(policies.Adaptive, variance='product').scale(gy, W)
+    assert of_sums > 1
+    assert of_products == pytest.approx(of_sums * math.sqrt(terms_of(W) / 2), rel=1e-12)
+    sigma = math.sqrt((double(gy) ** 2).mean() * (double(W) ** 2).mean())
+    assert of_products == pytest.approx(U_MIN / quantile_of_magnitude(1e-3) / sigma, rel=1e-5)
+
+
 def test_adaptive_of_a_million_equal_gradients():
     # What an average pooling passes down. A single float32 sum of the squares is off by 1e-3.
     gy, W = numpy.full((1 << 14, 64), 3e-6, numpy.float16), numpy.full((64, 8), 0.1, numpy.float16)

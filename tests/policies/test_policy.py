@@ -38,7 +38,7 @@ def test_arguments_by_position():
     shared = ['max_scale', 'max_total_scale', 'power_of_two', 'interval', 'format']
     names = {cls: [field.name for field in dataclasses.fields(cls)] for cls in BOUNDED}
     assert names == {
-        policies.Adaptive: ['threshold'] + shared,
+        policies.Adaptive: ['threshold'] + shared + ['variance'],
         policies.AbsRange: shared,
         policies.ElementWiseRange: shared,
         policies.LogNormal: ['threshold'] + shared,
@@ -99,6 +99,7 @@ WRONG = {
     'max_scale': [0, 0.0, -1, -INF, NAN, '16', None, True],
     'max_total_scale': [0, -1.0, NAN, '1024', None, False],
     'power_of_two': [0, 1, 'yes', None, 2.0],
+    'variance': ['mean', None, 1, ['sum']],
     'interval': [0, -1, 1.0, 1.5, '1', None, True, INF],
     'format': ['fp16', 'FLOAT16', '', None, 16, numpy.float16, ['float16'], 'a\nb'],
 }
