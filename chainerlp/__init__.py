@@ -8,6 +8,7 @@ from chainerlp import compat  # noqa: I001 -- first: it lets Chainer be imported
 from chainerlp import extensions, formats, functions, links, optimizer_hooks, policies
 from chainerlp.backprop import backward, unscaled_grad
 from chainerlp.diagnosis import diagnose
+from chainerlp.extensions.gradient_error import gradient_error
 from chainerlp.links import convert, restore
 from chainerlp.optimizers import AdaptiveLossScaling
 
@@ -22,6 +23,7 @@ __all__ = [
     'extensions',
     'formats',
     'functions',
+    'gradient_error',
     'links',
     'optimizer_hooks',
     'policies',

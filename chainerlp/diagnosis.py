@@ -1,9 +1,7 @@
 """Diagnosing, from one batch and without a trainer, what each layer would lose in a format."""
 
-import contextlib
 import dataclasses
 import math
-import random
 
 from chainerlp import backprop, functions, links
 from chainerlp import formats as number_formats
@@ -12,6 +10,7 @@ from chainerlp.extensions.layer_probe import LayerProbe
 from chainerlp.float16 import to_float32
 from chainerlp.initial_scale import DelayedScale
 from chainerlp.magnitude_counts import count_underflow_and_overflow
+from chainerlp.model_state import preserved
 from chainerlp.statistics import largest_magnitude
 
 import chainer
@@ -28,6 +27,7 @@ _UNBOUNDED_POLICIES = [
         available.AbsRange,
         available.ElementWiseRange,
         available.LogNormal,
+        available.PerSample,
         available.Amax,
         available.Measured,
     )
@@ -130,8 +130,8 @@ def diagnose(
     that is, total scales. The default policies are those of :mod:`chainerlp.policies` without the
     bounds ``max_scale`` and ``max_total_scale``.
 
-    The model is restored afterwards, see :func:`preserved`. Function hooks run as in any other
-    pass.
+    The model is restored afterwards, see :func:`chainerlp.model_state.preserved`. Function hooks
+    run as in any other pass.
 
     Example::
 
@@ -186,75 +186,6 @@ def diagnose(
     if show:
         print(diagnosis)
     return diagnosis
-
-
-@contextlib.contextmanager
-def preserved(model):
-    """Restores a model at the end, whatever was done to it: run, converted, its gradients filled.
-
-    Restored are the classes and attributes of all links; their parameters with gradients and loss
-    scales, uninitialized ones uninitialized; persistent values such as the running statistics of
-    batch normalization; the contents of their arrays, lists, dicts and sets, one level down; and
-    the states of Python's and NumPy's random generators. Arrays stay the same objects. What is
-    reported to Chainer's reporter meanwhile is dropped. It takes as much memory as the model.
-
-    Not restored are other objects than the model, such as a second model that a loss function uses,
-    and CuPy's random generators, whose state cannot be read.
-
-    Args:
-        model (~chainer.Link): The model.
-    """
-    holders = list(model.links())
-    for param in model.params():
-        holders += [param, param.node]
-    restorers = [_restorer_of(holder) for holder in holders]
-    random_states = random.getstate(), numpy.random.get_state()
-    try:
-        with _reports_dropped():
-            yield
-    finally:
-        for restore in restorers:
-            restore()
-        random.setstate(random_states[0])
-        numpy.random.set_state(random_states[1])
-
-
-def _restorer_of(holder):
-    """Returns what restores an object's class, its attributes and the contents of these."""
-    kind, attributes = holder.__class__, dict(holder.__dict__)
-    values = list(attributes.values())
-    if isinstance(holder, chainer.Parameter):
-        values.append(holder.array)
-    contents = [(value, value.copy()) for value in values if _has_contents(value)]
-
-    def restore():
-        holder.__class__ = kind
-        holder.__dict__.clear()
-        holder.__dict__.update(attributes)
-        for value, content in contents:
-            if isinstance(value, (dict, set)):
-                value.clear()
-                value.update(content)
-            elif isinstance(value, list):
-                value[:] = content
-            else:
-                value[...] = content
-
-    return restore
-
-
-def _has_contents(value):
-    if isinstance(value, chainer.get_array_types()):
-        return getattr(value.flags, 'writeable', True)
-    return isinstance(value, (list, dict, set))
-
-
-def _reports_dropped():
-    """Keeps reported values from the observation of a trainer that may be running."""
-    try:
-        return chainer.get_current_reporter().scope({})
-    except IndexError:  # there is none
-        return contextlib.nullcontext()
 
 
 def _compute_dtype_of(model):

@@ -1,5 +1,7 @@
 """When the scale of a layer is chosen, and how long it is kept."""
 
+import contextlib
+import copy
 import dataclasses
 
 from chainerlp import formats
@@ -95,6 +97,15 @@ class LayerScale:
                 scale = _within_format(scale, product, self.compute_dtype)
         held.age += 1
         return scale
+
+    @contextlib.contextmanager
+    def unchanged(self):
+        """While it lasts, scales are chosen as ever; afterwards it is as it was."""
+        before = copy.deepcopy(self._held), self.saturated + 0  # of an array on a GPU, a copy
+        try:
+            yield
+        finally:
+            self._held, self.saturated = before
 
     def forget(self):
         """Drops the scales that are kept, so that the next pass chooses anew."""

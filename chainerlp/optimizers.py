@@ -1,5 +1,7 @@
 """The optimizer wrapper: attach it, and a model trains with adaptive loss scaling."""
 
+import contextlib
+
 from chainerlp import (
     backprop,
     links,
@@ -275,6 +277,34 @@ class AdaptiveLossScaling(OptimizerWrapper):
                     self.target, scaled_pass.scaled, self.compute_dtype
                 )
             this_pass.culprit = scaled_pass.culprit
+
+    def trial(self, lossfun, *args):
+        """Gives the model the gradients that :meth:`update` would use, and stays as it is itself.
+
+        Scales that are kept, their ages, what becomes of overflows and the initial scale are as if
+        nothing had been. The model is not restored.
+
+        Args:
+            lossfun (callable): Loss function.
+            *args: Its arguments.
+        """
+        scales = dict(self._all_scales())
+        with contextlib.ExitStack() as unchanged:
+            for layer_scale in scales.values():
+                unchanged.enter_context(layer_scale.unchanged())
+            with self._functional_layers.in_forward():
+                loss = lossfun(*args)
+            self.target.cleargrads()
+            with chainer.using_device(loss.device):
+                backprop.ScaledBackprop(
+                    backoff=self.recovery.backoff,
+                    margin=margin_of(self.policy),
+                    layer_scales=self._functional_layers.of_pass(),
+                    recomputing=self._functional_layers.in_forward,
+                ).run(loss, self._initial_scale.after(self._verdicts).scale)
+        for path, layer_scale in self._all_scales():
+            if path not in scales:
+                layer_scale.forget()
 
     def _warn_of_saturated(self):
         if self.compute_dtype is None:

@@ -24,7 +24,7 @@ LEVELS = [
     {'chainerlp.functions'},
     {'chainerlp.links', 'chainerlp.function_backward'},
     {'chainerlp.backprop', 'chainerlp.initial_scale', 'chainerlp.training_warnings'},
-    {'chainerlp.optimizers', 'chainerlp.optimizer_wrapper'},
+    {'chainerlp.optimizers', 'chainerlp.optimizer_wrapper', 'chainerlp.model_state'},
     {'chainerlp.extensions'},
     {'chainerlp.diagnosis'},
     {'experiments.config'},

@@ -66,6 +66,38 @@ COLUMNS = Row._fields
 """tuple of str: The header of ``scales.csv``."""
 
 
+class ErrorRow(typing.NamedTuple):
+    """How far the gradient of one parameter was off in one iteration: ``gradient_error.csv``.
+
+    Attributes:
+        iteration (int): The iteration.
+        parameter (str): Path of the parameter in the model.
+        error (float): ‖g − g32‖ / ‖g32‖ against a float32 pass.
+    """
+
+    iteration: int
+    parameter: str
+    error: float
+
+
+class NonzeroRow(typing.NamedTuple):
+    """What was left of one layer's gradient in one iteration: ``nonzero.csv``.
+
+    Attributes:
+        iteration (int): The iteration.
+        layer (str): Path of the link in the model.
+        call (int): Which use of the link in the pass, from 0.
+        nonzero (float): Share of the elements of the rounded gradient that are not zero.
+        nonzero_float32 (float): That in a float32 pass.
+    """
+
+    iteration: int
+    layer: str
+    call: int
+    nonzero: float
+    nonzero_float32: float
+
+
 @contextlib.contextmanager
 def atomic_write(path):
     """Gives a temporary path to write to, and renames it to ``path`` at the end.
@@ -99,34 +131,40 @@ def write_text(path, text):
             file.write(text)
 
 
-def read_scales(path):
-    """Reads a csv file of scales.
+def read(path, kind=Row):
+    """Reads a csv file of rows.
+
+    Args:
+        path (str): The csv file.
+        kind (type): What its rows are: :class:`Row`, :class:`ErrorRow` or :class:`NonzeroRow`.
 
     Returns:
-        list of Row: Its rows, without incomplete ones.
+        list of kind: Its rows, without incomplete ones.
     """
+    types = typing.get_type_hints(kind).values()
     return [
-        Row(int(iteration), layer, int(call), *map(float, values))
-        for iteration, layer, call, *values in _whole_lines(path)
+        kind(*(of_column(cell) for of_column, cell in zip(types, line)))
+        for line in _whole_lines(path, kind)
     ]
 
 
-def start_scales(path, iteration):
+def start(path, iteration, kind=Row):
     """Makes a csv file with a header, or keeps of an existing one the rows before an iteration.
 
     Args:
         path (str): The csv file.
         iteration (int): The first iteration that is to be written next: what a training that was
             resumed from an earlier snapshot repeats is dropped.
+        kind (type): What its rows are.
     """
     lines = []
     if os.path.exists(path):
-        lines = [line for line in _whole_lines(path) if int(line[0]) < iteration]
-    write_text(path, _csv([COLUMNS, *lines]))
+        lines = [line for line in _whole_lines(path, kind) if int(line[0]) < iteration]
+    write_text(path, _csv([kind._fields, *lines]))
 
 
-def append_scales(path, rows):
-    """Adds rows, a list of :class:`Row`, to a csv file; all or none of them."""
+def append(path, rows):
+    """Adds rows to a csv file; all or none of them."""
     size = os.path.getsize(path)
     try:
         with open(path, 'a', encoding='utf-8', newline='') as file:
@@ -137,9 +175,9 @@ def append_scales(path, rows):
         raise
 
 
-def _whole_lines(path):
+def _whole_lines(path, kind):
     with open(path, encoding='utf-8', newline='') as file:
-        lines = [line for line in csv.reader(file) if len(line) == len(COLUMNS)]
+        lines = [line for line in csv.reader(file) if len(line) == len(kind._fields)]
     return [line for line in lines if line[0].isdigit() and _is_number(line[-1])]
 
 

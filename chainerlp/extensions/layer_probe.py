@@ -98,7 +98,7 @@ def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
         or 0-d arrays; and the :func:`~chainerlp.magnitude_counts.magnitude_histogram` of what is
         about to be rounded, or ``None``.
     """
-    format = functions.computes_in(function) or formats.FLOAT16
+    format = format_of(function)
     product = functions.gradient_to_round(function, in_data, gy).product()
     scale = getattr(function, 'scale', 1.0)
     total_scale = getattr(function, 'total_scale', None)
@@ -113,6 +113,11 @@ def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
     if with_histogram:
         counts = magnitude_histogram(product, EXPONENTS[0], EXPONENTS[-1])
     return (scale, total_scale, lost / size, unscaled / size, overflowed / size, absmax), counts
+
+
+def format_of(function):
+    """Returns the :class:`~chainerlp.formats.Format` that a layer rounds its gradient to."""
+    return functions.computes_in(function) or formats.FLOAT16
 
 
 def _layers(models):

@@ -2,7 +2,7 @@
 
 Importing this module imports matplotlib. No display is needed. For any run's folder::
 
-    rows = files.read_scales(folder + '/scales.csv')
+    rows = files.read(folder + '/scales.csv')
     pictures.scales(rows).savefig('scales.png')
     histograms = files.read_histograms(folder + '/histogram.npz')
     pictures.histogram(histograms).savefig('histogram.png')
@@ -153,6 +153,37 @@ def histogram(histograms, title=None):
         _mark_float16(axes, with_nan=shown['nan'].any())
     _label_layers(all_axes[0], uses)
     _colour_bar(figure, mesh, all_axes, 'share of elements (white: none)')
+    return figure
+
+
+def gradient_error(rows, title=None):
+    """Draws the parameters' gradient errors over the training on a log axis, with their median.
+
+    Args:
+        rows (list of ~chainerlp.extensions.files.ErrorRow): What was measured.
+        title (str): As for :func:`scales`.
+    """
+    by_parameter, by_iteration = collections.defaultdict(list), collections.defaultdict(list)
+    for row in _checked(rows):
+        if math.isfinite(row.error):
+            by_parameter[row.parameter].append((row.iteration, row.error))
+            by_iteration[row.iteration].append(row.error)
+    figure = Figure(figsize=(8, 4.5), layout='constrained')
+    axes = figure.add_subplot()
+    colours = matplotlib.colormaps['viridis'](numpy.linspace(0, 0.9, len(by_parameter)))
+    for colour, points in zip(colours, by_parameter.values()):
+        axes.plot(*zip(*points), color=colour, linewidth=0.8, marker='.', markersize=3)
+    medians = [(iteration, numpy.median(errors)) for iteration, errors in by_iteration.items()]
+    if medians:
+        axes.plot(*zip(*sorted(medians)), color=_ORANGE, linewidth=2.5, label='median')
+        axes.legend()
+    known = [error for errors in by_iteration.values() for error in errors if error > 0]
+    if known:
+        axes.set_yscale('log')
+    axes.set_xlabel('iteration')
+    axes.set_ylabel('‖g − g32‖ / ‖g32‖')
+    first, last = list(by_parameter)[0], list(by_parameter)[-1]
+    axes.set_title(title or f'Gradient error by parameter (dark: {first}, light: {last})')
     return figure
 
 

@@ -52,7 +52,7 @@ class PlotScales(extension.Extension):
         """Draws the pictures."""
         threshold = self._threshold or _threshold_of(trainer)
         draw = self._pictures
-        rows = self._read(files.read_scales, trainer, self._filename)
+        rows = self._read(files.read, trainer, self._filename)
         if rows:
             self._save(trainer, 'scales.png', draw.scales, rows)
             self._save(trainer, 'underflow.png', draw.underflow, rows, threshold)

@@ -228,9 +228,9 @@ class ScaleReport(extension.Extension):
 
     def _write_scales(self, path, iteration, rows):
         if not self._has_started or not os.path.exists(path):
-            files.start_scales(path, iteration)
+            files.start(path, iteration)
             self._has_started = True
-        files.append_scales(path, rows)
+        files.append(path, rows)
 
     def _write_histogram(self, path, iteration, rows, counts):
         histograms = files.histograms_of(rows, counts)

@@ -68,7 +68,7 @@ def read_log(path):
 def read_scales(path):
     """Returns a list of :class:`~chainerlp.extensions.files.Row`, without incomplete ones."""
     try:
-        rows = files.read_scales(path)
+        rows = files.read(path)
     except csv.Error as error:
         raise ValueError(reason(error)) from None
     for row in rows:

@@ -11,7 +11,7 @@ import traceback
 import warnings
 
 import chainerlp
-from chainerlp.extensions.files import read_scales, write_text
+from chainerlp.extensions.files import read, write_text
 from experiments import data as datasets
 from experiments import models, tasks
 from experiments.config.errors import OneLineError, RunError
@@ -176,7 +176,7 @@ def _seed(seed, of_numpy, device):
 def _result(config, trainer):
     last = trainer.get_extension('LogReport').log[-1]
     scales = os.path.join(trainer.out, SCALES)
-    rows = read_scales(scales) if os.path.exists(scales) else []
+    rows = read(scales) if os.path.exists(scales) else []
     return Result(
         config,
         trainer.elapsed_time,

@@ -132,7 +132,7 @@ def test_without_a_scale_report_it_warns_of_what_is_missing(tmp_path, drawn):
 
 
 def test_an_empty_report_is_no_picture(tmp_path, drawn):
-    files.start_scales(tmp_path / 'scales.csv', 1)
+    files.start(tmp_path / 'scales.csv', 1)
     trainer = make_trainer(tmp_path, report=False)
     trainer.extend(PlotScales())
     trainer.run()

@@ -156,7 +156,7 @@ def test_a_half_written_line_is_not_continued(tmp_path):
     before = rows_of(tmp_path)
     with open(tmp_path / 'scales.csv', 'a') as file:
         file.write('4,/predictor/fc,0,1.0,1.')
-    files.start_scales(tmp_path / 'scales.csv', 8)
+    files.start(tmp_path / 'scales.csv', 8)
     assert rows_of(tmp_path) == before
 
 

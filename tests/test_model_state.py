@@ -5,7 +5,7 @@ import random
 
 import chainerlp
 from chainerlp import policies
-from chainerlp.diagnosis import preserved
+from chainerlp.model_state import preserved
 
 import chainer
 import chainer.functions as F
