@@ -120,7 +120,7 @@ def test_scales_are_those_that_the_policies_choose(model):
     gx, gy, W = gradients_of(model, *batch)
     diagnosis = chainerlp.diagnose(model, model, *batch, show=False)
     assert list(diagnosis.policies) == [
-        'Adaptive', 'AbsRange', 'ElementWiseRange', 'LogNormal', 'Amax', 'Measured',
+        'Adaptive', 'AbsRange', 'ElementWiseRange', 'LogNormal', 'PerSample', 'Amax', 'Measured',
     ]  # fmt: skip
     bounds = dict(max_scale=math.inf, max_total_scale=math.inf)
     for name in DTYPES:

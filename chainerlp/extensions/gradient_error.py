@@ -216,7 +216,7 @@ def _draw(path, folder):
         from chainerlp.extensions import pictures
 
         rows = files.read(os.path.join(folder, 'gradient_error.csv'), files.ErrorRow)
-        if rows:
+        if any(math.isfinite(row.error) for row in rows):
             with files.atomic_write(path) as unfinished:
                 pictures.gradient_error(rows).savefig(unfinished)
 

@@ -168,22 +168,22 @@ def gradient_error(rows, title=None):
         if math.isfinite(row.error):
             by_parameter[row.parameter].append((row.iteration, row.error))
             by_iteration[row.iteration].append(row.error)
+    if not by_parameter:
+        raise ValueError('nothing to draw: no error is a finite number')
     figure = Figure(figsize=(8, 4.5), layout='constrained')
     axes = figure.add_subplot()
     colours = matplotlib.colormaps['viridis'](numpy.linspace(0, 0.9, len(by_parameter)))
-    for colour, points in zip(colours, by_parameter.values()):
-        axes.plot(*zip(*points), color=colour, linewidth=0.8, marker='.', markersize=3)
-    medians = [(iteration, numpy.median(errors)) for iteration, errors in by_iteration.items()]
-    if medians:
-        axes.plot(*zip(*sorted(medians)), color=_ORANGE, linewidth=2.5, label='median')
-        axes.legend()
-    known = [error for errors in by_iteration.values() for error in errors if error > 0]
-    if known:
+    named = list(by_parameter)[0], list(by_parameter)[-1]
+    for colour, (path, points) in zip(colours, by_parameter.items()):
+        label = _shortened(path) if path in named else None  # between them, from dark to light
+        axes.plot(*zip(*points), color=colour, linewidth=0.8, marker='.', markersize=3, label=label)
+    medians = {iteration: numpy.median(errors) for iteration, errors in by_iteration.items()}
+    axes.plot(medians.keys(), medians.values(), color=_ORANGE, linewidth=2.5, label='median')
+    axes.legend(fontsize=8)
+    if any(map(any, by_iteration.values())):  # not in a float32 training
         axes.set_yscale('log')
-    axes.set_xlabel('iteration')
-    axes.set_ylabel('‖g − g32‖ / ‖g32‖')
-    first, last = list(by_parameter)[0], list(by_parameter)[-1]
-    axes.set_title(title or f'Gradient error by parameter (dark: {first}, light: {last})')
+    axes.set(xlabel='iteration', ylabel='‖g − g32‖ / ‖g32‖')
+    axes.set_title(title or 'Gradient error by parameter')
     return figure
 
 

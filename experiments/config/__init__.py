@@ -34,6 +34,8 @@ class Report(Section):
 
     interval: Count = 1
     """Iterations between two measurements of underflow."""
+    gradient_error: Optional[Count] = None
+    """Iterations between two comparisons of gradients with those of a float32 pass; null: none."""
 
 
 def _all_different(name_of):

@@ -103,8 +103,9 @@ def _sections(runs, folder):
 
 def _results(runs):
     metrics = list(dict.fromkeys(run.metric for run in runs))
-    header = ['run', *metrics, 'loss', 'underflow', 'worst layer', 'unscaled', 'skipped']
-    header += ['ms / iteration']
+    header = ['run', *metrics, 'loss', 'underflow', 'worst layer', 'unscaled']
+    with_errors = any(run.errors for run in runs)
+    header += ['nonzero', 'gradient error'] * with_errors + ['skipped', 'ms / iteration']
     more = [key for key in _MORE if any(run.last(key) is not None for run in runs)]
     header += [_MORE[key] for key in more]
     theirs = [published.number(run.config) for run in runs]
@@ -117,6 +118,7 @@ def _results(runs):
                 *(f'{float(run.result[m]):.4f}' if m == run.metric else '' for m in metrics),
                 f'{float(run.result["loss"]):.4f}',
                 *(percent(rate, 3) for rate in rates),
+                *[percent(run.nonzero_share, 2), percent(run.gradient_error, 2)] * with_errors,
                 str(run.result['skipped']),
                 f'{run.seconds_per_iteration * 1e3:.1f}',
                 *('' if value is None else f'{value:.4g}' for value in map(run.last, more)),
@@ -131,8 +133,18 @@ def _results(runs):
         ' the share of the elements of a layer’s data gradient that float16 rounds to zero,'
         ' averaged over layers and measured iterations; *unscaled* is what the same gradients would'
         ' have lost with every scale 1. In float32 runs nothing was lost: it is what float16 would'
-        ' have lost. Times contain evaluations and measurements.'
+        ' have lost; of models that compute in a lower format, of their layers’ output gradients.'
+        ' Times contain evaluations and measurements.'
     )
+    if with_errors:
+        legend += (
+            '\n\nUnderflow is *given what came from above*: a gradient that died on the way is no'
+            ' loss further down. *Nonzero* is the share of elements that are left after rounding,'
+            ' averaged over layers; the zeros of a ReLU are among the others. The *gradient error*'
+            ' is ‖g − g32‖ / ‖g32‖ of each parameter against a float32 pass of the same weights,'
+            ' data and random draws: the median over parameters, averaged over iterations. It holds'
+            ' all that was lost on the way, and what the forward pass rounded.'
+        )
     return '## Results\n\n' + _table(header, rows) + '\n\n' + legend
 
 
@@ -149,8 +161,12 @@ def _scales(runs, folder):
             ('scales', 'scales', pictures.scales),
             ('underflow', 'underflow', pictures.underflow, threshold),
             ('layers', 'underflow and scales', figures.by_layer, accepted),
+            ('error', 'gradient error', pictures.gradient_error),
         ):
-            draw = functools.partial(draw, run.scales, *arguments, title=run.name)
+            rows = run.errors if kind == 'error' else run.scales
+            if not rows:
+                continue
+            draw = functools.partial(draw, rows, *arguments, title=run.name)
             yield _picture(draw, folder, f'{stem}-{kind}', f'{what} of {run.name}')
 
 

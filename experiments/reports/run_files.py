@@ -16,8 +16,9 @@ import yaml
 
 CONFIG, ERROR, LOG = 'config.yaml', 'error.txt', 'log'
 RECORD, RESULT, SCALES = 'run.json', 'result.json', 'scales.csv'
+ERRORS, NONZERO = 'gradient_error.csv', 'nonzero.csv'
 
-_WITH_CHECKSUMS = (CONFIG, LOG, SCALES, RESULT)
+_WITH_CHECKSUMS = (CONFIG, LOG, SCALES, ERRORS, NONZERO, RESULT)
 _BLOCK = 2**20  # bytes
 _SECTIONS = ('dataset', 'model', 'scaling', 'train')
 _LONGEST = 80
@@ -67,18 +68,42 @@ def read_log(path):
 
 def read_scales(path):
     """Returns a list of :class:`~chainerlp.extensions.files.Row`, without incomplete ones."""
-    try:
-        rows = files.read(path)
-    except csv.Error as error:
-        raise ValueError(reason(error)) from None
+    rows = _read_rows(path, files.Row)
     for row in rows:
-        _check(_is_count(row.iteration, 1) and _is_count(row.call, 0), 'no iteration, or no call')
-        # A dollar sign would begin a formula in a picture.
-        _check(row.layer.isprintable() and '$' not in row.layer, 'no name of a layer')
         rates = row.underflow, row.underflow_unscaled, row.overflow  # each may be NaN
         _check(not any(rate > 1 for rate in rates), 'a rate over 1')
         values = row.scale, row.total_scale, row.absmax, *rates
         _check(not any(value < 0 for value in values), 'a negative value')
+    return rows
+
+
+def read_errors(path):
+    """Returns a list of :class:`~chainerlp.extensions.files.ErrorRow`."""
+    rows = _read_rows(path, files.ErrorRow)
+    _check(not any(row.error < 0 for row in rows), 'a negative error')
+    return rows
+
+
+def read_nonzero(path):
+    """Returns a list of :class:`~chainerlp.extensions.files.NonzeroRow`."""
+    rows = _read_rows(path, files.NonzeroRow)
+    for row in rows:
+        shares = row.nonzero, row.nonzero_float32  # each may be NaN
+        _check(not any(share < 0 or share > 1 for share in shares), 'no share')
+    return rows
+
+
+def _read_rows(path, kind):
+    try:
+        rows = files.read(path, kind)
+    except csv.Error as error:
+        raise ValueError(reason(error)) from None
+    for row in rows:
+        iteration, name, *_ = row
+        is_call = _is_count(getattr(row, 'call', 0), 0)
+        _check(_is_count(iteration, 1) and is_call, 'no iteration, or no call')
+        # A dollar sign would begin a formula in a picture.
+        _check(name.isprintable() and '$' not in name, 'no name of a layer or a parameter')
     return rows
 
 

@@ -1,13 +1,14 @@
 """What a run left in its folder, whole, half-finished or broken."""
 
 import dataclasses
+import math
 import os
 from typing import Optional
 
 from experiments.config.errors import ConfigError
 from experiments.reports import run_files
-from experiments.reports.run_files import CONFIG, ERROR, LOG, RESULT, SCALES
-from experiments.reports.summary import Underflow, mean_underflow
+from experiments.reports.run_files import CONFIG, ERROR, ERRORS, LOG, NONZERO, RESULT, SCALES
+from experiments.reports.summary import Underflow, mean_error, mean_underflow
 
 _DEPTH = 3
 _LONGEST = 200
@@ -23,6 +24,8 @@ class RunFolder:
         log (list of dict): Chainer's log; empty if there is none.
         scales (list): What ScaleReport wrote; empty if it wrote nothing.
         underflow (~experiments.reports.summary.Underflow): Its means.
+        errors (list): What GradientError wrote of parameters; empty if it was not asked for.
+        nonzero (list): What it wrote of layers; likewise.
         result (dict): How the run ended; empty while it has not.
         problem (str): Why it is not whole, or ``None``.
     """
@@ -32,6 +35,8 @@ class RunFolder:
     log: list = dataclasses.field(default_factory=list)
     scales: list = dataclasses.field(default_factory=list)
     underflow: Underflow = Underflow()
+    errors: list = dataclasses.field(default_factory=list)
+    nonzero: list = dataclasses.field(default_factory=list)
     result: dict = dataclasses.field(default_factory=dict)
     problem: Optional[str] = None
 
@@ -49,6 +54,16 @@ class RunFolder:
         """Returns the last value of a key in the log, or ``None``."""
         values = [entry[key] for entry in self.log if key in entry]
         return values[-1] if values else None
+
+    @property
+    def gradient_error(self):
+        """float: The median over the parameters, averaged over iterations; NaN if unknown."""
+        return mean_error(self.errors)
+
+    @property
+    def nonzero_share(self):
+        """float: Of elements that rounding left, averaged over layers; NaN if unknown."""
+        return sum(row.nonzero for row in self.nonzero) / len(self.nonzero or [math.nan])
 
     @property
     def seconds_per_iteration(self):
@@ -82,6 +97,8 @@ def read(path):
         ('config', CONFIG, run_files.read_config),
         ('log', LOG, run_files.read_log),
         ('scales', SCALES, run_files.read_scales),
+        ('errors', ERRORS, run_files.read_errors),
+        ('nonzero', NONZERO, run_files.read_nonzero),
         ('result', RESULT, run_files.read_result),
     ):
         if filename not in damages:

@@ -17,6 +17,11 @@ underflow  elements of the layers' data gradients that float16 rounds to zero: m
            measured iterations; worst layer: mean of the layer that loses most; unscaled: what the
            same gradients would have lost at scale 1; T: the rate that the method accepts
 skipped    updates, because of gradients that were not finite"""
+_ERROR = """\
+gradient   ‖g − g32‖ / ‖g32‖ against a float32 pass of the same weights: median over parameters,
+error      mean over iterations; with what was lost further up, and the forward pass's roundings"""
+_COMPUTE = """\
+compute    of a float32 model: underflow is of the output gradients, which its layers round"""
 _FP32 = """\
 fp32       lost nothing: its underflow is what float16 would have lost"""
 
@@ -46,6 +51,7 @@ class Result:
         value (float): Of the task's metric on the test set, at the end.
         loss (float): On the test set, at the end; of the training, if the task evaluates none.
         underflow (Underflow): What rounding lost.
+        gradient_error (float): How far the parameters' gradients were off; NaN if not measured.
         skipped (int): Updates skipped because of gradients that were not finite.
         iterations (int): Iterations of the training.
         error (str): Why it failed, or ``None``.
@@ -57,6 +63,7 @@ class Result:
     value: float = math.nan
     loss: float = math.nan
     underflow: Underflow = Underflow()
+    gradient_error: float = math.nan
     skipped: float = math.nan
     iterations: float = math.nan
     error: Optional[str] = None
@@ -96,6 +103,7 @@ class Result:
             **{key: f'{value:.6g}' for key, value in self._outcome().items()},
             'skipped': self.skipped,
             'seconds': f'{self.seconds:.2f}',
+            'gradient_error': f'{self.gradient_error:.6g}',
         }
 
     def content(self):
@@ -105,6 +113,7 @@ class Result:
             'metric': self.metric,
             **self._outcome(),
             'underflow_worst_layer': self.underflow.worst_layer,
+            'gradient_error': self.gradient_error,
             'skipped': self.skipped,
             'iterations': self.iterations,
             'seconds': self.seconds,
@@ -131,6 +140,7 @@ def restore(config, content):
             mean_unscaled=float(content['underflow_unscaled']),
             worst_layer=float(content['underflow_worst_layer']),
         ),
+        gradient_error=float(content.get('gradient_error', math.nan)),  # of before it was there
         skipped=int(content['skipped']),
         iterations=int(content['iterations']),
         is_new=False,
@@ -147,6 +157,16 @@ def mean_underflow(rows):
         mean_unscaled=_mean([row.underflow_unscaled for row in rows]),
         worst_layer=max(map(_mean, rates.values()), default=math.nan),
     )
+
+
+def mean_error(rows):
+    """Averages the medians over the parameters of rows of a ``gradient_error.csv``."""
+    errors = collections.defaultdict(list)
+    for row in rows:
+        if not math.isnan(row.error):
+            errors[row.iteration].append(row.error)
+    medians = list(map(statistics.median, errors.values()))
+    return math.inf if math.inf in medians else _mean(medians)
 
 
 def write(path, results):
@@ -168,10 +188,16 @@ def render(results):
     groups = {}
     for result in results:
         groups.setdefault(label(result.config.scaling), []).append(result)
-    header = ['method', 'runs', results[0].metric, 'loss', 'underflow', 'worst layer', 'unscaled']
-    header += ['T', 'skipped', 'seconds']
-    lines = aligned([header] + [_row(name, runs) for name, runs in groups.items()])
+    header = ['method', 'runs', results[0].metric, 'loss', 'unscaled', 'T', 'skipped', 'seconds']
+    header += ['underflow', 'worst layer', 'gradient error']
+    rows = [header] + [_row(name, runs) for name, runs in groups.items()]
+    has_errors = not all(math.isnan(result.gradient_error) for result in results)
+    lines = aligned(rows if has_errors else [row[:-1] for row in rows])
     lines += ['', _LEGEND]
+    if has_errors:
+        lines.append(_ERROR)
+    if any(getattr(result.config.scaling, 'compute', None) for result in results):
+        lines.append(_COMPUTE)
     if any(result.config.scaling.method == 'fp32' for result in results):
         lines.append(_FP32)
     lines += [f'diverged: {result.name}' for result in results if result.diverged]
@@ -188,12 +214,13 @@ def _row(name, runs):
         count,
         _mean_and_deviation([run.value for run in good], '.3f'),
         _mean_and_deviation([run.loss for run in good], '.3f'),
-        _mean_and_deviation([run.underflow.mean for run in good], '.2%'),
-        _mean_and_deviation([run.underflow.worst_layer for run in good], '.2%'),
         _mean_and_deviation([run.underflow.mean_unscaled for run in good], '.2%'),
         '-' if threshold is None else f'{threshold:.2%}',
         _mean_and_deviation([run.skipped for run in good], '.0f' if len(good) == 1 else '.1f'),
         _mean_and_deviation([run.seconds for run in good], '.1f'),
+        _mean_and_deviation([run.underflow.mean for run in good], '.2%'),
+        _mean_and_deviation([run.underflow.worst_layer for run in good], '.2%'),
+        _mean_and_deviation([run.gradient_error for run in good], '.2%'),
     )
 
 

@@ -19,7 +19,16 @@ from chainerlp.extensions.files import write_text
 from experiments.config import loading
 from experiments.config.errors import ConfigError, RunError, shown
 from experiments.reports import run_files, summary
-from experiments.reports.run_files import CONFIG, ERROR, LOG, RECORD, RESULT, SCALES
+from experiments.reports.run_files import (
+    CONFIG,
+    ERROR,
+    ERRORS,
+    LOG,
+    NONZERO,
+    RECORD,
+    RESULT,
+    SCALES,
+)
 from experiments.run import snapshots
 
 import chainer
@@ -33,7 +42,7 @@ except ImportError:  # Windows: two processes are not kept from one folder there
 
 _LOCK = '.lock'
 _OUTDATED = ('*.unfinished*', ERROR, RESULT)  # a result that is there is damaged
-_OF_A_RUN = (CONFIG, LOG, SCALES, RECORD, 'snapshot_iter_*', *_OUTDATED)
+_OF_A_RUN = (CONFIG, LOG, SCALES, ERRORS, NONZERO, RECORD, 'snapshot_iter_*', *_OUTDATED)
 _WAY_OUT = '--fresh starts over, another --out leaves it as it is'
 _HERE = os.path.dirname(os.path.abspath(__file__))
 

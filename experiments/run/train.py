@@ -11,13 +11,13 @@ import traceback
 import warnings
 
 import chainerlp
-from chainerlp.extensions.files import read, write_text
+from chainerlp.extensions.files import ErrorRow, read, write_text
 from experiments import data as datasets
 from experiments import models, tasks
 from experiments.config.errors import OneLineError, RunError
 from experiments.data.batches import Batches
-from experiments.reports.run_files import ERROR, RESULT, SCALES
-from experiments.reports.summary import Result, mean_underflow
+from experiments.reports.run_files import ERROR, ERRORS, RESULT, SCALES
+from experiments.reports.summary import Result, mean_error, mean_underflow
 from experiments.run import multi_node, optimizers, resume, schedule, snapshots
 from experiments.run.log import Log, SkippedUpdates, Throughput
 
@@ -177,12 +177,15 @@ def _result(config, trainer):
     last = trainer.get_extension('LogReport').log[-1]
     scales = os.path.join(trainer.out, SCALES)
     rows = read(scales) if os.path.exists(scales) else []
+    errors = os.path.join(trainer.out, ERRORS)
+    errors = read(errors, ErrorRow) if os.path.exists(errors) else []
     return Result(
         config,
         trainer.elapsed_time,
         value=last[tasks.get(config.task).key],
         loss=last.get('validation/main/loss', last['main/loss']),
         underflow=mean_underflow(rows),
+        gradient_error=mean_error(errors),
         skipped=trainer.get_extension('SkippedUpdates').count,
         iterations=trainer.updater.iteration,
     )
@@ -207,6 +210,9 @@ def build_trainer(config, out, launch, extras=()):
     trainer.extend(snapshots.Snapshots(due(config.train.snapshot), launch.stop, communicator))
     if multi_node.is_first(communicator):
         trainer.extend(_scale_report(config))
+        if config.report.gradient_error is not None:
+            trigger = config.report.gradient_error, 'iteration'
+            trainer.extend(chainerlp.extensions.GradientError(trigger))
         batches = trainer.updater.get_iterator('main')
         trainer.extend(Throughput(batches, due(config.train.evaluate)))
         trainer.extend(Log(due(config.train.evaluate)))

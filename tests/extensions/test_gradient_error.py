@@ -6,7 +6,7 @@ import os
 
 import chainerlp
 from chainerlp import policies
-from chainerlp.extensions import GradientError, ScaleReport, files
+from chainerlp.extensions import GradientError, ScaleReport, files, pictures
 from tests.extensions.reported_trainings import MLP, ResNet, make_trainer
 
 import chainer
@@ -201,6 +201,23 @@ def test_it_writes_draws_and_reports(tmp_path):
     assert {row.call for row in shares if row.layer == '/predictor/res'} == {0, 1}
     assert all(0 < row.nonzero <= row.nonzero_float32 <= 1 for row in shares)
     assert os.path.getsize(tmp_path / 'gradient_error.png') > 10_000
+
+
+def test_the_picture_holds_every_parameter_and_the_median():
+    errors = {'/a/W': [0.1, 0.4], '/b/W': [0.3, math.inf], '/c/W': [0.2, math.nan]}
+    rows = [
+        files.ErrorRow(iteration, path, of_path[iteration - 1])
+        for iteration in (1, 2)
+        for path, of_path in errors.items()
+    ]
+    (axes,) = pictures.gradient_error(rows).axes
+    *lines, median = axes.get_lines()
+    assert [list(line.get_ydata()) for line in lines] == [[0.1, 0.4], [0.3], [0.2]]
+    assert list(median.get_ydata()) == [pytest.approx(0.2), 0.4]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ['/a/W', '/c/W', 'median']
+    pictures.gradient_error([files.ErrorRow(1, '/a/W', 0.0)])
+    with pytest.raises(ValueError, match='no error is a finite number'):
+        pictures.gradient_error([files.ErrorRow(1, '/a/W', math.inf)])
 
 
 def test_a_resumed_training_has_no_row_twice(tmp_path):

@@ -25,6 +25,7 @@ def results(tmp_path_factory):
         'model: {name: mlp, layers: 3, units: 16}\n'
         'optimizer: {name: momentum_sgd, lr: 0.05}\n'
         'train: {batch_size: 128, epochs: 1, max_iterations: 4}\n'
+        'report: {gradient_error: 2}\n'
         'sweep: {seeds: [0], scaling: [{method: fp32}, {method: adaptive}]}\n',
         encoding='utf-8',
     )
@@ -62,8 +63,33 @@ def test_a_report_has_a_row_a_run_and_pictures_that_are_there(copied, capsys):
         (row,) = re.findall(rf'^\| `tiny/{run}` \| ([0-9.]+) \|.* \|$', text, re.MULTILINE)[:1]
         assert float(row) == pytest.approx(float(result['accuracy']), abs=5e-5)
     pictures = re.findall(r'\]\(<([^>]+)>\)', text)
-    assert len(pictures) == 1 + 2 * 3  # the curves, and three of each run
+    assert len(pictures) == 1 + 2 * 4  # the curves, and four of each run
     assert all((copied / picture).read_bytes().startswith(b'\x89PNG') for picture in pictures)
+
+
+def test_underflow_nonzero_share_and_gradient_error_stand_side_by_side(copied):
+    assert report(copied) == 0
+    text = (copied / 'report.md').read_text(encoding='utf-8')
+    header = re.search(r'^\| run \|.*$', text, re.MULTILINE).group()
+    assert '| underflow | worst layer | unscaled | nonzero | gradient error |' in header
+    cells = re.search(r'^\| `tiny/adaptive-seed=0` \|(.*)$', text, re.MULTILINE).group(1)
+    error = json.loads((copied / 'adaptive-seed=0' / 'result.json').read_text())['gradient_error']
+    assert f' {error:.2%} ' in cells.split('|')
+    assert 0 < error < 0.1
+    assert ' 0.00% ' in re.search(r'^\| `tiny/fp32-seed=0` \|(.*)$', text, re.M).group(1).split('|')
+    assert 'given what came from above' in text
+
+
+def test_a_report_of_runs_without_gradient_errors_has_no_column_for_them(copied):
+    for path in [*copied.glob('*/gradient_error.csv'), *copied.glob('*/nonzero.csv')]:
+        path.unlink()
+    for path in copied.glob('*/run.json'):
+        content = json.loads(path.read_text())
+        content['checksums'].pop('gradient_error.csv')
+        content['checksums'].pop('nonzero.csv')
+        path.write_text(json.dumps(content))
+    assert report(copied) == 0
+    assert 'gradient error' not in (copied / 'report.md').read_text(encoding='utf-8')
 
 
 def test_what_the_logs_have_besides_has_columns(older, capsys):
@@ -102,7 +128,7 @@ def test_a_page_holds_its_pictures(copied, tmp_path, capsys):
     path = pathlib.Path(capsys.readouterr().out.strip())
     page = path.read_text(encoding='utf-8')
     assert path == tmp_path / 'out' / 'report.html'
-    assert page.count('src="data:image/png;base64,') == 7
+    assert page.count('src="data:image/png;base64,') == 9
     assert 'src="report' not in page and '<table>' in page
     assert 'http' not in page.replace('data:', '')
 
@@ -157,7 +183,7 @@ def test_a_line_that_was_cut_off_does_not_spoil_the_others(copied):
     assert report(copied) == 0
 
 
-FILES = ('config.yaml', 'log', 'scales.csv', 'result.json')
+FILES = ('config.yaml', 'log', 'scales.csv', 'gradient_error.csv', 'nonzero.csv', 'result.json')
 
 
 def broken(folder):
@@ -215,6 +241,11 @@ def test_runs_made_before_there_were_checksums_are_shown(older):
     assert text.startswith('# Runs\n\n2 finished of 2') and broken(older) == []
 
 
+ROWS = {
+    'scales.csv': files.Row,
+    'gradient_error.csv': files.ErrorRow,
+    'nonzero.csv': files.NonzeroRow,
+}
 ODD = {
     'config.yaml': {
         'a list': '[scaling]',
@@ -262,6 +293,18 @@ ODD = {
         'a long field': f'1,{"/fc" * 100000},0,1,1,0,0,0,1',
         'no text': b'1,/\xff,0,1,1,0,0,0,1',
     },
+    'gradient_error.csv': {
+        'an iteration that is no integer': '²,/fc/W,0.1',
+        'a negative error': '1,/fc/W,-0.1',
+        'a formula': '1,/$\\frac$,0.1',
+        'a long integer': f'{"9" * 5000},/fc/W,0.1',
+    },
+    'nonzero.csv': {
+        'no call': '1,/fc,x,1,1',
+        'a share over 1': '1,/fc,0,1.5,1',
+        'a negative share': '1,/fc,0,1,-1',
+        'a negative call': '1,/fc,-1,1,1',
+    },
     'result.json': {
         'a list': '[]',
         'a number': '1',
@@ -289,8 +332,8 @@ ODD = {
 def test_a_file_with_anything_odd_in_it_is_damaged_and_why_is_a_short_line(older, name, kind):
     content = ODD[name][kind]
     content = content if isinstance(content, bytes) else content.encode()
-    if name == 'scales.csv':
-        content = ','.join(files.COLUMNS).encode() + b'\n' + content
+    if name in ROWS:
+        content = ','.join(ROWS[name]._fields).encode() + b'\n' + content
     (older / 'fp32-seed=0' / name).write_bytes(content)
     problem = run_folder.read(str(older / 'fp32-seed=0')).problem
     assert re.fullmatch(rf'{name} is damaged \([^\n]{{2,80}}\)', problem)

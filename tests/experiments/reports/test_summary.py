@@ -1,8 +1,12 @@
+import dataclasses
 import math
 
+from chainerlp.extensions.files import ErrorRow
 from experiments.config import loading
 from experiments.reports import summary
 from experiments.reports.summary import Result, Underflow
+
+import pytest
 
 
 def result(tiny, scaling, seed, **outcome):
@@ -27,19 +31,19 @@ def test_seeds_of_one_method_are_one_line_with_mean_and_deviation(tiny):
         '3',
         '0.910 ± 0.010',
         '0.500 ± 0.000',
-        '5.00% ± 0.00%',
-        '10.00% ± 0.00%',
         '20.00% ± 0.00%',
         '1.00%',
         '1.0 ± 1.0',
         '1.0 ± 0.0',
+        '5.00% ± 0.00%',
+        '10.00% ± 0.00%',
     ]
 
 
 def test_a_single_run_has_no_deviation_and_its_method_may_have_no_threshold(tiny):
     line = summary.render([good(tiny, '{method: none}', 0, 0.9)]).splitlines()[2]
     assert cells(line)[:4] == ['none', '1', '0.900', '0.500']
-    assert cells(line)[7] == '-'
+    assert cells(line)[5] == '-'
 
 
 def test_columns_are_aligned(tiny):
@@ -78,4 +82,30 @@ def test_a_loss_that_is_not_finite_is_shown_and_listed(tiny):
 
 def test_what_was_not_measured_is_nan_and_no_rate(tiny):
     runs = [result(tiny, '{method: none}', 0, value=0.1, loss=0.5, skipped=0)]
-    assert cells(summary.render(runs).splitlines()[2])[4:7] == ['nan', 'nan', 'nan']
+    line = cells(summary.render(runs).splitlines()[2])
+    assert (line[4], *line[8:]) == ('nan', 'nan', 'nan')
+
+
+def test_gradient_errors_are_the_last_column_where_they_were_measured(tiny):
+    runs = [good(tiny, '{method: none}', 0, 0.9), good(tiny, '{method: fp32}', 0, 0.9)]
+    assert 'gradient error' not in summary.render(runs)
+    measured = dataclasses.replace(runs[0], gradient_error=0.0123)
+    lines = summary.render([measured, runs[1]]).splitlines()
+    assert [line.rsplit('  ', 1)[-1].strip() for line in (lines[0], *lines[2:4])] == [
+        'gradient error',
+        '1.23%',
+        'nan',
+    ]
+    assert any(line.startswith('gradient   ‖g − g32‖') for line in lines)
+
+
+def test_the_mean_error_is_that_of_the_medians():
+    errors = {1: (0.1, 0.2, math.nan, 0.9), 2: (0.4, 0.6)}
+    rows = [
+        ErrorRow(iteration, f'/{index}', error)
+        for iteration, of_parameters in errors.items()
+        for index, error in enumerate(of_parameters)
+    ]
+    assert summary.mean_error(rows) == pytest.approx((0.2 + 0.5) / 2)
+    assert math.isnan(summary.mean_error([]))
+    assert summary.mean_error([*rows, ErrorRow(3, '/0', math.inf)]) == math.inf
