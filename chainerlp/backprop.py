@@ -263,7 +263,7 @@ class ScaledBackprop:
             self._uses[id(layer_scale)] += 1
             return functions.backward_plain_layer(function, indexes, gy, layer_scale, self._backoff)
         is_half = numpy.float16 in (x.dtype for x in function.inputs)
-        if is_half or functions.computes_in(function):
+        if is_half or functions.computes_in(function) or function.gradient_format:
             self.scaled.add(id(function.layer_scale))
         return function.backward_scaled(indexes, gy, self._backoff)
 

@@ -18,14 +18,21 @@ class _Held:
     age: int  # how many passes have used it
 
 
-COMPUTE_DTYPES = ('float16', 'bfloat16', 'float8_e5m2', 'float8_e4m3')
-"""tuple of str: The formats that the factors of float32 layers may be rounded to."""
+ROUNDED_TO = ('float16', 'bfloat16', 'float8_e5m2', 'float8_e4m3')
+"""tuple of str: The formats that factors and gradients may be rounded to."""
 
 
-def check_compute_dtype(name):
-    """Raises ValueError unless a name is one of :data:`COMPUTE_DTYPES`, or ``None``."""
-    if name is not None and name not in COMPUTE_DTYPES:
-        raise ValueError(f'compute_dtype must be one of {", ".join(COMPUTE_DTYPES)}, not {name!r}')
+def check_formats(compute_dtype, gradient_format):
+    """Raises ValueError if one is none of :data:`ROUNDED_TO`, nor ``None``, or both are given."""
+    given = {'compute_dtype': compute_dtype, 'gradient_format': gradient_format}
+    for what, name in given.items():
+        if name is not None and name not in ROUNDED_TO:
+            raise ValueError(f'{what} must be one of {", ".join(ROUNDED_TO)}, not {name!r}')
+    if None not in given.values():
+        raise ValueError(
+            f'compute_dtype {compute_dtype!r} and gradient_format {gradient_format!r} exclude each'
+            ' other: give one'
+        )
 
 
 def _within_format(scale, array, format):
@@ -50,26 +57,32 @@ class LayerScale:
             ``None`` leaves it to the policy.
         compute_dtype (str): Name of the format that the factors of a float32 layer are rounded to;
             ``None`` leaves such a layer as it is. A policy that has a ``format`` follows it.
+        gradient_format (str): Name of the format that data gradients are rounded to, before they
+            are stored in their own dtype; likewise.
 
     Attributes:
         policy: The policy.
         scale_weights (bool): See above, decided.
         compute_dtype (str): See above.
+        gradient_format (str): See above.
         saturated (int or 0-d array): How many elements of factors were saturated so far.
     """
 
-    def __init__(self, policy, scale_weights=None, compute_dtype=None):
-        if compute_dtype is not None and hasattr(policy, 'format'):
-            policy = dataclasses.replace(policy, format=compute_dtype)
+    def __init__(self, policy, scale_weights=None, compute_dtype=None, gradient_format=None):
+        format = compute_dtype or gradient_format
+        if format is not None and hasattr(policy, 'format'):
+            policy = dataclasses.replace(policy, format=format)
         self.policy = policy
         self.scale_weights = policy.scales_weights if scale_weights is None else scale_weights
         self.compute_dtype = compute_dtype
+        self.gradient_format = gradient_format
         self.saturated = 0
         self._held = {}
 
     def anew(self):
         """Returns another one of the same settings, which keeps nothing yet."""
-        return LayerScale(self.policy, self.scale_weights, self.compute_dtype)
+        rounded_to = self.compute_dtype, self.gradient_format
+        return LayerScale(self.policy, self.scale_weights, *rounded_to)
 
     def choose(self, call, gy, W, total_scale, *, terms, product, backoff, data_input=0):
         """Returns α for one use of the layer; see :meth:`chainerlp.policies.Policy.scale`.

@@ -13,7 +13,7 @@ from chainerlp import (
     training_warnings,
 )
 from chainerlp.initial_scale import initial_scale_of
-from chainerlp.layer_scale import check_compute_dtype
+from chainerlp.layer_scale import check_formats
 from chainerlp.optimizer_wrapper import OptimizerWrapper
 from chainerlp.overflow import Recovery
 from chainerlp.policies.policy import margin_of
@@ -50,10 +50,12 @@ class AdaptiveLossScaling(OptimizerWrapper):
             to the policy.
         compute_dtype (str): Trains a float32 model as it is, and rounds what enters the products
             of its layers to ``'float16'``, or another format (:func:`chainerlp.convert`).
+        gradient_format (str): Rounds what layers pass down to another format than float16, to try
+            what a training in it would be like (:func:`chainerlp.convert`).
 
     Attributes:
         actual_optimizer (~chainer.GradientMethod): The wrapped optimizer.
-        policy: As above, like ``scale_weights`` and ``compute_dtype``.
+        policy: As above, like ``scale_weights``, ``compute_dtype`` and ``gradient_format``.
     """
 
     def __init__(
@@ -63,9 +65,10 @@ class AdaptiveLossScaling(OptimizerWrapper):
         initial_scale='auto',
         scale_weights=None,
         compute_dtype=None,
+        gradient_format=None,
     ):
         super().__init__(optimizer)
-        check_compute_dtype(compute_dtype)
+        check_formats(compute_dtype, gradient_format)
         if policy is None:
             policy = policies.Adaptive() if compute_dtype is None else policies.Amax()
         policies.check(policy)
@@ -75,6 +78,7 @@ class AdaptiveLossScaling(OptimizerWrapper):
             policy=policy,
             scale_weights=scale_weights,
             compute_dtype=compute_dtype,
+            gradient_format=gradient_format,
             _initial_scale=initial_scale_of(initial_scale, policy),
             _recovery=Recovery(),
             _verdicts=[],
@@ -131,7 +135,8 @@ class AdaptiveLossScaling(OptimizerWrapper):
         return self
 
     def _prepare(self, link):
-        settings = (self.policy, self.scale_weights, self.compute_dtype)
+        formats = self.compute_dtype, self.gradient_format
+        settings = self.policy, self.scale_weights, *formats
         links.convert(link, *settings)
         self._functional_layers = links.FunctionalLayers(link, *settings)
         self.actual_optimizer.use_fp32_update()

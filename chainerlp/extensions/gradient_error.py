@@ -10,7 +10,7 @@ import warnings
 from chainerlp import backprop, functions, links
 from chainerlp.backprop import unscaled_grad
 from chainerlp.extensions import files
-from chainerlp.extensions.layer_probe import LayerProbe, format_of
+from chainerlp.extensions.layer_probe import LayerProbe
 from chainerlp.magnitude_counts import count_underflow_and_overflow
 from chainerlp.model_state import drawing_alike, preserved
 
@@ -260,7 +260,7 @@ def _nonzero_share(function, in_data, gy, _):
     """Returns which gradient a layer rounds, and the share of it that is not zero afterwards."""
     product = functions.gradient_to_round(function, in_data, gy).product()
     product *= getattr(function, 'scale', 1.0)
-    lost, _ = count_underflow_and_overflow(product, format_of(function))
+    lost, _ = count_underflow_and_overflow(product, functions.rounded_to(function))
     of = 'gx' if functions.computes_in(function) is None else 'gy'
     return of, (_count_nonzero(product) - lost) / max(product.size, 1)
 

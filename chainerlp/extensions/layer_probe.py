@@ -2,7 +2,7 @@
 
 import collections
 
-from chainerlp import formats, functions, links
+from chainerlp import functions, links
 from chainerlp.extensions.files import EXPONENTS
 from chainerlp.magnitude_counts import count_underflow_and_overflow, magnitude_histogram
 from chainerlp.statistics import largest_magnitude
@@ -98,7 +98,7 @@ def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
         or 0-d arrays; and the :func:`~chainerlp.magnitude_counts.magnitude_histogram` of what is
         about to be rounded, or ``None``.
     """
-    format = format_of(function)
+    format = functions.rounded_to(function)
     product = functions.gradient_to_round(function, in_data, gy).product()
     scale = getattr(function, 'scale', 1.0)
     total_scale = getattr(function, 'total_scale', None)
@@ -113,11 +113,6 @@ def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
     if with_histogram:
         counts = magnitude_histogram(product, EXPONENTS[0], EXPONENTS[-1])
     return (scale, total_scale, lost / size, unscaled / size, overflowed / size, absmax), counts
-
-
-def format_of(function):
-    """Returns the :class:`~chainerlp.formats.Format` that a layer rounds its gradient to."""
-    return functions.computes_in(function) or formats.FLOAT16
 
 
 def _layers(models):

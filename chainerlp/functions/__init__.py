@@ -24,6 +24,7 @@ from chainerlp.functions.layer_functions import (
     give_compute_dtype,
     gradient_to_round,
     is_plain_layer,
+    rounded_to,
     rounds_gradient,
 )
 from chainerlp.functions.linear import ScaledLinearFunction, scaled_linear
@@ -48,6 +49,7 @@ __all__ = [
     'gradient_to_round',
     'is_made_in_float32',
     'is_plain_layer',
+    'rounded_to',
     'rounds_gradient',
     'scaled_bilinear',
     'scaled_convolution_2d',

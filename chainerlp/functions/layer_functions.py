@@ -1,5 +1,6 @@
 """Which functions of a graph are layers, scaled or Chainer's own, and how the latter are scaled."""
 
+from chainerlp import formats
 from chainerlp.functions.bilinear import ScaledBilinearFunction, bilinear_data_gradient
 from chainerlp.functions.convolution import (
     ScaledConvolution2DFunction,
@@ -59,6 +60,15 @@ def computes_in(function):
         function (~chainer.FunctionNode): Any function, after its forward.
     """
     return getattr(function, 'computes_in', None)
+
+
+def rounded_to(function):
+    """Returns the format that a layer rounds its gradient to: float16, unless it has another.
+
+    Args:
+        function (~chainer.FunctionNode): A function that :func:`rounds_gradient`.
+    """
+    return computes_in(function) or getattr(function, 'gradient_format', None) or formats.FLOAT16
 
 
 def gradient_to_round(function, in_data, gy):
@@ -130,6 +140,8 @@ def backward_plain_layer(function, indexes, gy, layer_scale, backoff):
     """
     layer = _PlainLayer(function)
     layer.total_scale = gy.scale
+    if layer_scale.gradient_format is not None:
+        layer.gradient_format = function.gradient_format = formats.get(layer_scale.gradient_format)
     gradients = layer.scaled_gradients(indexes, gy, layer_scale, backoff)
     function.scale, function.total_scale = layer.scale, layer.total_scale
     return gradients
@@ -141,6 +153,7 @@ class _PlainLayer(LayerGradients, ScaledBackward):
     def __init__(self, function):
         self.inputs = function.inputs
         self.call = getattr(function, 'call', 0)
+        self.label = function.label
         self._function = function
 
     def get_retained_inputs(self):

@@ -76,6 +76,9 @@ class ScaledBackward:
     scale = 1.0
     total_scale = None
 
+    gradient_format = None
+    """Format: What data gradients are rounded to before they are stored; ``None``: their dtype."""
+
     data_inputs = (0,)
     """tuple of int: The inputs whose gradients are scaled; each gets an α of its own."""
 
@@ -98,11 +101,17 @@ class ScaledBackward:
         dtype = self.inputs[index].dtype
         if index in self.data_inputs:
             gradient = self.data_gradient(index, inputs, gy.array)
-            if layer_scale is None or dtype != numpy.float16:
-                return ScaledArray(gradient.product(dtype=dtype), gy.scale)
-            product = gradient.product() if layer_scale.policy.needs_product else None
-            scale = self._choose(index, gradient, product, gy.scale, layer_scale, backoff)
-            if product is None:
+            format = self.gradient_format
+            is_scaled = layer_scale is not None and (dtype == numpy.float16 or format is not None)
+            needs_product = is_scaled and layer_scale.policy.needs_product
+            product = gradient.product() if needs_product or format is not None else None
+            scale = 1.0
+            if is_scaled:
+                scale = self._choose(index, gradient, product, gy.scale, layer_scale, backoff)
+            if format is not None:
+                _check_range(format, dtype, self.label)
+                array = round_saturating(product, format, scale)[0].astype(dtype, copy=False)
+            elif product is None:
                 array = gradient.product(scale, dtype)
             else:
                 array = scale_and_round(product, scale, dtype)
@@ -137,6 +146,8 @@ class ScaledFunction(ScaledBackward):
     Chainer's own ``backward`` nothing is scaled. Under :func:`chainerlp.backward` the function
     chooses α and multiplies the float32 product gx by it before it is rounded. In float32 and
     float64 it is Chainer's function, and nothing is scaled.
+
+    With a ``gradient_format``, gx is rounded to that format first, saturating, in float32 as well.
 
     With a ``compute_dtype``, a float32 function rounds what enters its products to that format: x
     and W, and, on the way back, α gy. Sums are float32, and α is divided out at once, so that all
@@ -189,7 +200,8 @@ class ScaledFunction(ScaledBackward):
     def backward(self, indexes, grad_outputs):
         """Computes the gradients as Chainer's function does; see the class."""
         self.scale, self.total_scale = 1.0, None
-        if chainer.config.enable_backprop or not (self._is_half() or self.computes_in):
+        is_own = self._is_half() or self.computes_in or self.gradient_format
+        if chainer.config.enable_backprop or not is_own:
             return super().backward(indexes, grad_outputs)
         gy = ScaledArray(grad_outputs[0].array)
         if self.computes_in:
@@ -213,12 +225,18 @@ class ScaledFunction(ScaledBackward):
         self.scale, self.total_scale = 1.0, gy.scale
         if self.computes_in:
             return self._gradients_of_factors(indexes, gy, self.layer_scale, backoff)
-        if self._is_half() or self._has_half_weight():
+        if self._is_half() or self._has_half_weight() or self.gradient_format:
             return self.scaled_gradients(indexes, gy, self.layer_scale, backoff)
         gradients = super().backward(indexes, (chainer.as_variable(gy.array),))
         if len(gradients) != len(indexes):  # there is one for each input
             gradients = [gradients[i] for i in indexes]
         return [None if g is None else ScaledArray(g.array, gy.scale) for g in gradients]
+
+    @property
+    def gradient_format(self):
+        """Format: See :class:`ScaledBackward`; the layer scale's."""
+        name = None if self.layer_scale is None else self.layer_scale.gradient_format
+        return None if name is None or not self._is_plain() else formats.get(name)
 
     @property
     def computes_in(self):
@@ -321,6 +339,14 @@ class ScaledLayerFunction(LayerGradients, ScaledFunction):
             b = inputs[2]
             y += b.reshape(b.shape + (1,) * (y.ndim - 1 - b.ndim))
         return y
+
+
+def _check_range(format, dtype, label):
+    if format.largest > numpy.finfo(dtype).max:
+        raise ValueError(
+            f'{label}: gradient_format {format.name!r} has a wider range than the {dtype} in which'
+            ' gradients are stored; give it to a float32 model'
+        )
 
 
 def _times(total_scale, scale):

@@ -3,7 +3,7 @@
 import functools
 
 from chainerlp import policies
-from chainerlp.layer_scale import LayerScale, check_compute_dtype
+from chainerlp.layer_scale import LayerScale, check_formats
 from chainerlp.links import scaled_links
 
 import chainer
@@ -41,7 +41,7 @@ _ORIGINAL_BY_SCALED[scaled_links.ScaledNStepLayer] = chainer.Link
 _CALLS = ('__call__', 'forward', 'rnn')
 
 
-def convert(link, policy, scale_weights=None, compute_dtype=None):
+def convert(link, policy, scale_weights=None, compute_dtype=None, gradient_format=None):
     """Turns the layers of a model into scaled ones, in place.
 
     Layers are Chainer's links that multiply by a weight: linear, convolution, deconvolution and
@@ -65,17 +65,20 @@ def convert(link, policy, scale_weights=None, compute_dtype=None):
             to the policy.
         compute_dtype (str): ``'float16'``; or ``'bfloat16'``, ``'float8_e5m2'`` or
             ``'float8_e4m3'``, which are simulated. ``None`` leaves float32 layers as they are.
+        gradient_format (str): One of these that every layer, of float16 or float32, rounds its data
+            gradient to, saturating, before it is stored in its own dtype: what a training in that
+            format would be like. The policy follows it. ``None`` rounds to the dtype.
 
     Returns:
         ~chainer.Link: ``link``.
 
     Raises:
         TypeError: If ``link`` is no link, or ``policy`` no policy.
-        ValueError: If there is no such ``compute_dtype``.
+        ValueError: If there is no such format, or both are given.
     """
     _check_link(link)
     policies.check(policy)
-    check_compute_dtype(compute_dtype)
+    check_formats(compute_dtype, gradient_format)
     for layer in link.links():
         scaled = _scaled_class(type(layer))
         if scaled is not None:
@@ -83,7 +86,7 @@ def convert(link, policy, scale_weights=None, compute_dtype=None):
         if isinstance(layer, scaled_links.ScaledNStepRNN):
             scaled_links.convert_layers(layer)  # links() comes to them next
         if isinstance(layer, scaled_links.ScaledLink):
-            layer.layer_scale = LayerScale(policy, scale_weights, compute_dtype)
+            layer.layer_scale = LayerScale(policy, scale_weights, compute_dtype, gradient_format)
             _mark(layer, False)
     return link
 

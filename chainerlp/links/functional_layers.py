@@ -24,12 +24,12 @@ class FunctionalLayers:
         model (~chainer.Link): The model.
         policy (~chainerlp.policies.Policy): Chooses the scales of those of its own.
         scale_weights (bool): As for :func:`~chainerlp.convert`.
-        compute_dtype (str): Likewise.
+        compute_dtype (str): Likewise, as is ``gradient_format``.
     """
 
-    def __init__(self, model, policy, scale_weights, compute_dtype=None):
+    def __init__(self, model, policy, scale_weights, compute_dtype=None, gradient_format=None):
         self._model = model
-        self._settings = LayerScale(policy, scale_weights, compute_dtype)
+        self._settings = LayerScale(policy, scale_weights, compute_dtype, gradient_format)
         self._own = {}  # by the parameter's path, or 'derived/0' and so on
 
     @contextlib.contextmanager

@@ -185,8 +185,8 @@ class ScaledNStepLayer(ScaledLink, chainer.Link):
 class ScaledNStepRNN:
     """Mixed in before one of Chainer's links of stacked RNNs.
 
-    In float16, or with a ``compute_dtype``, the recurrence is computed step by step, by cuDNN
-    neither forward nor backward; otherwise by Chainer's function.
+    In float16, or with a ``compute_dtype`` or a ``gradient_format``, the recurrence is computed
+    step by step, by cuDNN neither forward nor backward; otherwise by Chainer's function.
 
     Args:
         policy: One of :mod:`chainerlp.policies`; the paper's by default.
@@ -205,8 +205,8 @@ class ScaledNStepRNN:
         """Applies the layers to sequences of descending length, transposed."""
         *states, ws, bs, xs = args
         layer_scales = [getattr(layer, 'layer_scale', None) for layer in self]
-        has_compute_dtype = any(scale and scale.compute_dtype for scale in layer_scales)
-        if xs[0].dtype != numpy.float16 and not has_compute_dtype:
+        rounds = any(s and (s.compute_dtype or s.gradient_format) for s in layer_scales)
+        if xs[0].dtype != numpy.float16 and not rounds:
             return super().rnn(n_layers, dropout_ratio, *args)
         hx, cx = states if self.n_cells == 2 else (*states, None)
         hy, cy, ys = functions.scaled_n_step_rnn(

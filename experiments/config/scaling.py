@@ -24,11 +24,18 @@ class _InProducts(_Scaling):
     compute: Optional[Literal['float16', 'bfloat16', 'float8_e5m2', 'float8_e4m3']] = None
     """The format that a float32 model's factors are rounded to: those of the products of its
     layers, and nothing else; of the others than float16 it is simulated."""
+    gradient_format: Optional[Literal['float16', 'bfloat16', 'float8_e5m2', 'float8_e4m3']] = None
+    """The format that layers round the gradients to that they pass down, simulated; null: their
+    dtype."""
 
     @model_validator(mode='after')
     def _goes_with_float32(self):
-        if (self.dtype == 'float32') != (self.compute is not None):
+        if self.compute is not None and self.gradient_format is not None:
+            raise ValueError('compute or gradient_format')
+        if (self.dtype == 'float32') != (self.compute is not None) and not self.gradient_format:
             raise ValueError('compute with dtype: float32, and neither without the other')
+        if self.gradient_format == 'bfloat16' and self.dtype != 'float32':
+            raise ValueError('gradient_format: bfloat16 with dtype: float32, whose range it has')
         return self
 
 

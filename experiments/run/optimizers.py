@@ -45,12 +45,13 @@ def setup(optimizer, model, scaling):
         ~chainer.GradientMethod or ~chainerlp.AdaptiveLossScaling: The optimizer to train with.
     """
     if scaling.method in POLICIES:
-        others = {'method', 'dtype', 'compute', 'label'}
+        others = {'method', 'dtype', 'compute', 'gradient_format', 'label'}
         options = scaling.model_dump(exclude=others | _OF_THE_WRAPPER)
         wrapper = chainerlp.AdaptiveLossScaling(
             optimizer,
             POLICIES[scaling.method](**options),
             compute_dtype=scaling.compute,
+            gradient_format=scaling.gradient_format,
             **scaling.model_dump(include=_OF_THE_WRAPPER),
         )
         return wrapper.setup(model)
@@ -64,7 +65,8 @@ def setup(optimizer, model, scaling):
         optimizer.loss_scaling(scale=scaling.scale)
     elif scaling.method == 'dynamic':
         optimizer.loss_scaling(interval=scaling.interval)
-    chainerlp.convert(model, policies.Fixed(1))
+    gradient_format = getattr(scaling, 'gradient_format', None)
+    chainerlp.convert(model, policies.Fixed(1), gradient_format=gradient_format)
     if scaling.dtype != 'float32':
         optimizer.use_fp32_update()
     return optimizer.setup(model)

@@ -27,8 +27,9 @@ def test_a_method_has_the_options_and_the_defaults_of_its_policy(method, policy)
     theirs = {field.name: field.default for field in dataclasses.fields(policy)}
     del theirs['format']  # the dtype says it
     ours = {key: field.default for key, field in method.model_fields.items()}
-    for key in ('method', 'dtype', 'compute', 'label', 'initial_scale', 'scale_weights'):
+    for key in ('method', 'dtype', 'compute', 'gradient_format', 'label'):
         del ours[key]
+    del ours['initial_scale'], ours['scale_weights']
     assert ours == theirs
 
 
@@ -62,6 +63,22 @@ METHODS = ['none', 'adaptive', 'per_sample', 'amax', 'measured']
 def test_compute_goes_with_float32(method, keys):
     with pytest.raises(ValueError, match='compute with dtype: float32, and neither without'):
         scaling(method=method, **keys)
+
+
+@pytest.mark.parametrize(
+    'keys, message',
+    [
+        ({'gradient_format': 'bfloat16'}, 'bfloat16 with dtype: float32'),
+        ({'dtype': 'float32', 'compute': 'float16', 'gradient_format': 'float16'}, 'compute or'),
+        ({'gradient_format': 'int8'}, 'float8_e5m2'),
+    ],
+)
+def test_a_gradient_format_fits_the_dtype(keys, message):
+    with pytest.raises(ValueError, match=message):
+        scaling(method='amax', **keys)
+    for dtype in ('mixed16', 'float32'):
+        given = scaling(method='none', dtype=dtype, gradient_format='float8_e4m3')
+        assert given.gradient_format == 'float8_e4m3'
 
 
 @pytest.mark.parametrize('method', ['fp32', 'dynamic'])
