@@ -13,8 +13,8 @@ import dataclasses
 import math
 
 from chainerlp import gemm
-from chainerlp.float16 import scale_and_round
 from chainerlp.gpu import on_gpu
+from chainerlp.rounding import scale_and_round
 
 import numpy
 from chainer.backends import cuda

@@ -13,8 +13,8 @@ import math
 
 from chainerlp import formats
 from chainerlp.compat.patching import patch
-from chainerlp.float16 import from_float32, to_float32
 from chainerlp.gpu import on_gpu
+from chainerlp.rounding import from_float32, to_float32
 from chainerlp.statistics import largest_magnitude
 
 import numpy

@@ -10,13 +10,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = [
     {'chainerlp.compat'},
     {'chainerlp.formats', 'chainerlp.gpu'},
-    {'chainerlp.float16'},
-    {
-        'chainerlp.statistics',
-        'chainerlp.magnitude_counts',
-        'chainerlp.gemm',
-        'chainerlp.rounding',
-    },
+    {'chainerlp.rounding'},
+    {'chainerlp.statistics', 'chainerlp.gemm'},
     {'chainerlp.geometry', 'chainerlp.scaled_array', 'chainerlp.overflow'},
     {'chainerlp.master_weights', 'chainerlp.policies'},
     {'chainerlp.optimizer_hooks'},

@@ -6,8 +6,8 @@ powers of a standard deviation, which overflows behind small embeddings. What th
 rounded once, at a scale at which it fits; gradients of leaves of the graph stay in float32.
 """
 
-from chainerlp.float16 import to_float32
 from chainerlp.gpu import on_gpu
+from chainerlp.rounding import to_float32
 from chainerlp.scaled_array import MARGIN, ScaledArray, round_to_fit
 
 import chainer
