@@ -10,7 +10,8 @@ import contextlib
 import heapq
 
 from chainerlp import functions, multi_node
-from chainerlp.function_backward import (
+from chainerlp.functions import ScaledFunction
+from chainerlp.functions.unscaled_backward import (
     check_values,
     hooks_of,
     needs_true_gradient,
@@ -18,7 +19,6 @@ from chainerlp.function_backward import (
     plain_backward,
     stack_shown,
 )
-from chainerlp.functions import ScaledFunction
 from chainerlp.scaled_array import (
     MARGIN,
     ScaledArray,

@@ -17,7 +17,7 @@ LEVELS = [
     {'chainerlp.optimizer_hooks'},
     {'chainerlp.layer_scale', 'chainerlp.multi_node'},
     {'chainerlp.functions'},
-    {'chainerlp.links', 'chainerlp.function_backward'},
+    {'chainerlp.links'},
     {'chainerlp.backprop', 'chainerlp.initial_scale', 'chainerlp.training_warnings'},
     {'chainerlp.optimizers', 'chainerlp.optimizer_wrapper'},
     {'chainerlp.extensions'},

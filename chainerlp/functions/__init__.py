@@ -14,7 +14,6 @@ from chainerlp.functions.convolution import (
     scaled_depthwise_convolution_2d,
     scaled_local_convolution_2d,
 )
-from chainerlp.functions.float32_backward import backward_in_float32, is_made_in_float32
 from chainerlp.functions.layer_functions import (
     backward_plain_layer,
     computes_in,
@@ -31,4 +30,5 @@ from chainerlp.functions.linear import (
 )
 from chainerlp.functions.rnn import scaled_n_step_rnn
 from chainerlp.functions.scaled_function import ScaledFunction
+from chainerlp.functions.unscaled_backward import backward_in_float32, is_made_in_float32
 from chainerlp.layer_scale import LayerScale

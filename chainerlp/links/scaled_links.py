@@ -209,18 +209,8 @@ class ScaledNStepRNN:
         if xs[0].dtype != numpy.float16 and not has_compute_dtype:
             return super().rnn(n_layers, dropout_ratio, *args)
         hx, cx = states if self.n_cells == 2 else (*states, None)
-        hy, cy, ys = functions.scaled_n_step_rnn(
-            self._scaled_cell,
-            n_layers,
-            dropout_ratio,
-            hx,
-            cx,
-            ws,
-            bs,
-            xs,
-            self.use_bi_direction,
-            layer_scales,
-        )
+        arguments = n_layers, dropout_ratio, hx, cx, ws, bs, xs, self.use_bi_direction
+        hy, cy, ys = functions.scaled_n_step_rnn(self._scaled_cell, *arguments, layer_scales)
         return (hy, ys) if cx is None else (hy, cy, ys)
 
 
@@ -231,49 +221,19 @@ def convert_layers(rnn):
             layer.__class__ = ScaledNStepLayer
 
 
-class ScaledNStepLSTM(ScaledNStepRNN, links.NStepLSTM):
-    """:class:`chainer.links.NStepLSTM` with scaled data gradients."""
-
-    _scaled_cell = 'lstm'
-
-
-class ScaledNStepBiLSTM(ScaledNStepRNN, links.NStepBiLSTM):
-    """:class:`chainer.links.NStepBiLSTM` with scaled data gradients."""
-
-    _scaled_cell = 'lstm'
+def _scaled_rnn(original, cell):
+    """Returns the scaled class of one of Chainer's links of stacked RNNs."""
+    name = f'Scaled{original.__name__}'
+    doc = f':class:`chainer.links.{original.__name__}` with scaled data gradients.'
+    namespace = {'__module__': __name__, '__doc__': doc, '_scaled_cell': cell}
+    return type(name, (ScaledNStepRNN, original), namespace)
 
 
-class ScaledNStepGRU(ScaledNStepRNN, links.NStepGRU):
-    """:class:`chainer.links.NStepGRU` with scaled data gradients."""
-
-    _scaled_cell = 'gru'
-
-
-class ScaledNStepBiGRU(ScaledNStepRNN, links.NStepBiGRU):
-    """:class:`chainer.links.NStepBiGRU` with scaled data gradients."""
-
-    _scaled_cell = 'gru'
-
-
-class ScaledNStepRNNTanh(ScaledNStepRNN, links.NStepRNNTanh):
-    """:class:`chainer.links.NStepRNNTanh` with scaled data gradients."""
-
-    _scaled_cell = 'tanh'
-
-
-class ScaledNStepBiRNNTanh(ScaledNStepRNN, links.NStepBiRNNTanh):
-    """:class:`chainer.links.NStepBiRNNTanh` with scaled data gradients."""
-
-    _scaled_cell = 'tanh'
-
-
-class ScaledNStepRNNReLU(ScaledNStepRNN, links.NStepRNNReLU):
-    """:class:`chainer.links.NStepRNNReLU` with scaled data gradients."""
-
-    _scaled_cell = 'relu'
-
-
-class ScaledNStepBiRNNReLU(ScaledNStepRNN, links.NStepBiRNNReLU):
-    """:class:`chainer.links.NStepBiRNNReLU` with scaled data gradients."""
-
-    _scaled_cell = 'relu'
+ScaledNStepLSTM = _scaled_rnn(links.NStepLSTM, 'lstm')
+ScaledNStepBiLSTM = _scaled_rnn(links.NStepBiLSTM, 'lstm')
+ScaledNStepGRU = _scaled_rnn(links.NStepGRU, 'gru')
+ScaledNStepBiGRU = _scaled_rnn(links.NStepBiGRU, 'gru')
+ScaledNStepRNNTanh = _scaled_rnn(links.NStepRNNTanh, 'tanh')
+ScaledNStepBiRNNTanh = _scaled_rnn(links.NStepBiRNNTanh, 'tanh')
+ScaledNStepRNNReLU = _scaled_rnn(links.NStepRNNReLU, 'relu')
+ScaledNStepBiRNNReLU = _scaled_rnn(links.NStepBiRNNReLU, 'relu')
