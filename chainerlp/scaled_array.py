@@ -142,11 +142,26 @@ def join(gradients, margin=MARGIN):
     with numpy.errstate(over='ignore', invalid='ignore'):  # a sum that is not finite says so itself
         if _are_same(scales) and dtype != numpy.float16:
             return ScaledArray(_as_array(sum(arrays[1:], arrays[0])), scales[0])
-        limit = formats.get(dtype.name).largest * 2.0**-margin
-        if on_gpu(arrays[0]):
-            return _join_on_gpu(gradients, limit, dtype)
-        total = _sum_that_fits(gradients, limit)
-        return ScaledArray(from_float32(total.array, dtype), total.scale)
+        return _join_to_fit(gradients, dtype, margin)
+
+
+def round_to_fit(gradient, dtype, margin=MARGIN):
+    """Rounds a gradient at its scale, or at the largest power of two at which it keeps the margin.
+
+    Args:
+        gradient (ScaledArray): Of float32.
+        dtype: The narrower dtype.
+        margin (float): As for :func:`join`.
+    """
+    return _join_to_fit([gradient], numpy.dtype(dtype), margin)
+
+
+def _join_to_fit(gradients, dtype, margin):
+    limit = formats.get(dtype.name).largest * 2.0**-margin
+    if on_gpu(gradients[0].array):
+        return _join_on_gpu(gradients, limit, dtype)
+    total = _sum_that_fits(gradients, limit)
+    return ScaledArray(from_float32(total.array, dtype), total.scale)
 
 
 def _sum_that_fits(gradients, limit):
@@ -180,21 +195,6 @@ def _chosen(total, scale, highest, limit):
     if total == 0:
         return highest
     return max(scale, min(highest, float(formats.floor_power_of_two(_MIDDLE / total))))
-
-
-def round_to_fit(gradient, dtype, margin=MARGIN):
-    """Rounds a gradient at its scale, or at the largest power of two at which it keeps the margin.
-
-    Args:
-        gradient (ScaledArray): Of float32.
-        dtype: The narrower dtype.
-        margin (float): As for :func:`join`.
-    """
-    limit = formats.get(numpy.dtype(dtype).name).largest * 2.0**-margin
-    if on_gpu(gradient.array):
-        return _join_on_gpu([gradient], limit, numpy.dtype(dtype))
-    fitting = _sum_that_fits([gradient], limit)
-    return ScaledArray(from_float32(fitting.array, dtype), fitting.scale)
 
 
 def _scale_of_largest(gradients):

@@ -60,7 +60,7 @@ class ScaledBilinear(ScaledLink, links.Bilinear):
 
 
 class _ScaledConvolution(ScaledLink):
-    """Base of the links that apply a function to images, ``W`` and ``b``.
+    """Base of the links that apply a function to images (and offsets), ``W`` and ``b``.
 
     A subclass names the function, and those of its own attributes that are keyword arguments of it.
     """
@@ -68,16 +68,13 @@ class _ScaledConvolution(ScaledLink):
     _scaled_function = None
     _scaled_options = ()
 
-    def forward(self, x):
+    def forward(self, x, *offset):
         """Applies the layer; see the function of the same name in :mod:`chainerlp.functions`."""
         if self.W.array is None:
             self._initialize_params(x.shape[1])
-        return self._apply_scaled(x)
-
-    def _apply_scaled(self, *inputs):
         options = {name: getattr(self, name) for name in self._scaled_options}
         return self._scaled_function(
-            *inputs, self.W, self.b, layer_scale=self.layer_scale, **options
+            x, *offset, self.W, self.b, layer_scale=self.layer_scale, **options
         )
 
 
@@ -155,7 +152,7 @@ class ScaledLocalConvolution2D(_ScaledConvolution, links.LocalConvolution2D):
         """Applies the layer; see :func:`~chainerlp.functions.scaled_local_convolution_2d`."""
         if self.W.array is None:
             self._initialize_params(x.shape[1], x.shape[2:])
-        return self._apply_scaled(x)
+        return super().forward(x)
 
 
 class ScaledDeformableConvolution2DSampler(_ScaledConvolution, DeformableConvolution2DSampler):
@@ -167,12 +164,6 @@ class ScaledDeformableConvolution2DSampler(_ScaledConvolution, DeformableConvolu
 
     _scaled_function = staticmethod(functions.scaled_deformable_convolution_2d_sampler)
     _scaled_options = ('stride', 'pad')
-
-    def forward(self, x, offset):
-        """Applies the layer; see the function of the same name in :mod:`chainerlp.functions`."""
-        if self.W.array is None:
-            self._initialize_params(x.shape[1])
-        return self._apply_scaled(x, offset)
 
 
 class ScaledNStepLayer(ScaledLink, chainer.Link):
