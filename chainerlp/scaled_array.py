@@ -228,21 +228,20 @@ def align(gradients, margin=MARGIN):
 
 def _common_scale(gradients, limit):
     """Returns the scale at which gradients are aligned; see :func:`align`."""
-    scales = [gradient.scale for gradient in gradients]
     maxima = [largest_magnitude(gradient.array) for gradient in gradients]
-    if any(map(on_gpu, maxima)):
-        return _common_scale_on_gpu(maxima, scales, limit)
-    return common_scale(maxima, scales, limit)
+    return common_scale(maxima, [gradient.scale for gradient in gradients], limit)
 
 
 def common_scale(maxima, scales, limit):
     """Returns the scale for gradients that are to be added; see :func:`align`.
 
     Args:
-        maxima (list of float): The largest magnitude that is stored of each.
-        scales (list of float): The total scale that each carries.
+        maxima (list of float or 0-d array): The largest magnitude that is stored of each.
+        scales (list of float or 0-d array): The total scale that each carries.
         limit (float): What the sum of the maxima must not exceed.
     """
+    if any(map(on_gpu, maxima)):
+        return _common_scale_on_gpu(maxima, scales, limit)
     with numpy.errstate(all='ignore'):
         largest = [float(maximum) / scale for maximum, scale in zip(maxima, scales)]
     return _chosen(sum(largest), max(zip(largest, scales))[1], max(scales), limit)

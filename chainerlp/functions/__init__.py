@@ -20,6 +20,7 @@ from chainerlp.functions.layer_functions import (
     give_compute_dtype,
     gradient_to_round,
     is_plain_layer,
+    number_calls,
     rounds_gradient,
 )
 from chainerlp.functions.linear import (

@@ -83,6 +83,27 @@ def give_compute_dtype(function, in_data, layer_scale_of):
         function.serial = next_serial()
 
 
+def number_calls(outputs, uses):
+    """Tells each scaled function which use of its layer it is, in the order of the forward pass.
+
+    Args:
+        outputs (list of ~chainer.Variable): The ends of the graph.
+        uses (collections.Counter): How often each layer was used in this pass before: what is
+            recomputed counts on from there.
+    """
+    functions = [y.creator_node for y in outputs]
+    seen = {None}
+    for function in functions:  # grows
+        if function not in seen:
+            seen.add(function)
+            functions.extend(x.creator_node for x in function.inputs)
+    scaled = [function for function in seen if isinstance(function, ScaledFunction)]
+    for function in sorted(scaled, key=lambda function: function.serial):
+        layer = id(function.layer_scale)
+        function.call = uses[layer]
+        uses[layer] += 1
+
+
 def is_plain_layer(function):
     """Returns whether a function is a layer of Chainer's own with a float16 product in backward.
 
