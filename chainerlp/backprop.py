@@ -1,8 +1,10 @@
 """The backward pass that carries a total scale beside every gradient, through any graph.
 
 Every backward in Chainer is linear in the gradients that it is given, so a scale passes through
-ReLU, batch normalization, pooling, a user's own function, unchanged; only scaled functions change
-it. Where several gradients of one array meet, they are joined. Design, section 4.
+ReLU, batch normalization, pooling, a user's own function, unchanged. Only scaled functions change
+it: by what :mod:`~chainerlp.layer_scale` chooses, as :mod:`~chainerlp.functions.scaled_function`
+applies it. Where several gradients of one array meet they are joined, and where one comes to a
+parameter its scale is divided out, by :mod:`~chainerlp.scaled_array`. Design, section 4.
 """
 
 import collections
@@ -10,7 +12,8 @@ import contextlib
 import heapq
 
 from chainerlp import functions, multi_node
-from chainerlp.function_backward import (
+from chainerlp.functions import ScaledFunction
+from chainerlp.functions.unscaled_backward import (
     check_values,
     hooks_of,
     needs_true_gradient,
@@ -18,7 +21,6 @@ from chainerlp.function_backward import (
     plain_backward,
     stack_shown,
 )
-from chainerlp.functions import ScaledFunction
 from chainerlp.scaled_array import (
     MARGIN,
     ScaledArray,
@@ -118,7 +120,7 @@ class ScaledBackprop:
         scale = initial_scale if self._backoff == 1 else initial_scale * self._backoff
         gradient = _initial_gradient(loss, scale)
         loss.grad_var = None
-        _number_calls([loss], self._uses)
+        functions.number_calls([loss], self._uses)
         self._walk([(loss.node, gradient)], {loss.node}, self._accumulate)
 
     def _walk(self, roots, unscaled, accumulate):
@@ -277,7 +279,7 @@ class ScaledBackprop:
         with chainer.force_backprop_mode(), in_recomputing, self._recomputing():
             outputs = function.func(*inputs)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        _number_calls(outputs, self._uses)
+        functions.number_calls(outputs, self._uses)
         roots = [(y.node, g) for y, g in zip(outputs, arrived) if g is not None]
         of_inputs = {}
 
@@ -330,31 +332,6 @@ def _stands_for_what_was_sent(loss):
     # An empty variable, from which the gradients that another worker sends back are waited for.
     creator = loss.creator_node
     return loss.size == 0 and creator is not None and multi_node.communicates(creator)
-
-
-def _number_calls(outputs, uses):
-    """Tells each scaled function which use of its layer it is, in the order of the forward pass.
-
-    Args:
-        outputs (list of ~chainer.Variable): The ends of the graph.
-        uses (collections.Counter): How often each layer was used in this pass before: what is
-            recomputed counts on from there.
-    """
-    by_layer = collections.defaultdict(list)
-    functions = [y.creator_node for y in outputs]
-    seen = set()
-    while functions:
-        function = functions.pop()
-        if function is None or function in seen:
-            continue
-        seen.add(function)
-        functions.extend(x.creator_node for x in function.inputs)
-        if isinstance(function, ScaledFunction):
-            by_layer[id(function.layer_scale)].append(function)
-    for layer, functions in by_layer.items():
-        for function in sorted(functions, key=lambda use: use.serial):
-            function.call = uses[layer]
-            uses[layer] += 1
 
 
 class _Agenda:

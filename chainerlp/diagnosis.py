@@ -7,11 +7,10 @@ from chainerlp import backprop, functions, links
 from chainerlp import formats as number_formats
 from chainerlp import policies as available
 from chainerlp.extensions.layer_probe import LayerProbe
-from chainerlp.float16 import to_float32
 from chainerlp.initial_scale import DelayedScale
-from chainerlp.magnitude_counts import count_underflow_and_overflow
 from chainerlp.model_state import preserved
-from chainerlp.statistics import largest_magnitude
+from chainerlp.rounding import to_float32
+from chainerlp.statistics import count_underflow_and_overflow, largest_magnitude
 
 import chainer
 import numpy

@@ -5,8 +5,8 @@ of float16 matrices takes about a hundred times as long. On a GPU cuBLAS takes t
 tensor cores, and writes the float32 sums, so that a scale can be applied before they are rounded.
 """
 
-from chainerlp.float16 import to_float32
 from chainerlp.gpu import on_gpu
+from chainerlp.rounding import to_float32
 
 import numpy
 from chainer import backend

@@ -4,25 +4,34 @@ Factors are rounded to float16, products accumulated in float32 (:mod:`chainerlp
 section 5). What is handed in is a :func:`~chainerlp.gemm.factor` each. ``output`` and
 ``weight_gradient`` return float32; ``data_gradient`` multiplies by ``scale`` and rounds to
 ``dtype``, once: by 1 and to float32 by default.
-
-All classes have the same methods: ``output``, ``data_gradient``, ``weight_gradient``, ``terms`` and
-``weight_by_output``.
 """
 
 import dataclasses
 import math
 
 from chainerlp import gemm
-from chainerlp.float16 import scale_and_round
 from chainerlp.gpu import on_gpu
+from chainerlp.rounding import scale_and_round
 
 import numpy
 from chainer.backends import cuda
 from chainer.utils import conv, conv_nd
 
 
+class Geometry:
+    """Base of the geometries: has ``output``, ``data_gradient`` and ``weight_gradient`` besides."""
+
+    def terms(self, W_shape):
+        """Returns how many products are summed into an element of gx (K of the paper)."""
+        return W_shape[0]
+
+    def weight_by_output(self, W):
+        """Returns W with the outputs, or the output channels, on its first axis."""
+        return W
+
+
 @dataclasses.dataclass(frozen=True)
-class Linear:
+class Linear(Geometry):
     """The three products of a linear layer."""
 
     def output(self, x, W):
@@ -37,17 +46,9 @@ class Linear:
         """Returns gW = gyᵀ x for x (batch, in) and gy (batch, out)."""
         return gemm.multiply(gy.T, x)
 
-    def terms(self, W_shape):
-        """Returns how many products are summed into an element of gx (K of the paper)."""
-        return W_shape[0]
-
-    def weight_by_output(self, W):
-        """Returns W with the outputs on its first axis."""
-        return W
-
 
 @dataclasses.dataclass(frozen=True)
-class Convolution:
+class Convolution(Geometry):
     """The geometry of a convolution of any number of dimensions, and its three products.
 
     ``size`` stands for the sizes of the spatial axes, such as (h, w), and ``k`` for the kernel's.
@@ -75,12 +76,7 @@ class Convolution:
     def data_gradient(self, gy, W, x_size=None, scale=1.0, dtype=numpy.float32):
         """Returns gx (n, in, *size) for gy (n, out, *size) and W (out, in / groups, *k).
 
-        Args:
-            gy (:ref:`ndarray`): The gradient of the output.
-            W (:ref:`ndarray`): The weight.
-            x_size (tuple of int): Spatial size of x; the smallest that fits, by default.
-            scale (float or 0-d array): What gx is multiplied by.
-            dtype: What it is rounded to then.
+        ``x_size`` is the spatial size of x: the smallest that fits, by default.
         """
         out_size, k = gy.shape[2:], W.shape[2:]
         weight = self._group_weight(W).swapaxes(-1, -2)
@@ -100,12 +96,8 @@ class Convolution:
         return sum_over_images(self._group_outputs(gy), columns).reshape(W_shape)
 
     def terms(self, W_shape):
-        """Returns how many products are summed into an element of gx (K of the paper)."""
+        """Returns K."""
         return W_shape[0] // self.groups * math.prod(W_shape[2:])
-
-    def weight_by_output(self, W):
-        """Returns W with the output channels on its first axis."""
-        return W
 
     def smallest_input(self, out_size, k):
         """Returns the smallest spatial size of x that gives y this spatial size."""
@@ -199,7 +191,7 @@ def _sum_at_once(outputs, columns):
 
 
 @dataclasses.dataclass(frozen=True)
-class Deconvolution:
+class Deconvolution(Geometry):
     """The geometry of a deconvolution, the transpose of a convolution, and its three products.
 
     Attributes:
@@ -223,7 +215,7 @@ class Deconvolution:
         return self.transpose.weight_gradient(gy, x, W_shape)
 
     def terms(self, W_shape):
-        """Returns how many products are summed into an element of gx (K of the paper)."""
+        """Returns K."""
         return math.prod(W_shape[1:])
 
     def weight_by_output(self, W):
@@ -234,7 +226,7 @@ class Deconvolution:
 
 
 @dataclasses.dataclass(frozen=True)
-class LocalConvolution2D:
+class LocalConvolution2D(Geometry):
     """The geometry of a 2-D convolution with a kernel of its own at each position.
 
     Attributes:
@@ -245,8 +237,10 @@ class LocalConvolution2D:
 
     def output(self, x, W):
         """Returns y (n, out, oh, ow) for x (n, in, h, w) and W (out, oh, ow, in, kh, kw)."""
+        out, oh, ow = W.shape[:3]
         weight = self._weight_by_position(W).swapaxes(-1, -2)
-        return self._outputs(gemm.multiply(self._columns(x, W.shape), weight), W.shape)
+        by_position = gemm.multiply(self._columns(x, W.shape), weight)
+        return by_position.reshape(oh, ow, len(x), out).transpose(2, 3, 0, 1)
 
     def data_gradient(self, gy, W, x_size, scale=1.0, dtype=numpy.float32):
         """Returns gx (n, in, *x_size) for gy (n, out, oh, ow) and W."""
@@ -262,12 +256,8 @@ class LocalConvolution2D:
         return gW.reshape(W_shape)
 
     def terms(self, W_shape):
-        """Returns how many products are summed into an element of gx (K of the paper)."""
+        """Returns K."""
         return W_shape[0] * math.prod(W_shape[4:])
-
-    def weight_by_output(self, W):
-        """Returns W with the output channels on its first axis."""
-        return W
 
     def _columns(self, x, W_shape):
         _, oh, ow, channels, kh, kw = W_shape
@@ -282,10 +272,6 @@ class LocalConvolution2D:
     def _by_position(self, gy):
         n, out, oh, ow = gy.shape
         return gy.transpose(2, 3, 0, 1).reshape(oh * ow, n, out)
-
-    def _outputs(self, by_position, W_shape):
-        out, oh, ow = W_shape[:3]
-        return by_position.reshape(oh, ow, by_position.shape[1], out).transpose(2, 3, 0, 1)
 
 
 def plain_data_gradient(gy, W):

@@ -9,8 +9,8 @@ rules, which leave them out of snapshots; :func:`serialize` does not.
 import contextlib
 
 from chainerlp import formats, gpu
-from chainerlp.float16 import from_float32
 from chainerlp.gpu import on_gpu
+from chainerlp.rounding import from_float32
 from chainerlp.scaled_array import gradient_of, true_sum
 from chainerlp.statistics import largest_magnitude
 

@@ -6,9 +6,9 @@ scale they are not, but for ``WeightDecay``: they take a scaled gradient for the
 to the true gradient what Chainer's do, and may be used under both.
 """
 
-from chainerlp.float16 import from_float32
 from chainerlp.gpu import on_gpu
 from chainerlp.master_weights import is_trained
+from chainerlp.rounding import from_float32
 from chainerlp.scaled_array import gradient_of
 from chainerlp.statistics import second_moment
 

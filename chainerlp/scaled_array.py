@@ -13,8 +13,8 @@ import math
 
 from chainerlp import formats
 from chainerlp.compat.patching import patch
-from chainerlp.float16 import from_float32, to_float32
 from chainerlp.gpu import on_gpu
+from chainerlp.rounding import from_float32, to_float32
 from chainerlp.statistics import largest_magnitude
 
 import numpy
@@ -142,11 +142,26 @@ def join(gradients, margin=MARGIN):
     with numpy.errstate(over='ignore', invalid='ignore'):  # a sum that is not finite says so itself
         if _are_same(scales) and dtype != numpy.float16:
             return ScaledArray(_as_array(sum(arrays[1:], arrays[0])), scales[0])
-        limit = formats.get(dtype.name).largest * 2.0**-margin
-        if on_gpu(arrays[0]):
-            return _join_on_gpu(gradients, limit, dtype)
-        total = _sum_that_fits(gradients, limit)
-        return ScaledArray(from_float32(total.array, dtype), total.scale)
+        return _join_to_fit(gradients, dtype, margin)
+
+
+def round_to_fit(gradient, dtype, margin=MARGIN):
+    """Rounds a gradient at its scale, or at the largest power of two at which it keeps the margin.
+
+    Args:
+        gradient (ScaledArray): Of float32.
+        dtype: The narrower dtype.
+        margin (float): As for :func:`join`.
+    """
+    return _join_to_fit([gradient], numpy.dtype(dtype), margin)
+
+
+def _join_to_fit(gradients, dtype, margin):
+    limit = formats.get(dtype.name).largest * 2.0**-margin
+    if on_gpu(gradients[0].array):
+        return _join_on_gpu(gradients, limit, dtype)
+    total = _sum_that_fits(gradients, limit)
+    return ScaledArray(from_float32(total.array, dtype), total.scale)
 
 
 def _sum_that_fits(gradients, limit):
@@ -182,21 +197,6 @@ def _chosen(total, scale, highest, limit):
     return max(scale, min(highest, float(formats.floor_power_of_two(_MIDDLE / total))))
 
 
-def round_to_fit(gradient, dtype, margin=MARGIN):
-    """Rounds a gradient at its scale, or at the largest power of two at which it keeps the margin.
-
-    Args:
-        gradient (ScaledArray): Of float32.
-        dtype: The narrower dtype.
-        margin (float): As for :func:`join`.
-    """
-    limit = formats.get(numpy.dtype(dtype).name).largest * 2.0**-margin
-    if on_gpu(gradient.array):
-        return _join_on_gpu([gradient], limit, numpy.dtype(dtype))
-    fitting = _sum_that_fits([gradient], limit)
-    return ScaledArray(from_float32(fitting.array, dtype), fitting.scale)
-
-
 def _scale_of_largest(gradients):
     """Returns the scale of the largest true gradient; the larger scale of equals."""
     if _are_same([gradient.scale for gradient in gradients]):
@@ -228,21 +228,20 @@ def align(gradients, margin=MARGIN):
 
 def _common_scale(gradients, limit):
     """Returns the scale at which gradients are aligned; see :func:`align`."""
-    scales = [gradient.scale for gradient in gradients]
     maxima = [largest_magnitude(gradient.array) for gradient in gradients]
-    if any(map(on_gpu, maxima)):
-        return _common_scale_on_gpu(maxima, scales, limit)
-    return common_scale(maxima, scales, limit)
+    return common_scale(maxima, [gradient.scale for gradient in gradients], limit)
 
 
 def common_scale(maxima, scales, limit):
     """Returns the scale for gradients that are to be added; see :func:`align`.
 
     Args:
-        maxima (list of float): The largest magnitude that is stored of each.
-        scales (list of float): The total scale that each carries.
+        maxima (list of float or 0-d array): The largest magnitude that is stored of each.
+        scales (list of float or 0-d array): The total scale that each carries.
         limit (float): What the sum of the maxima must not exceed.
     """
+    if any(map(on_gpu, maxima)):
+        return _common_scale_on_gpu(maxima, scales, limit)
     with numpy.errstate(all='ignore'):
         largest = [float(maximum) / scale for maximum, scale in zip(maxima, scales)]
     return _chosen(sum(largest), max(zip(largest, scales))[1], max(scales), limit)

@@ -200,7 +200,7 @@ def histograms_of(rows, counts):
 
     Args:
         rows (list of Row): What was reported.
-        counts (list of ndarray): :func:`~chainerlp.magnitude_counts.magnitude_histogram` of each.
+        counts (list of ndarray): :func:`~chainerlp.statistics.magnitude_histogram` of each.
 
     Returns:
         ndarray: One of :data:`HISTOGRAM` for each row.

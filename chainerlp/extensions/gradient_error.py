@@ -11,8 +11,8 @@ from chainerlp import backprop, functions, links
 from chainerlp.backprop import unscaled_grad
 from chainerlp.extensions import files
 from chainerlp.extensions.layer_probe import LayerProbe
-from chainerlp.magnitude_counts import count_underflow_and_overflow
 from chainerlp.model_state import drawing_alike, preserved
+from chainerlp.statistics import count_underflow_and_overflow
 
 import chainer
 import numpy

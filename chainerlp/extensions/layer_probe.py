@@ -4,8 +4,11 @@ import collections
 
 from chainerlp import functions, links
 from chainerlp.extensions.files import EXPONENTS
-from chainerlp.magnitude_counts import count_underflow_and_overflow, magnitude_histogram
-from chainerlp.statistics import largest_magnitude
+from chainerlp.statistics import (
+    count_underflow_and_overflow,
+    largest_magnitude,
+    magnitude_histogram,
+)
 
 import chainer
 
@@ -95,7 +98,7 @@ def measure_layer(function, in_data, gy, loss_scale, with_histogram=False):
 
     Returns:
         tuple: The columns of a :class:`~chainerlp.extensions.files.Row` from ``scale`` on, floats
-        or 0-d arrays; and the :func:`~chainerlp.magnitude_counts.magnitude_histogram` of what is
+        or 0-d arrays; and the :func:`~chainerlp.statistics.magnitude_histogram` of what is
         about to be rounded, or ``None``.
     """
     format = functions.rounded_to(function)

@@ -1,6 +1,8 @@
-"""Convolutions whose data gradient is scaled.
+"""Convolutions and deconvolutions whose data gradient is scaled.
 
-2-D and N-D, depthwise, local and deformable ones: beside ``chainer.functions`` of the same names.
+Beside ``chainer.functions`` of the same names. The output of a deconvolution is a convolution's
+data gradient, and its data gradient a convolution's output: an element of gx sums over the output
+channels of a group and the whole kernel.
 """
 
 from chainerlp import geometry
@@ -12,23 +14,34 @@ import chainer.functions as F
 import numpy
 from chainer.functions.connection.convolution_2d import Convolution2DFunction
 from chainer.functions.connection.convolution_nd import ConvolutionND
+from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
+from chainer.functions.connection.deconvolution_nd import DeconvolutionND
 from chainer.functions.connection.local_convolution_2d import LocalConvolution2DFunction
 from chainer.utils import conv_nd
+
+
+def _convolution_2d(function):
+    return geometry.Convolution(
+        (function.sy, function.sx),
+        (function.ph, function.pw),
+        (function.dy, function.dx),
+        function.groups,
+        function.cover_all,
+    )
+
+
+def _convolution_nd(function):
+    return geometry.Convolution(
+        function.stride, function.pad, function.dilate, function.groups, function.cover_all
+    )
 
 
 class ScaledConvolution2DFunction(ScaledLayerFunction, Convolution2DFunction):
     """:class:`ScaledLayerFunction` of a 2-D convolution."""
 
-    @staticmethod
-    def geometry(function):
-        """Returns the :class:`~chainerlp.geometry.Convolution` of one of Chainer's functions."""
-        return geometry.Convolution(
-            (function.sy, function.sx),
-            (function.ph, function.pw),
-            (function.dy, function.dx),
-            function.groups,
-            function.cover_all,
-        )
+    def geometry(self):
+        """Returns a :class:`~chainerlp.geometry.Convolution`."""
+        return _convolution_2d(self)
 
     def _is_plain(self):
         # Channels-last layouts exist for cuDNN only, which keeps them to itself.
@@ -75,20 +88,15 @@ def scaled_convolution_2d(
         cudnn_fast=cudnn_fast,
         layer_scale=layer_scale,
     )
-    inputs = (x, W) if b is None else (x, W, b)
-    (y,) = function.apply(inputs)
-    return y
+    return function.apply_to(x, W, b)
 
 
 class ScaledConvolutionNDFunction(ScaledLayerFunction, ConvolutionND):
     """:class:`ScaledLayerFunction` of an N-D convolution."""
 
-    @staticmethod
-    def geometry(function):
-        """Returns the :class:`~chainerlp.geometry.Convolution` of one of Chainer's functions."""
-        return geometry.Convolution(
-            function.stride, function.pad, function.dilate, function.groups, function.cover_all
-        )
+    def geometry(self):
+        """Returns a :class:`~chainerlp.geometry.Convolution`."""
+        return _convolution_nd(self)
 
     def prepare(self, x, W):
         """Checks what Chainer leaves to the product to find out."""
@@ -104,43 +112,81 @@ def scaled_convolution_nd(
 ):
     """N-D convolution whose data gradient is scaled.
 
-    Args:
-        x (:class:`~chainer.Variable` or :ref:`ndarray`): Input of shape (n, in, d_1, ..., d_N).
-        W (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape
-            (out, in / groups, k_1, ..., k_N).
-        b (:class:`~chainer.Variable` or :ref:`ndarray`): Bias of shape (out,), or ``None``.
-        stride (int or tuple of ints): Stride.
-        pad (int or tuple of ints): Padding width.
-        cover_all (bool): Whether every element of x is convolved into some element of y.
-        dilate (int or tuple of ints): Dilation factor.
-        groups (int): Number of groups of channels.
-        layer_scale (LayerScale): What chooses the scale; ``None`` scales nothing.
-
-    Returns:
-        ~chainer.Variable: Output of shape (n, out, l_1, ..., l_N).
+    The arguments are those of :func:`scaled_convolution_2d`, with N spatial axes: x of shape (n,
+    in, d_1, ..., d_N), W of shape (out, in / groups, k_1, ..., k_N), and a number or a tuple of N
+    for each pair. Returns y of shape (n, out, l_1, ..., l_N).
     """
     function = ScaledConvolutionNDFunction(
         x.ndim - 2, stride, pad, cover_all, dilate, groups, layer_scale=layer_scale
     )
-    inputs = (x, W) if b is None else (x, W, b)
-    (y,) = function.apply(inputs)
-    return y
+    return function.apply_to(x, W, b)
+
+
+class ScaledDeconvolution2DFunction(ScaledLayerFunction, Deconvolution2DFunction):
+    """:class:`ScaledLayerFunction` of a 2-D deconvolution."""
+
+    def geometry(self):
+        """Returns a :class:`~chainerlp.geometry.Deconvolution`."""
+        return geometry.Deconvolution(_convolution_2d(self), (self.outh, self.outw))
+
+    def prepare(self, x, W):
+        """Finds the spatial size of y."""
+        self._calc_out_size(x.shape, W.shape)
+        self._set_cover_all(x.shape, W.shape)
+
+
+def scaled_deconvolution_2d(
+    x, W, b=None, stride=1, pad=0, outsize=None, *, dilate=1, groups=1, layer_scale=None
+):
+    """2-D deconvolution whose data gradient is scaled.
+
+    The arguments are those of :func:`scaled_convolution_2d`, except W of shape (in, out / groups,
+    kh, kw), and ``outsize`` (pair of ints), (oh, ow): the smallest that fit, by default. Returns y
+    of shape (n, out, oh, ow).
+    """
+    function = ScaledDeconvolution2DFunction(
+        stride, pad, outsize, dilate=dilate, groups=groups, layer_scale=layer_scale
+    )
+    return function.apply_to(x, W, b)
+
+
+class ScaledDeconvolutionNDFunction(ScaledLayerFunction, DeconvolutionND):
+    """:class:`ScaledLayerFunction` of an N-D deconvolution."""
+
+    cover_all = False
+
+    def geometry(self):
+        """Returns a :class:`~chainerlp.geometry.Deconvolution`."""
+        return geometry.Deconvolution(_convolution_nd(self), self.outs)
+
+    def prepare(self, x, W):
+        """Finds the spatial size of y."""
+        if self.outs is None:
+            self.outs = _convolution_nd(self).smallest_input(x.shape[2:], W.shape[2:])
+            assert min(self.outs) > 0, 'Output sizes should be positive.'  # Chainer's error
+        self.outs = tuple(self.outs)
+        self._set_cover_all(x, W)
+
+
+def scaled_deconvolution_nd(
+    x, W, b=None, stride=1, pad=0, outsize=None, dilate=1, groups=1, layer_scale=None
+):
+    """N-D deconvolution whose data gradient is scaled.
+
+    It is to :func:`scaled_deconvolution_2d` what :func:`scaled_convolution_nd` is to
+    :func:`scaled_convolution_2d`.
+    """
+    function = ScaledDeconvolutionNDFunction(
+        x.ndim - 2, stride, pad, outsize, dilate, groups, layer_scale=layer_scale
+    )
+    return function.apply_to(x, W, b)
 
 
 def scaled_depthwise_convolution_2d(x, W, b=None, stride=1, pad=0, layer_scale=None):
     """Depthwise convolution whose data gradient is scaled.
 
-    Args:
-        x (:class:`~chainer.Variable` or :ref:`ndarray`): Input of shape (n, in, h, w).
-        W (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape (multiplier, in, kh, kw).
-        b (:class:`~chainer.Variable` or :ref:`ndarray`): Bias of shape (in * multiplier,), or
-            ``None``.
-        stride (int or pair of ints): Stride.
-        pad (int or pair of ints): Padding width.
-        layer_scale (LayerScale): What chooses the scale; ``None`` scales nothing.
-
-    Returns:
-        ~chainer.Variable: Output of shape (n, in * multiplier, oh, ow).
+    The arguments are those of :func:`scaled_convolution_2d`, except W of shape (multiplier, in, kh,
+    kw) and b of shape (in * multiplier,). Returns y of shape (n, in * multiplier, oh, ow).
     """
     multiplier, channels, kh, kw = W.shape
     by_channel = F.swapaxes(W, 0, 1).reshape(multiplier * channels, 1, kh, kw)
@@ -152,29 +198,19 @@ def scaled_depthwise_convolution_2d(x, W, b=None, stride=1, pad=0, layer_scale=N
 class ScaledLocalConvolution2DFunction(ScaledLayerFunction, LocalConvolution2DFunction):
     """:class:`ScaledLayerFunction` of a local convolution."""
 
-    @staticmethod
-    def geometry(function):
-        """Returns the :class:`~chainerlp.geometry.LocalConvolution2D` of Chainer's function."""
-        return geometry.LocalConvolution2D((function.sy, function.sx))
+    def geometry(self):
+        """Returns a :class:`~chainerlp.geometry.LocalConvolution2D`."""
+        return geometry.LocalConvolution2D((self.sy, self.sx))
 
 
 def scaled_local_convolution_2d(x, W, b=None, stride=1, layer_scale=None):
     """Local convolution whose data gradient is scaled.
 
-    Args:
-        x (:class:`~chainer.Variable` or :ref:`ndarray`): Input of shape (n, in, h, w).
-        W (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape
-            (out, oh, ow, in, kh, kw).
-        b (:class:`~chainer.Variable` or :ref:`ndarray`): Bias of shape (out, oh, ow), or ``None``.
-        stride (int or pair of ints): Stride.
-        layer_scale (LayerScale): What chooses the scale; ``None`` scales nothing.
-
-    Returns:
-        ~chainer.Variable: Output of shape (n, out, oh, ow).
+    The arguments are those of :func:`scaled_convolution_2d`, except W of shape (out, oh, ow, in,
+    kh, kw) and b of shape (out, oh, ow). Returns y of shape (n, out, oh, ow).
     """
-    inputs = (x, W) if b is None else (x, W, b)
-    (y,) = ScaledLocalConvolution2DFunction(stride, layer_scale=layer_scale).apply(inputs)
-    return y
+    function = ScaledLocalConvolution2DFunction(stride, layer_scale=layer_scale)
+    return function.apply_to(x, W, b)
 
 
 def scaled_deformable_convolution_2d_sampler(
@@ -185,18 +221,8 @@ def scaled_deformable_convolution_2d_sampler(
     In float16 the samples are taken in float32 and rounded, and so is their gradient; the product
     with the weight is :func:`scaled_linear`'s. Otherwise it is Chainer's function.
 
-    Args:
-        x (:class:`~chainer.Variable` or :ref:`ndarray`): Input of shape (n, in, h, w).
-        offset (:class:`~chainer.Variable` or :ref:`ndarray`): Offsets of the samples, of shape
-            (n, 2 kh kw, oh, ow): first the horizontal ones.
-        W (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape (out, in, kh, kw).
-        b (:class:`~chainer.Variable` or :ref:`ndarray`): Bias of shape (out,), or ``None``.
-        stride (int or pair of ints): Stride.
-        pad (int or pair of ints): Padding width.
-        layer_scale (LayerScale): What chooses the scale; ``None`` scales nothing.
-
-    Returns:
-        ~chainer.Variable: Output of shape (n, out, oh, ow).
+    The arguments are those of :func:`scaled_convolution_2d`, and ``offset``, the offsets of the
+    samples, of shape (n, 2 kh kw, oh, ow): first the horizontal ones.
     """
     if x.dtype != numpy.float16 or offset.shape[1] != 2 * W.shape[2] * W.shape[3]:
         return F.deformable_convolution_2d_sampler(x, offset, W, b, stride, pad)

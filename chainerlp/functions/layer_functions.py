@@ -1,24 +1,10 @@
 """Which functions of a graph are layers, scaled or Chainer's own, and how the latter are scaled."""
 
+import copy
+
 from chainerlp import formats
-from chainerlp.functions.bilinear import ScaledBilinearFunction, bilinear_data_gradient
-from chainerlp.functions.convolution import (
-    ScaledConvolution2DFunction,
-    ScaledConvolutionNDFunction,
-    ScaledLocalConvolution2DFunction,
-)
-from chainerlp.functions.deconvolution import (
-    ScaledDeconvolution2DFunction,
-    ScaledDeconvolutionNDFunction,
-)
-from chainerlp.functions.linear import ScaledLinearFunction
-from chainerlp.functions.scaled_function import (
-    LayerGradients,
-    ScaledBackward,
-    ScaledFunction,
-    gradient_to_cast,
-    next_serial,
-)
+from chainerlp.functions import convolution, linear
+from chainerlp.functions.scaled_function import ScaledFunction, gradient_to_cast, next_serial
 from chainerlp.gemm import factor
 
 import numpy
@@ -31,12 +17,13 @@ from chainer.functions.connection.linear import LinearFunction
 from chainer.functions.connection.local_convolution_2d import LocalConvolution2DFunction
 
 _SCALED = {
-    LinearFunction: ScaledLinearFunction,
-    Convolution2DFunction: ScaledConvolution2DFunction,
-    ConvolutionND: ScaledConvolutionNDFunction,
-    Deconvolution2DFunction: ScaledDeconvolution2DFunction,
-    DeconvolutionND: ScaledDeconvolutionNDFunction,
-    LocalConvolution2DFunction: ScaledLocalConvolution2DFunction,
+    LinearFunction: linear.ScaledLinearFunction,
+    BilinearFunction: linear.ScaledBilinearFunction,
+    Convolution2DFunction: convolution.ScaledConvolution2DFunction,
+    ConvolutionND: convolution.ScaledConvolutionNDFunction,
+    Deconvolution2DFunction: convolution.ScaledDeconvolution2DFunction,
+    DeconvolutionND: convolution.ScaledDeconvolutionNDFunction,
+    LocalConvolution2DFunction: convolution.ScaledLocalConvolution2DFunction,
 }
 
 
@@ -49,7 +36,7 @@ def rounds_gradient(function):
     Args:
         function (~chainer.FunctionNode): Any function.
     """
-    known = isinstance(function, (*_SCALED, BilinearFunction))
+    known = isinstance(function, tuple(_SCALED))
     return known and (function.inputs[0].requires_grad or computes_in(function) is not None)
 
 
@@ -84,9 +71,7 @@ def gradient_to_round(function, in_data, gy):
     gy = factor(gy)
     if computes_in(function) is not None:
         return gradient_to_cast(gy)
-    if isinstance(function, BilinearFunction):
-        return bilinear_data_gradient(in_data, gy)
-    return LayerGradients.data_gradient(_PlainLayer(function), 0, in_data[:2], gy)
+    return _as_scaled(function).data_gradient(0, in_data, gy)
 
 
 def give_compute_dtype(function, in_data, layer_scale_of):
@@ -100,26 +85,47 @@ def give_compute_dtype(function, in_data, layer_scale_of):
             :class:`~chainerlp.layer_scale.LayerScale` that has the ``compute_dtype``, or ``None``
             to leave the function as it is.
     """
-    is_bilinear = type(function) is BilinearFunction
-    scaled = ScaledBilinearFunction if is_bilinear else _SCALED.get(type(function))
-    layer_scale = None if scaled is None else layer_scale_of(in_data[2 if is_bilinear else 1])
+    scaled = _SCALED.get(type(function))
+    layer_scale = None if scaled is None else layer_scale_of(in_data[len(scaled.data_inputs)])
     if layer_scale is not None:
         function.__class__ = scaled
         function.layer_scale = layer_scale
         function.serial = next_serial()
 
 
+def number_calls(outputs, uses):
+    """Tells each scaled function which use of its layer it is, in the order of the forward pass.
+
+    Args:
+        outputs (list of ~chainer.Variable): The ends of the graph.
+        uses (collections.Counter): How often each layer was used in this pass before: what is
+            recomputed counts on from there.
+    """
+    functions = [y.creator_node for y in outputs]
+    seen = {None}
+    for function in functions:  # grows
+        if function not in seen:
+            seen.add(function)
+            functions.extend(x.creator_node for x in function.inputs)
+    scaled = [function for function in seen if isinstance(function, ScaledFunction)]
+    for function in sorted(scaled, key=lambda function: function.serial):
+        layer = id(function.layer_scale)
+        function.call = uses[layer]
+        uses[layer] += 1
+
+
 def is_plain_layer(function):
     """Returns whether a function is a layer of Chainer's own with a float16 product in backward.
 
     Such are ``F.linear`` and its like, called with a parameter or with what is made of one.
+    ``F.bilinear`` does not take float16.
 
     Args:
         function (~chainer.FunctionNode): Any function.
     """
     return (
         isinstance(function, tuple(_SCALED))
-        and not isinstance(function, ScaledFunction)
+        and not isinstance(function, (ScaledFunction, BilinearFunction))
         and function.inputs[0].dtype == function.inputs[1].dtype == numpy.float16
         and not getattr(function, 'cudnn_fast', False)
     )
@@ -138,27 +144,18 @@ def backward_plain_layer(function, indexes, gy, layer_scale, backoff):
     Returns:
         list of ~chainerlp.scaled_array.ScaledArray: A gradient for each index.
     """
-    layer = _PlainLayer(function)
-    layer.total_scale = gy.scale
-    if layer_scale.gradient_format is not None:
-        layer.gradient_format = function.gradient_format = formats.get(layer_scale.gradient_format)
-    gradients = layer.scaled_gradients(indexes, gy, layer_scale, backoff)
+    layer = _as_scaled(function)
+    layer.layer_scale = layer_scale
+    gradients = layer.backward_scaled(indexes, gy, backoff)
     function.scale, function.total_scale = layer.scale, layer.total_scale
+    function.gradient_format = layer.gradient_format  # for who measures
     return gradients
 
 
-class _PlainLayer(LayerGradients, ScaledBackward):
-    """One of Chainer's own functions, in the place of a scaled one."""
-
-    def __init__(self, function):
-        self.inputs = function.inputs
-        self.call = getattr(function, 'call', 0)
-        self.label = function.label
-        self._function = function
-
-    def get_retained_inputs(self):
-        return self._function.get_retained_inputs()
-
-    def geometry(self, _):
-        kind = next(kind for kind in _SCALED if isinstance(self._function, kind))
-        return _SCALED[kind].geometry(self._function)
+def _as_scaled(function):
+    """Returns a layer as a scaled function: itself, or a copy of one of Chainer's own."""
+    if isinstance(function, ScaledFunction):
+        return function
+    layer = copy.copy(function)
+    layer.__class__ = next(_SCALED[kind] for kind in _SCALED if isinstance(function, kind))
+    return layer

@@ -1,18 +1,26 @@
-"""Linear function whose data gradient is scaled; beside ``chainer.functions.linear``."""
+"""Linear and bilinear functions whose data gradients are scaled.
+
+Beside ``chainer.functions.linear`` and ``bilinear``.
+"""
+
+import math
 
 from chainerlp import geometry
-from chainerlp.functions.scaled_function import ScaledLayerFunction
+from chainerlp.functions.scaled_function import DataGradient, ScaledFunction, ScaledLayerFunction
+from chainerlp.rounding import scale_and_round, to_float32
 
-from chainer import utils
+import numpy
+from chainer import backend, utils
+from chainer.functions.connection.bilinear import BilinearFunction
 from chainer.functions.connection.linear import LinearFunction
+from chainer.utils import type_check
 
 
 class ScaledLinearFunction(ScaledLayerFunction, LinearFunction):
     """:class:`ScaledLayerFunction` of y = x Wᵀ + b."""
 
-    @staticmethod
-    def geometry(function):
-        """Returns the :class:`~chainerlp.geometry.Linear` of one of Chainer's functions."""
+    def geometry(self):
+        """Returns a :class:`~chainerlp.geometry.Linear`."""
         return geometry.Linear()
 
 
@@ -40,8 +48,121 @@ def scaled_linear(x, W, b=None, n_batch_axes=1, layer_scale=None, rounded_weight
     batch_shape = x.shape[:n_batch_axes]
     if x.ndim != 2 or n_batch_axes != 1:
         x = x.reshape(utils.size_of_shape(batch_shape), utils.size_of_shape(x.shape[n_batch_axes:]))
-    inputs = (x, W) if b is None else (x, W, b)
-    (y,) = ScaledLinearFunction(layer_scale=layer_scale, rounded_weights=rounded_weights).apply(
-        inputs
-    )
+    function = ScaledLinearFunction(layer_scale=layer_scale, rounded_weights=rounded_weights)
+    y = function.apply_to(x, W, b)
     return y if n_batch_axes == 1 else y.reshape(batch_shape + (-1,))
+
+
+class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
+    """:class:`ScaledFunction` of y = (e1 ⊗ e2) W + e1 V1 + e2 V2 + b.
+
+    V1, V2 and b are given all or none. The gradients of e1 and e2 are each multiplied by an α of
+    their own. Unlike Chainer's function it takes float16.
+    """
+
+    data_inputs = (0, 1)
+    n_retained = 6
+    n_factors = 5
+
+    def check_type_forward(self, in_types):
+        """Checks the inputs as Chainer's function does, which knows float32 only."""
+        if type_check.eval(in_types[0].dtype) != numpy.float16:
+            super().check_type_forward(in_types)
+            return
+        e1, e2, W = in_types[:3]
+        product = type_check.make_variable(numpy.prod, 'prod')
+        type_check.expect(
+            e2.dtype == e1.dtype,
+            e1.ndim >= 2,
+            e2.ndim >= 2,
+            W.ndim == 3,
+            e1.shape[0] == e2.shape[0],
+            product(e1.shape[1:]) == W.shape[0],
+            product(e2.shape[1:]) == W.shape[1],
+        )
+        if type_check.eval(in_types.size()) == 6:
+            V1, V2, b = in_types[3:]
+            type_check.expect(V1.ndim == 2, V2.ndim == 2, b.ndim == 1)
+            for i, V in enumerate((V1, V2)):
+                type_check.expect(V.shape[0] == W.shape[i], V.shape[1] == W.shape[2])
+            type_check.expect(b.shape[0] == W.shape[2])
+
+    def float32_output(self, inputs):
+        """Returns y in float32."""
+        e1, e2 = _matrix(inputs[0]), _matrix(inputs[1])
+        W, *rest = (to_float32(a) for a in inputs[2:])
+        y = _rows(e1, e2).dot(W.reshape(W.shape[0] * W.shape[1], W.shape[2]))
+        if rest:
+            V1, V2, b = rest
+            y += e1.dot(V1)
+            y += e2.dot(V2)
+            y += b
+        return y
+
+    def data_gradient(self, index, inputs, gy):
+        """Returns the :class:`DataGradient` of e1 or of e2.
+
+        The gradient of e1 is a linear layer's: the product of (e2 ⊗ gy | gy) and the transpose of
+        (W | V1), each as a matrix; that of e2 likewise. It is these factors that a policy is shown.
+        """
+        xp = backend.get_array_module(gy)
+        gy = to_float32(gy)
+        W = to_float32(inputs[2]).swapaxes(0, index)
+        rows = [_rows(_matrix(inputs[1 - index]), gy)]
+        weights = [W.reshape(len(W), W.shape[1] * W.shape[2])]
+        if len(inputs) == 6:
+            rows.append(gy)
+            weights.append(to_float32(inputs[3 + index]))
+        rows, weights = xp.concatenate(rows, axis=1), xp.concatenate(weights, axis=1)
+
+        def product(scale=1.0, dtype=numpy.float32):
+            return scale_and_round(rows.dot(weights.T).reshape(inputs[index].shape), scale, dtype)
+
+        return DataGradient(rows, weights.T, weights.shape[1], product)
+
+    def parameter_gradient(self, index, inputs, gy):
+        """Returns gW, gV1, gV2 or gb in float32."""
+        gy = to_float32(gy)
+        if index == 5:
+            return gy.sum(axis=0)
+        if index == 2:
+            e1, e2 = _matrix(inputs[0]), _matrix(inputs[1])
+            return e1.T.dot(_rows(e2, gy)).reshape(inputs[2].shape)
+        return _matrix(inputs[index - 3]).T.dot(gy)
+
+
+def _matrix(array):
+    return to_float32(array).reshape(len(array), math.prod(array.shape[1:]))
+
+
+def _rows(a, b):
+    """Returns the outer product of each row of a with the same row of b, as a row."""
+    return (a[:, :, None] * b[:, None, :]).reshape(len(a), a.shape[1] * b.shape[1])
+
+
+def scaled_bilinear(e1, e2, W, V1=None, V2=None, b=None, layer_scale=None):
+    """Bilinear function whose data gradients are scaled.
+
+    Args:
+        e1 (:class:`~chainer.Variable` or :ref:`ndarray`): Left input, a batch of vectors.
+        e2 (:class:`~chainer.Variable` or :ref:`ndarray`): Right input.
+        W (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape (left, right, out).
+        V1 (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape (left, out), or ``None``.
+        V2 (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape (right, out), or
+            ``None``.
+        b (:class:`~chainer.Variable` or :ref:`ndarray`): Bias of shape (out,), or ``None``.
+        layer_scale (LayerScale): What chooses the scales; ``None`` scales nothing.
+
+    Returns:
+        ~chainer.Variable: Output of shape (batch, out).
+
+    Raises:
+        ValueError: If some of V1, V2 and b are given and others are not.
+    """
+    linear = (V1, V2, b)
+    given = [name for name, value in zip(('V1', 'V2', 'b'), linear) if value is not None]
+    if len(given) not in (0, 3):
+        raise ValueError(f'V1, V2 and b are given all or none, not {" and ".join(given)} alone')
+    inputs = (e1, e2, W) + (linear if given else ())
+    (y,) = ScaledBilinearFunction(layer_scale=layer_scale).apply(inputs)
+    return y

@@ -6,6 +6,8 @@ of its :class:`~chainerlp.layer_scale.LayerScale` are numbered so: 2t for the in
 2t + 1 for the hidden state. The weights of a layer are stacked once a pass.
 """
 
+import functools
+
 from chainerlp.functions.linear import scaled_linear
 
 import chainer.functions as F
@@ -55,21 +57,16 @@ def _gru(x, h, c, products, _):
     return (1 - keep) * candidate + keep * h, None
 
 
-def _tanh(x, h, c, products, _):
+def _activated(activation, x, h, c, products, _):
     from_x, from_h = products(x, h)
-    return F.tanh(from_x + from_h), None
-
-
-def _relu(x, h, c, products, _):
-    from_x, from_h = products(x, h)
-    return F.relu(from_x + from_h), None
+    return activation(from_x + from_h), None
 
 
 _CELLS = {
     'lstm': (_lstm, _interleaved_for_lstm),
     'gru': (_gru, _one_after_the_other),
-    'tanh': (_tanh, _one_after_the_other),
-    'relu': (_relu, _one_after_the_other),
+    'tanh': (functools.partial(_activated, F.tanh), _one_after_the_other),
+    'relu': (functools.partial(_activated, F.relu), _one_after_the_other),
 }
 
 

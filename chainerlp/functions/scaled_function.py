@@ -6,9 +6,8 @@ import itertools
 from typing import Callable
 
 from chainerlp import formats, policies
-from chainerlp.float16 import from_float32, scale_and_round
 from chainerlp.gemm import factor
-from chainerlp.rounding import round_saturating
+from chainerlp.rounding import from_float32, round_saturating, scale_and_round
 from chainerlp.scaled_array import ScaledArray
 
 import chainer
@@ -62,84 +61,7 @@ def _ones(size, device):
         return device.xp.ones((size, 1), numpy.float32)
 
 
-class ScaledBackward:
-    """The backward pass of a layer in float16: forms each gradient, chooses its scale, applies it.
-
-    Attributes:
-        call (int): Which use of its layer this function is in the pass, from 0.
-        scale (float or 0-d array): α of the last backward pass; of several data inputs the first
-            one's.
-        total_scale (float or 0-d array): What gx carried in it; likewise.
-    """
-
-    call = 0
-    scale = 1.0
-    total_scale = None
-
-    gradient_format = None
-    """Format: What data gradients are rounded to before they are stored; ``None``: their dtype."""
-
-    data_inputs = (0,)
-    """tuple of int: The inputs whose gradients are scaled; each gets an α of its own."""
-
-    def data_gradient(self, index, inputs, gy):
-        """Returns the :class:`DataGradient` of one of the ``data_inputs``."""
-        raise NotImplementedError
-
-    def parameter_gradient(self, index, inputs, gy):
-        """Returns the gradient of one of the other inputs in float32."""
-        raise NotImplementedError
-
-    def scaled_gradients(self, indexes, gy, layer_scale, backoff):
-        """Returns the gradients of some inputs; see :meth:`ScaledFunction.backward_scaled`."""
-        inputs = [v.array for v in self.get_retained_inputs()]
-        gy = ScaledArray(factor(gy.array), gy.scale)
-        return [self._half_gradient(index, inputs, gy, layer_scale, backoff) for index in indexes]
-
-    def _half_gradient(self, index, inputs, gy, layer_scale, backoff):
-        """Forms the gradient of one input, chooses its scale, applies it, and rounds once."""
-        dtype = self.inputs[index].dtype
-        if index in self.data_inputs:
-            gradient = self.data_gradient(index, inputs, gy.array)
-            format = self.gradient_format
-            is_scaled = layer_scale is not None and (dtype == numpy.float16 or format is not None)
-            needs_product = is_scaled and layer_scale.policy.needs_product
-            product = gradient.product() if needs_product or format is not None else None
-            scale = 1.0
-            if is_scaled:
-                scale = self._choose(index, gradient, product, gy.scale, layer_scale, backoff)
-            if format is not None:
-                _check_range(format, dtype, self.label)
-                array = round_saturating(product, format, scale)[0].astype(dtype, copy=False)
-            elif product is None:
-                array = gradient.product(scale, dtype)
-            else:
-                array = scale_and_round(product, scale, dtype)
-        else:
-            product = self.parameter_gradient(index, inputs, gy.array)
-            scale = 1.0
-            if layer_scale is not None and layer_scale.scale_weights and dtype == numpy.float16:
-                scale = _WEIGHT_POLICY.scale(product, None, gy.scale, product=product)
-            array = scale_and_round(product, scale, dtype)
-        return ScaledArray(array, _times(gy.scale, scale))
-
-    def _choose(self, index, gradient, product, total_scale, layer_scale, backoff):
-        scale = layer_scale.choose(
-            self.call,
-            gradient.gy,
-            gradient.W,
-            total_scale,
-            terms=gradient.terms,
-            product=product,
-            backoff=backoff,
-            data_input=self.data_inputs.index(index),
-        )
-        if index == self.data_inputs[0]:
-            self.scale, self.total_scale = scale, _times(total_scale, scale)
-        return scale
-
-
-class ScaledFunction(ScaledBackward):
+class ScaledFunction:
     """Mixed in before one of Chainer's function nodes.
 
     In float16, products are accumulated in float32 and rounded once (design, section 5). Under
@@ -162,7 +84,14 @@ class ScaledFunction(ScaledBackward):
     Attributes:
         layer_scale (LayerScale): See above.
         serial (int): Functions are numbered in the order in which they were made.
+        call (int): Which use of its layer this function is in the pass, from 0.
+        scale (float or 0-d array): α of the last backward pass; of several data inputs the first
+            one's.
+        total_scale (float or 0-d array): What gx carried in it; likewise.
     """
+
+    data_inputs = (0,)
+    """tuple of int: The inputs whose gradients are scaled; each gets an α of its own."""
 
     n_retained = 2
     """int: How many of the inputs, from the first, the gradients are computed from."""
@@ -170,20 +99,30 @@ class ScaledFunction(ScaledBackward):
     n_factors = 2
     """int: How many of the inputs, from the first, enter products."""
 
+    call = 0
+    scale = 1.0
+    total_scale = None
+    _factors = None  # the inputs, rounded to a compute_dtype where they enter products
+    _rounded_weights = None
+
     def __init__(self, *args, layer_scale=None, rounded_weights=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.layer_scale = layer_scale
         self._rounded_weights = rounded_weights
         self.serial = next_serial()
 
-    _factors = None  # the inputs, rounded to a compute_dtype where they enter products
-    _rounded_weights = None
-
-    # What a scaled function adds to these: its products of float16 inputs. Inputs are handed in as
-    # they are, since most products need some of them only.
+    # A subclass has these three. Inputs are handed in as they are: most products need some only.
 
     def float32_output(self, inputs):
         """Returns y in float32."""
+        raise NotImplementedError
+
+    def data_gradient(self, index, inputs, gy):
+        """Returns the :class:`DataGradient` of one of the ``data_inputs``."""
+        raise NotImplementedError
+
+    def parameter_gradient(self, index, inputs, gy):
+        """Returns the gradient of one of the other inputs in float32."""
         raise NotImplementedError
 
     def forward(self, inputs):
@@ -208,7 +147,7 @@ class ScaledFunction(ScaledBackward):
             gradients = self._gradients_of_factors(indexes, gy, self.layer_scale.anew(), 1.0)
             self.total_scale = None  # what gy carries is not known
         else:
-            gradients = self.scaled_gradients(indexes, gy, None, 1.0)
+            gradients = self._half_gradients(indexes, gy, None, 1.0)
         return [chainer.as_variable(gradient.array) for gradient in gradients]
 
     def backward_scaled(self, indexes, gy, backoff=1.0):
@@ -226,7 +165,7 @@ class ScaledFunction(ScaledBackward):
         if self.computes_in:
             return self._gradients_of_factors(indexes, gy, self.layer_scale, backoff)
         if self._is_half() or self._has_half_weight() or self.gradient_format:
-            return self.scaled_gradients(indexes, gy, self.layer_scale, backoff)
+            return self._half_gradients(indexes, gy, self.layer_scale, backoff)
         gradients = super().backward(indexes, (chainer.as_variable(gy.array),))
         if len(gradients) != len(indexes):  # there is one for each input
             gradients = [gradients[i] for i in indexes]
@@ -234,7 +173,7 @@ class ScaledFunction(ScaledBackward):
 
     @property
     def gradient_format(self):
-        """Format: See :class:`ScaledBackward`; the layer scale's."""
+        """Format: What gx is rounded to before it is stored in its dtype; or ``None``."""
         name = None if self.layer_scale is None else self.layer_scale.gradient_format
         return None if name is None or not self._is_plain() else formats.get(name)
 
@@ -255,7 +194,7 @@ class ScaledFunction(ScaledBackward):
         """Returns the inputs, those that enter products rounded and counted where saturated."""
         format, layer_scale = formats.get(self.layer_scale.compute_dtype), self.layer_scale
         shared = {} if self._rounded_weights is None else self._rounded_weights
-        rounded = {**dict(enumerate(inputs)), **shared}
+        rounded = [shared.get(index, array) for index, array in enumerate(inputs)]
         for index in range(min(self.n_factors, len(inputs))):
             if index not in shared:
                 rounded[index], layer_scale.saturated = round_saturating(
@@ -263,7 +202,53 @@ class ScaledFunction(ScaledBackward):
                 )
                 if index not in self.data_inputs:
                     shared[index] = rounded[index]
-        return tuple(rounded[index] for index in range(len(inputs)))
+        return tuple(rounded)
+
+    def _half_gradients(self, indexes, gy, layer_scale, backoff):
+        """Forms the gradients of some inputs, and scales them if there is a ``layer_scale``."""
+        inputs = [v.array for v in self.get_retained_inputs()]
+        gy = ScaledArray(factor(gy.array), gy.scale)
+        return [self._half_gradient(index, inputs, gy, layer_scale, backoff) for index in indexes]
+
+    def _half_gradient(self, index, inputs, gy, layer_scale, backoff):
+        """Forms the gradient of one input, chooses its scale, applies it, and rounds once."""
+        dtype = self.inputs[index].dtype
+        is_half = dtype == numpy.float16
+        format, product, scale = None, None, 1.0
+        if index in self.data_inputs:
+            gradient, format = self.data_gradient(index, inputs, gy.array), self.gradient_format
+            is_scaled = layer_scale is not None and (is_half or format is not None)
+            if format is not None or (is_scaled and layer_scale.policy.needs_product):
+                product = gradient.product()
+            if is_scaled:
+                scale = self._choose(index, gradient, product, gy.scale, layer_scale, backoff)
+        else:
+            product = self.parameter_gradient(index, inputs, gy.array)
+            if layer_scale is not None and layer_scale.scale_weights and is_half:
+                scale = _WEIGHT_POLICY.scale(product, None, gy.scale, product=product)
+        if format is not None:
+            _check_range(format, dtype, self.label)
+            array = round_saturating(product, format, scale)[0].astype(dtype, copy=False)
+        elif product is None:
+            array = gradient.product(scale, dtype)
+        else:
+            array = scale_and_round(product, scale, dtype)
+        return ScaledArray(array, _times(gy.scale, scale))
+
+    def _choose(self, index, gradient, product, total_scale, layer_scale, backoff):
+        scale = layer_scale.choose(
+            self.call,
+            gradient.gy,
+            gradient.W,
+            total_scale,
+            terms=gradient.terms,
+            product=product,
+            backoff=backoff,
+            data_input=self.data_inputs.index(index),
+        )
+        if index == self.data_inputs[0]:
+            self.scale, self.total_scale = scale, _times(total_scale, scale)
+        return scale
 
     def _gradients_of_factors(self, indexes, gy, layer_scale, backoff):
         """Scales and rounds gy, and forms the gradients in float32, α divided out."""
@@ -293,22 +278,39 @@ class ScaledFunction(ScaledBackward):
 
     def _has_half_weight(self):
         # x may be float32: gW is float16 all the same.
-        is_single = self.inputs[0].dtype == numpy.float32
-        return is_single and self.inputs[1].dtype == numpy.float16 and self._is_plain()
+        dtypes = [x.dtype for x in self.inputs[:2]]
+        return dtypes == [numpy.float32, numpy.float16] and self._is_plain()
 
 
-class LayerGradients:
-    """The gradients of a layer with the inputs x, W and, optionally, b."""
+class ScaledLayerFunction(ScaledFunction):
+    """A :class:`ScaledFunction` with the inputs x, W and, optionally, b."""
 
-    @staticmethod
-    def geometry(function):
-        """Returns what Chainer's function computes, one of the classes of ``geometry``."""
+    def geometry(self):
+        """Returns what the function computes, one of the classes of :mod:`chainerlp.geometry`."""
         raise NotImplementedError
+
+    def prepare(self, x, W):
+        """Does what Chainer's forward does to the function, besides computing y."""
+
+    def apply_to(self, x, W, b):
+        """Returns the variable y; ``b`` may be ``None``."""
+        (y,) = self.apply((x, W) if b is None else (x, W, b))
+        return y
+
+    def float32_output(self, inputs):
+        """Returns y in float32."""
+        x, W = inputs[:2]
+        self.prepare(x, W)
+        y = self.geometry().output(factor(x), factor(W))
+        if len(inputs) == 3:
+            b = inputs[2]
+            y += b.reshape(b.shape + (1,) * (y.ndim - 1 - b.ndim))
+        return y
 
     def data_gradient(self, index, inputs, gy):
         """Returns the :class:`DataGradient` of x."""
         x, W = inputs[0], factor(inputs[1])
-        geometry = self.geometry(self)
+        geometry = self.geometry()
 
         def product(scale=1.0, dtype=numpy.float32):
             return geometry.data_gradient(gy, W, x.shape[2:], scale, dtype)
@@ -319,26 +321,9 @@ class LayerGradients:
         """Returns gW or gb in float32."""
         if index == 1:
             x, W = inputs[:2]
-            return self.geometry(self).weight_gradient(factor(x), gy, W.shape)
+            return self.geometry().weight_gradient(factor(x), gy, W.shape)
         b_ndim = len(self.inputs[2].shape)
         return gy.sum(axis=(0,) + tuple(range(1 + b_ndim, gy.ndim)), dtype=numpy.float32)
-
-
-class ScaledLayerFunction(LayerGradients, ScaledFunction):
-    """A :class:`ScaledFunction` with the inputs x, W and, optionally, b."""
-
-    def prepare(self, x, W):
-        """Does what Chainer's forward does to the function, besides computing y."""
-
-    def float32_output(self, inputs):
-        """Returns y in float32."""
-        x, W = inputs[:2]
-        self.prepare(x, W)
-        y = self.geometry(self).output(factor(x), factor(W))
-        if len(inputs) == 3:
-            b = inputs[2]
-            y += b.reshape(b.shape + (1,) * (y.ndim - 1 - b.ndim))
-        return y
 
 
 def _check_range(format, dtype, label):

@@ -7,35 +7,18 @@ from chainerlp.layer_scale import LayerScale, check_formats
 from chainerlp.links import scaled_links
 
 import chainer
-from chainer import links
-from chainer.links.connection.deformable_convolution_2d import DeformableConvolution2DSampler
 
-_SCALED_BY_ORIGINAL = {
-    links.Bilinear: scaled_links.ScaledBilinear,
-    links.Convolution1D: scaled_links.ScaledConvolution1D,
-    links.Convolution2D: scaled_links.ScaledConvolution2D,
-    links.Convolution3D: scaled_links.ScaledConvolution3D,
-    links.ConvolutionND: scaled_links.ScaledConvolutionND,
-    links.Deconvolution1D: scaled_links.ScaledDeconvolution1D,
-    links.Deconvolution2D: scaled_links.ScaledDeconvolution2D,
-    links.Deconvolution3D: scaled_links.ScaledDeconvolution3D,
-    links.DeconvolutionND: scaled_links.ScaledDeconvolutionND,
-    DeformableConvolution2DSampler: scaled_links.ScaledDeformableConvolution2DSampler,
-    links.DepthwiseConvolution2D: scaled_links.ScaledDepthwiseConvolution2D,
-    links.DilatedConvolution2D: scaled_links.ScaledDilatedConvolution2D,
-    links.Linear: scaled_links.ScaledLinear,
-    links.LocalConvolution2D: scaled_links.ScaledLocalConvolution2D,
-    links.NStepBiGRU: scaled_links.ScaledNStepBiGRU,
-    links.NStepBiLSTM: scaled_links.ScaledNStepBiLSTM,
-    links.NStepBiRNNReLU: scaled_links.ScaledNStepBiRNNReLU,
-    links.NStepBiRNNTanh: scaled_links.ScaledNStepBiRNNTanh,
-    links.NStepGRU: scaled_links.ScaledNStepGRU,
-    links.NStepLSTM: scaled_links.ScaledNStepLSTM,
-    links.NStepRNNReLU: scaled_links.ScaledNStepRNNReLU,
-    links.NStepRNNTanh: scaled_links.ScaledNStepRNNTanh,
+# A scaled link's last base is the link of Chainer's that it stands for.
+_ORIGINAL_BY_SCALED = {
+    kind: kind.__bases__[-1]
+    for name, kind in vars(scaled_links).items()
+    if name.startswith('Scaled') and issubclass(kind, chainer.Link)
 }
-_ORIGINAL_BY_SCALED = {scaled: original for original, scaled in _SCALED_BY_ORIGINAL.items()}
-_ORIGINAL_BY_SCALED[scaled_links.ScaledNStepLayer] = chainer.Link
+_SCALED_BY_ORIGINAL = {
+    original: scaled
+    for scaled, original in _ORIGINAL_BY_SCALED.items()
+    if original is not chainer.Link  # a layer of a stacked RNN: converted with its parent
+}
 
 # What a link is called by.
 _CALLS = ('__call__', 'forward', 'rnn')
@@ -115,14 +98,13 @@ def restore(link):
 
 def _scaled_class(kind):
     """Returns the scaled class for a link's class; ``None`` if it is to stay as it is."""
-    if kind in _SCALED_BY_ORIGINAL:
-        return _SCALED_BY_ORIGINAL[kind]
     if any(base in _ORIGINAL_BY_SCALED for base in kind.__mro__):
         return None
     base = next((base for base in kind.__mro__ if base in _SCALED_BY_ORIGINAL), None)
     if base is None:
         return None
-    return _scaled_subclass(kind, _SCALED_BY_ORIGINAL[base])
+    scaled = _SCALED_BY_ORIGINAL[base]
+    return scaled if base is kind else _scaled_subclass(kind, scaled)
 
 
 def _original_class(kind):

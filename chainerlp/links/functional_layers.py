@@ -47,14 +47,18 @@ class FunctionalLayers:
         A weight that is made of a parameter is an array like any other, but for a transposed one
         and its like.
         """
-        links = dict(self._model.namedlinks())
-        for path, param in self._model.namedparams(include_uninit=False):
+        for param, path, link in self._held_params():
             if param.array is W or param.array is getattr(W, 'base', None):
-                link = links[path.rpartition('/')[0] or '/']
                 if is_restored(link):
                     return None
                 return link.layer_scale if isinstance(link, ScaledLink) else self._own_scale(path)
         return None
+
+    def _held_params(self):
+        """Yields each initialized parameter of the model, its path, and the link that holds it."""
+        links = dict(self._model.namedlinks())
+        for path, param in self._model.namedparams(include_uninit=False):
+            yield param, path, links[path.rpartition('/')[0] or '/']
 
     def of_pass(self):
         """Returns what finds the scales in one backward pass; it is of no use after it.
@@ -63,13 +67,10 @@ class FunctionalLayers:
             callable: Takes a function that :func:`~chainerlp.functions.is_plain_layer`, and returns
             its LayerScale; ``None`` if it is not to be scaled.
         """
-        links = dict(self._model.namedlinks())
-        holders = {
-            param.node: (path, links[path.rpartition('/')[0] or '/'])
-            for path, param in self._model.namedparams(include_uninit=False)
-        }
+        holders = {param.node: (path, link) for param, path, link in self._held_params()}
         # By their class: deep copies of them are not marked.
-        restored = {p.node for link in links.values() if is_restored(link) for p in link.params()}
+        restored_links = filter(is_restored, self._model.links())
+        restored = {param.node for link in restored_links for param in link.params()}
         turns = itertools.count()
         found = weakref.WeakKeyDictionary()  # what is recomputed need not outlive its own part
 

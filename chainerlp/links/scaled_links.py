@@ -60,7 +60,7 @@ class ScaledBilinear(ScaledLink, links.Bilinear):
 
 
 class _ScaledConvolution(ScaledLink):
-    """Base of the links that apply a function to images, ``W`` and ``b``.
+    """Base of the links that apply a function to images (and offsets), ``W`` and ``b``.
 
     A subclass names the function, and those of its own attributes that are keyword arguments of it.
     """
@@ -68,16 +68,13 @@ class _ScaledConvolution(ScaledLink):
     _scaled_function = None
     _scaled_options = ()
 
-    def forward(self, x):
+    def forward(self, x, *offset):
         """Applies the layer; see the function of the same name in :mod:`chainerlp.functions`."""
         if self.W.array is None:
             self._initialize_params(x.shape[1])
-        return self._apply_scaled(x)
-
-    def _apply_scaled(self, *inputs):
         options = {name: getattr(self, name) for name in self._scaled_options}
         return self._scaled_function(
-            *inputs, self.W, self.b, layer_scale=self.layer_scale, **options
+            x, *offset, self.W, self.b, layer_scale=self.layer_scale, **options
         )
 
 
@@ -155,7 +152,7 @@ class ScaledLocalConvolution2D(_ScaledConvolution, links.LocalConvolution2D):
         """Applies the layer; see :func:`~chainerlp.functions.scaled_local_convolution_2d`."""
         if self.W.array is None:
             self._initialize_params(x.shape[1], x.shape[2:])
-        return self._apply_scaled(x)
+        return super().forward(x)
 
 
 class ScaledDeformableConvolution2DSampler(_ScaledConvolution, DeformableConvolution2DSampler):
@@ -167,12 +164,6 @@ class ScaledDeformableConvolution2DSampler(_ScaledConvolution, DeformableConvolu
 
     _scaled_function = staticmethod(functions.scaled_deformable_convolution_2d_sampler)
     _scaled_options = ('stride', 'pad')
-
-    def forward(self, x, offset):
-        """Applies the layer; see the function of the same name in :mod:`chainerlp.functions`."""
-        if self.W.array is None:
-            self._initialize_params(x.shape[1])
-        return self._apply_scaled(x, offset)
 
 
 class ScaledNStepLayer(ScaledLink, chainer.Link):
@@ -209,18 +200,8 @@ class ScaledNStepRNN:
         if xs[0].dtype != numpy.float16 and not rounds:
             return super().rnn(n_layers, dropout_ratio, *args)
         hx, cx = states if self.n_cells == 2 else (*states, None)
-        hy, cy, ys = functions.scaled_n_step_rnn(
-            self._scaled_cell,
-            n_layers,
-            dropout_ratio,
-            hx,
-            cx,
-            ws,
-            bs,
-            xs,
-            self.use_bi_direction,
-            layer_scales,
-        )
+        arguments = n_layers, dropout_ratio, hx, cx, ws, bs, xs, self.use_bi_direction
+        hy, cy, ys = functions.scaled_n_step_rnn(self._scaled_cell, *arguments, layer_scales)
         return (hy, ys) if cx is None else (hy, cy, ys)
 
 
@@ -231,49 +212,19 @@ def convert_layers(rnn):
             layer.__class__ = ScaledNStepLayer
 
 
-class ScaledNStepLSTM(ScaledNStepRNN, links.NStepLSTM):
-    """:class:`chainer.links.NStepLSTM` with scaled data gradients."""
-
-    _scaled_cell = 'lstm'
-
-
-class ScaledNStepBiLSTM(ScaledNStepRNN, links.NStepBiLSTM):
-    """:class:`chainer.links.NStepBiLSTM` with scaled data gradients."""
-
-    _scaled_cell = 'lstm'
+def _scaled_rnn(original, cell):
+    """Returns the scaled class of one of Chainer's links of stacked RNNs."""
+    name = f'Scaled{original.__name__}'
+    doc = f':class:`chainer.links.{original.__name__}` with scaled data gradients.'
+    namespace = {'__module__': __name__, '__doc__': doc, '_scaled_cell': cell}
+    return type(name, (ScaledNStepRNN, original), namespace)
 
 
-class ScaledNStepGRU(ScaledNStepRNN, links.NStepGRU):
-    """:class:`chainer.links.NStepGRU` with scaled data gradients."""
-
-    _scaled_cell = 'gru'
-
-
-class ScaledNStepBiGRU(ScaledNStepRNN, links.NStepBiGRU):
-    """:class:`chainer.links.NStepBiGRU` with scaled data gradients."""
-
-    _scaled_cell = 'gru'
-
-
-class ScaledNStepRNNTanh(ScaledNStepRNN, links.NStepRNNTanh):
-    """:class:`chainer.links.NStepRNNTanh` with scaled data gradients."""
-
-    _scaled_cell = 'tanh'
-
-
-class ScaledNStepBiRNNTanh(ScaledNStepRNN, links.NStepBiRNNTanh):
-    """:class:`chainer.links.NStepBiRNNTanh` with scaled data gradients."""
-
-    _scaled_cell = 'tanh'
-
-
-class ScaledNStepRNNReLU(ScaledNStepRNN, links.NStepRNNReLU):
-    """:class:`chainer.links.NStepRNNReLU` with scaled data gradients."""
-
-    _scaled_cell = 'relu'
-
-
-class ScaledNStepBiRNNReLU(ScaledNStepRNN, links.NStepBiRNNReLU):
-    """:class:`chainer.links.NStepBiRNNReLU` with scaled data gradients."""
-
-    _scaled_cell = 'relu'
+ScaledNStepLSTM = _scaled_rnn(links.NStepLSTM, 'lstm')
+ScaledNStepBiLSTM = _scaled_rnn(links.NStepBiLSTM, 'lstm')
+ScaledNStepGRU = _scaled_rnn(links.NStepGRU, 'gru')
+ScaledNStepBiGRU = _scaled_rnn(links.NStepBiGRU, 'gru')
+ScaledNStepRNNTanh = _scaled_rnn(links.NStepRNNTanh, 'tanh')
+ScaledNStepBiRNNTanh = _scaled_rnn(links.NStepBiRNNTanh, 'tanh')
+ScaledNStepRNNReLU = _scaled_rnn(links.NStepRNNReLU, 'relu')
+ScaledNStepBiRNNReLU = _scaled_rnn(links.NStepBiRNNReLU, 'relu')

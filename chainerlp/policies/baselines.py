@@ -8,8 +8,7 @@ import dataclasses
 import math
 from statistics import NormalDist
 
-from chainerlp import formats, geometry, magnitude_counts, statistics
-from chainerlp.float16 import to_float32
+from chainerlp import formats, geometry, statistics
 from chainerlp.policies.policy import (
     LARGEST_TOTAL_SCALE,
     Bounded,
@@ -19,6 +18,7 @@ from chainerlp.policies.policy import (
     bounded,
     is_real,
 )
+from chainerlp.rounding import to_float32
 
 import numpy
 from chainer import backend
@@ -162,9 +162,9 @@ class Measured(Amax, Threshold):
     def _unbounded_scale(self, gy, W, terms, product, backoff):
         xp = backend.get_array_module(gy)
         product = _product(gy, W) if product is None else product
-        counts = magnitude_counts.exponent_counts(product)
+        counts = statistics.exponent_counts(product)
         lost = formats.get(self.format).underflow_threshold
-        lowest = magnitude_counts.smallest_scale_that_keeps(counts, lost, self.threshold)
+        lowest = statistics.smallest_scale_that_keeps(counts, lost, self.threshold)
         largest = super()._unbounded_scale(gy, W, terms, product, backoff)
         return xp.minimum(xp.maximum(backoff * lowest, 1.0), largest)
 

@@ -3,13 +3,12 @@
 import math
 
 from chainerlp import (
-    float16,
     formats,
     geometry,
-    magnitude_counts,
     master_weights,
     overflow,
     policies,
+    rounding,
     statistics,
 )
 from chainerlp.rounding import round_saturating
@@ -109,7 +108,7 @@ def test_any_layout_in_memory(device, layout, dtype):
         rescaled = (array.astype(numpy.float32) * 8).astype(dtype)
     numpy.testing.assert_array_equal(CPU.send(ScaledArray(sent, 0.5).to(4.0).array), rescaled)
     if dtype == 'float32':
-        halves = float16.scale_and_round(sent, scalar(device, 8), 'float16')
+        halves = rounding.scale_and_round(sent, scalar(device, 8), 'float16')
         numpy.testing.assert_array_equal(CPU.send(halves), by_numpy(array, 8.0, 'float16'))
 
 
@@ -124,7 +123,7 @@ def test_scaling_and_rounding(device, size, scale):
     product = gradients(size, 'float32', special=SPECIAL + NONFINITE + (65520.0, 2.0**-25))
     for dtype in DTYPES:
         for given in (scale, scalar(device, scale)):
-            found = float16.scale_and_round(device.send(product.copy()), given, dtype)
+            found = rounding.scale_and_round(device.send(product.copy()), given, dtype)
             assert found.dtype == dtype
             numpy.testing.assert_array_equal(CPU.send(found), by_numpy(product, scale, dtype))
 
@@ -137,7 +136,7 @@ def test_halves_are_rounded_to_nearest_even(device):
     )
     expected = products.astype(numpy.float16)
     for scale in (1.0, scalar(device, 1)):
-        found = float16.scale_and_round(device.send(products), scale, 'float16')
+        found = rounding.scale_and_round(device.send(products), scale, 'float16')
         numpy.testing.assert_array_equal(CPU.send(found), expected)
 
 
@@ -234,16 +233,16 @@ def test_rounding_losses(device, size, format):
         special = numpy.array(special, numpy.float32)
         special = [*special, *numpy.nextafter(special[:2], numpy.float32(0)), -special[0]]
     product = gradients(size, 'float32', special=tuple(special))
-    found = magnitude_counts.count_underflow_and_overflow(device.send(product), format)
-    expected = magnitude_counts.count_underflow_and_overflow(product, format)
+    found = statistics.count_underflow_and_overflow(device.send(product), format)
+    expected = statistics.count_underflow_and_overflow(product, format)
     assert [int(count) for count in found] == list(expected)
 
 
 @pytest.mark.parametrize('size', SIZES)
 def test_exponent_counts(device, size):
     array = gradients(size, 'float32', special=SPECIAL + NONFINITE + (1.0, 2.0**-149, 3e38))
-    found = magnitude_counts.exponent_counts(device.send(array))
-    numpy.testing.assert_array_equal(CPU.send(found), magnitude_counts.exponent_counts(array))
+    found = statistics.exponent_counts(device.send(array))
+    numpy.testing.assert_array_equal(CPU.send(found), statistics.exponent_counts(array))
 
 
 NO_BOUND = math.inf
