@@ -252,7 +252,8 @@ class ScaledBackprop:
     def _scales(self, function, index):
         """Returns whether the gradient of an input has a scale of the function's own choice."""
         layer_scale = getattr(function, 'layer_scale', None) or self._layer_scale_of(function)
-        if layer_scale is None:
+        is_half = function.inputs[index].dtype == numpy.float16
+        if layer_scale is None or not (is_half or layer_scale.gradient_format):
             return False
         return index in getattr(function, 'data_inputs', (0,)) or layer_scale.scale_weights
 

@@ -165,14 +165,17 @@ def diagnose(
     formats = [number_formats.get(name) for name in formats]
 
     with preserved(model), chainer.using_config('enable_backprop', True):
-        links.convert(model, _LOSSLESS, compute_dtype=compute_dtype or _compute_dtype_of(model))
+        settings = _LOSSLESS, None, compute_dtype or _compute_dtype_of(model)
+        links.convert(model, *settings)
+        layers = links.FunctionalLayers(model, *settings)
         if initial_scale == 'auto':
             initial_scale = _delayed_scale(_loss_of(model, lossfun, batch))
 
         def measure(function, in_data, gy, _):
             return _measure(function, in_data, gy, initial_scale, formats, policies)
 
-        loss = _loss_of(model, lossfun, batch)
+        with layers.in_forward():
+            loss = _loss_of(model, lossfun, batch)
         with LayerProbe({'main': model}, measure) as probe:
             backprop.backward(loss, initial_scale)
     measured = probe.take()

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 
 from chainerlp import formats
+from chainerlp.policies.policy import Bounded
 from chainerlp.statistics import largest_magnitude
 
 import numpy
@@ -35,15 +36,23 @@ def check_formats(compute_dtype, gradient_format):
         )
 
 
-def _within_format(scale, array, format):
-    """Returns a scale, or the largest power of two at which no element leaves a format."""
+# A format as wide as float32 would let a policy fill it, and no sum of products have room.
+_LARGEST_FACTOR = 2.0**64
+
+
+def _within(scale, array, largest):
+    """Returns a scale, or the largest power of two at which no element is over a magnitude."""
     with numpy.errstate(divide='ignore'):
-        highest = formats.get(format).largest / largest_magnitude(array)
+        highest = largest / largest_magnitude(array)
     xp = backend.get_array_module(array)
     if xp is numpy and not scale > highest:  # or NaN
         return scale
     lower = formats.floor_power_of_two(highest).astype(numpy.float32)
     return float(lower) if xp is numpy else xp.where(scale > highest, lower, scale)
+
+
+def _in_format(policy, format):
+    return dataclasses.replace(policy, format=format) if isinstance(policy, Bounded) else policy
 
 
 class LayerScale:
@@ -69,22 +78,29 @@ class LayerScale:
     """
 
     def __init__(self, policy, scale_weights=None, compute_dtype=None, gradient_format=None):
-        format = compute_dtype or gradient_format
-        if format is not None and hasattr(policy, 'format'):
-            policy = dataclasses.replace(policy, format=format)
+        if gradient_format is not None:
+            policy = _in_format(policy, gradient_format)
         self.policy = policy
         self.scale_weights = policy.scales_weights if scale_weights is None else scale_weights
+        self._cast_policy = policy if compute_dtype is None else _in_format(policy, compute_dtype)
         self.compute_dtype = compute_dtype
         self.gradient_format = gradient_format
         self.saturated = 0
         self._held = {}
+
+    @property
+    def rounds(self):
+        """bool: Whether a float32 layer rounds anything."""
+        return self.compute_dtype is not None or self.gradient_format is not None
 
     def anew(self):
         """Returns another one of the same settings, which keeps nothing yet."""
         rounded_to = self.compute_dtype, self.gradient_format
         return LayerScale(self.policy, self.scale_weights, *rounded_to)
 
-    def choose(self, call, gy, W, total_scale, *, terms, product, backoff, data_input=0):
+    def choose(
+        self, call, gy, W, total_scale, *, terms, product, backoff, data_input=0, is_cast=False
+    ):
         """Returns α for one use of the layer; see :meth:`chainerlp.policies.Policy.scale`.
 
         Args:
@@ -96,18 +112,22 @@ class LayerScale:
             product (:ref:`ndarray`): gx in float32, before α.
             backoff (float): What gradients are multiplied by because of overflows.
             data_input (int): Which of the layer's data inputs gx belongs to, from 0.
+            is_cast (bool): Whether ``product`` is gy, which is rounded to the ``compute_dtype``.
         """
+        policy = self._cast_policy if is_cast else self.policy
         held = self._held.get((call, data_input))
-        if held is None or held.age >= self.policy.interval:
-            scale = self.policy.scale(
-                gy, W, total_scale, terms=terms, product=product, backoff=backoff
-            )
-            held = self._held[call, data_input] = _Held(total_scale * scale, age=0)
-        else:
+        is_kept = held is not None and held.age < policy.interval
+        if is_kept:
             scale = held.total_scale / total_scale
-            scale = self.policy.within_bounds(scale, total_scale, backoff)
-            if self.compute_dtype is not None:  # nothing overflows that would forget the scale
-                scale = _within_format(scale, product, self.compute_dtype)
+            scale = policy.within_bounds(scale, total_scale, backoff)
+        else:
+            scale = policy.scale(gy, W, total_scale, terms=terms, product=product, backoff=backoff)
+        if is_cast:
+            largest = formats.get(self.compute_dtype).largest
+            if is_kept or largest > _LARGEST_FACTOR:  # nothing overflows that would forget a scale
+                scale = _within(scale, product, min(largest, _LARGEST_FACTOR))
+        if not is_kept:
+            held = self._held[call, data_input] = _Held(total_scale * scale, age=0)
         held.age += 1
         return scale
 
@@ -128,6 +148,8 @@ class LayerScale:
         """Saves or loads the scales that are kept, with their age within the interval."""
         if isinstance(serializer, serializer_module.Deserializer):
             rows = serializer('held', None)
+            if self.compute_dtype is not None:
+                self.saturated = _saturated_in(serializer)
             if rows is None:  # from a deserializer that is not strict
                 rows = ()
             self._held = {
@@ -137,3 +159,12 @@ class LayerScale:
         else:
             rows = [(*key, float(h.total_scale), h.age) for key, h in sorted(self._held.items())]
             serializer('held', numpy.array(rows, numpy.float64).reshape(-1, 4))
+            if self.compute_dtype is not None:
+                serializer('saturated', int(self.saturated))
+
+
+def _saturated_in(serializer):
+    try:
+        return int(serializer('saturated', None) or 0)
+    except (KeyError, ValueError):  # of npz, of HDF5: of a training without a compute_dtype
+        return 0

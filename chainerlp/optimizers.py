@@ -177,9 +177,9 @@ class AdaptiveLossScaling(OptimizerWrapper):
             self.target.cleargrads()
             self.backward(loss)
             del loss
-            self._warn_of_saturated()
         else:
             training_warnings.warn_of_plain_gradients(self.target)
+        self._warn_of_saturated()
         # Those without a gradient, too: Chainer fills it with zeros, and momentum goes on.
         updated = [*filter(master_weights.is_trained, self.target.params(include_uninit=False))]
         trained = [param for param in updated if param.grad is not None]

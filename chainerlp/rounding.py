@@ -84,21 +84,20 @@ def round_saturating(array, format, scale=1.0, saturated=0):
         saturated (int or 0-d array): How many elements were saturated before.
 
     Returns:
-        tuple: The rounded array, float16 for ``float16``, and float32 for the other formats, whose
-        values it holds; and how many elements were saturated in all, an int, or a 0-d array on the
+        tuple: The rounded array, which has the format's values in float32 (float16 on a GPU, for
+        ``float16``); and how many elements were saturated in all, an int, or a 0-d array on the
         device (the one that was given, if one was).
     """
     if on_gpu(array):
         return _round_on_gpu(array, format, scale, saturated)
-    is_half = format is formats.FLOAT16
-    rounded = numpy.empty(array.shape, numpy.float16 if is_half else numpy.float32)
-    round_block = _round_block_to_half if is_half else _round_block
+    saturated = int(saturated)  # of a model that was moved from a GPU
+    rounded = numpy.empty(array.shape, numpy.float32)
     for source, target in _blocks(array, rounded):
         scaled = source
         if not (isinstance(scale, float) and scale == 1):
             with numpy.errstate(over='ignore'):
                 scaled = source * numpy.float32(scale)
-        beyond = round_block(scaled, target, format)
+        beyond = _round_block(scaled, target, format)
         if beyond is not None:
             beyond &= numpy.isfinite(source)
             target[beyond] = numpy.copysign(format.largest, source[beyond])
@@ -113,19 +112,17 @@ def _blocks(array, rounded):
         yield source[start : start + _BLOCK], target[start : start + _BLOCK]
 
 
-def _round_block_to_half(block, target, format=_HALF):
-    """Rounds a block of float32 values; returns which became inf, or ``None``."""
+def _round_block_to_half(block, target):
     magnitude = numpy.abs(block)
-    if magnitude.max() < format.overflow_threshold:
-        _round_magnitude(magnitude, format)
+    if magnitude.max() < _HALF.overflow_threshold:
+        _round_magnitude(magnitude, _HALF)
         magnitude *= _REBIAS
-        bits = magnitude.view(numpy.int32) >> (_SINGLE.mantissa_bits - format.mantissa_bits)
+        bits = magnitude.view(numpy.int32) >> (_SINGLE.mantissa_bits - _HALF.mantissa_bits)
         sign = (block.view(numpy.int32) >> 16) & numpy.int32(0x8000)
         target.view(numpy.uint16)[...] = bits | sign
-        return None
-    with numpy.errstate(over='ignore'):
-        target[...] = block
-    return numpy.isinf(target)
+    else:  # inf, NaN, or on the way to inf
+        with numpy.errstate(over='ignore'):
+            target[...] = block
 
 
 def _round_block(block, target, format):
@@ -166,7 +163,8 @@ def _round_magnitude(magnitude, format):
 
 
 def _round_on_gpu(array, format, scale, saturated):
-    if not on_gpu(saturated):
+    if not on_gpu(saturated) or saturated.device != array.device:
+        saturated = int(saturated)
         saturated = cuda.cupy.full((), saturated, numpy.uint64)
     if format is formats.FLOAT16:
         kernel = cuda.elementwise(

@@ -99,6 +99,22 @@ def test_with_a_compute_dtype_it_tells_of_output_gradients(model, is_converted):
     assert rows[-1].scales['Adaptive'] == unbounded.scale(y.grad, ones, terms=1)
 
 
+def test_with_a_compute_dtype_layers_called_as_functions_are_diagnosed_too():
+    numpy.random.seed(0)
+    model = chainer.Chain()
+    with model.init_scope():
+        model.W = chainer.Parameter(chainer.initializers.LeCunNormal(), (8, 20))
+        model.last = L.Linear(8, 10)
+
+    def lossfun(x, t):
+        return F.softmax_cross_entropy(model.last(F.tanh(F.linear(x, model.W))), t)
+
+    diagnosis = chainerlp.diagnose(
+        model, lossfun, *batch_of('f'), compute_dtype='float16', show=False
+    )
+    assert [row.layer for row in diagnosis.of('float16')] == ['/', '/last']
+
+
 def test_overflow_is_negative_headroom(model):
     batch = batch_of('f')
     huge = chainerlp.diagnose(

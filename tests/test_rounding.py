@@ -238,7 +238,7 @@ def expected(array, name):
 def assert_rounded(array, name):
     rounded, saturated = round_saturating(array, formats.get(name))
     values, count = expected(array, name)
-    assert rounded.dtype == (numpy.float16 if name == 'float16' else numpy.float32)
+    assert rounded.dtype == numpy.float32
     assert saturated == count
     rounded = rounded.astype(numpy.float32)
     is_nan = numpy.isnan(values)

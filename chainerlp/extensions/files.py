@@ -36,7 +36,9 @@ Where the total scale is 2^k, the histogram of the true gradient is the same, k 
 
 
 class Row(typing.NamedTuple):
-    """What one use of one layer did to its data gradient gx in the backward pass of one iteration.
+    """What one use of one layer did to the gradient that it rounds, in one iteration.
+
+    That is its data gradient gx; of a float32 layer with a ``compute_dtype`` it is gy.
 
     Attributes:
         iteration (int): The iteration, from 1.
@@ -47,7 +49,8 @@ class Row(typing.NamedTuple):
         underflow (float): Fraction of all elements of gx that are not zero in float32 and are zero
             in the format.
         underflow_unscaled (float): What the same product would have lost with a total scale of 1.
-        overflow (float): Fraction of all elements that are finite in float32 and inf in the format.
+        overflow (float): Fraction of all elements that are finite in float32 and beyond the format,
+            inf or saturated.
         absmax (float): Largest magnitude of the stored gradient, in float32.
     """
 

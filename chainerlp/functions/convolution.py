@@ -218,13 +218,15 @@ def scaled_deformable_convolution_2d_sampler(
 ):
     """Deformable convolution whose data gradient is scaled.
 
-    In float16 the samples are taken in float32 and rounded, and so is their gradient; the product
-    with the weight is :func:`scaled_linear`'s. Otherwise it is Chainer's function.
+    In float16, or with a ``layer_scale`` that rounds, the samples are taken in float32 and rounded
+    to x's dtype, and so is their gradient; the product with the weight is :func:`scaled_linear`'s.
+    Otherwise it is Chainer's function.
 
     The arguments are those of :func:`scaled_convolution_2d`, and ``offset``, the offsets of the
     samples, of shape (n, 2 kh kw, oh, ow): first the horizontal ones.
     """
-    if x.dtype != numpy.float16 or offset.shape[1] != 2 * W.shape[2] * W.shape[3]:
+    rounds = layer_scale is not None and layer_scale.rounds
+    if not (x.dtype == numpy.float16 or rounds) or offset.shape[1] != 2 * W.shape[2] * W.shape[3]:
         return F.deformable_convolution_2d_sampler(x, offset, W, b, stride, pad)
     out, channels, kh, kw = W.shape
     n, _, oh, ow = offset.shape

@@ -228,14 +228,14 @@ class ScaledFunction:
                 scale = _WEIGHT_POLICY.scale(product, None, gy.scale, product=product)
         if format is not None:
             _check_range(format, dtype, self.label)
-            array = round_saturating(product, format, scale)[0].astype(dtype, copy=False)
+            array = from_float32(round_saturating(product, format, scale)[0], dtype)
         elif product is None:
             array = gradient.product(scale, dtype)
         else:
             array = scale_and_round(product, scale, dtype)
         return ScaledArray(array, _times(gy.scale, scale))
 
-    def _choose(self, index, gradient, product, total_scale, layer_scale, backoff):
+    def _choose(self, index, gradient, product, total_scale, layer_scale, backoff, is_cast=False):
         scale = layer_scale.choose(
             self.call,
             gradient.gy,
@@ -245,6 +245,7 @@ class ScaledFunction:
             product=product,
             backoff=backoff,
             data_input=self.data_inputs.index(index),
+            is_cast=is_cast,
         )
         if index == self.data_inputs[0]:
             self.scale, self.total_scale = scale, _times(total_scale, scale)
@@ -253,7 +254,9 @@ class ScaledFunction:
     def _gradients_of_factors(self, indexes, gy, layer_scale, backoff):
         """Scales and rounds gy, and forms the gradients in float32, α divided out."""
         cast = gradient_to_cast(gy.array)
-        scale = self._choose(self.data_inputs[0], cast, gy.array, gy.scale, layer_scale, backoff)
+        scale = self._choose(
+            self.data_inputs[0], cast, gy.array, gy.scale, layer_scale, backoff, is_cast=True
+        )
         rounded, self.layer_scale.saturated = round_saturating(
             gy.array, self.computes_in, scale, self.layer_scale.saturated
         )

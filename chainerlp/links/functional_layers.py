@@ -38,21 +38,28 @@ class FunctionalLayers:
         if self._settings.compute_dtype is None:
             yield
             return
-        with _GivesComputeDtype(self._of_array):
+        with _GivesComputeDtype(self._finder_by_array()):
             yield
 
-    def _of_array(self, W):
-        """Returns the scale of a layer by its weight's array; ``None`` if that is no parameter's.
+    def _finder_by_array(self):
+        """Returns what finds the scale of a layer by its weight's array, in one forward pass.
 
-        A weight that is made of a parameter is an array like any other, but for a transposed one
-        and its like.
+        It finds none if that is no parameter's. A weight that is made of a parameter is an array
+        like any other, but for a transposed one and its like.
         """
-        for param, path, link in self._held_params():
-            if param.array is W or param.array is getattr(W, 'base', None):
-                if is_restored(link):
-                    return None
-                return link.layer_scale if isinstance(link, ScaledLink) else self._own_scale(path)
-        return None
+        held = {}  # by the array's id, with the array, so that the id stays its own
+
+        def find(W):
+            if not held or any(p.array is None for p in self._model.params()):
+                held.update({id(p.array): (p.array, *of) for p, *of in self._held_params()})
+            for array in (W, getattr(W, 'base', None)):
+                known, path, link = held.get(id(array), (None, None, None))
+                if known is not None and known is array and not is_restored(link):
+                    own = isinstance(link, ScaledLink)
+                    return link.layer_scale if own else self._own_scale(path)
+            return None
+
+        return find
 
     def _held_params(self):
         """Yields each initialized parameter of the model, its path, and the link that holds it."""

@@ -196,7 +196,7 @@ class ScaledNStepRNN:
         """Applies the layers to sequences of descending length, transposed."""
         *states, ws, bs, xs = args
         layer_scales = [getattr(layer, 'layer_scale', None) for layer in self]
-        rounds = any(s and (s.compute_dtype or s.gradient_format) for s in layer_scales)
+        rounds = any(scale and scale.rounds for scale in layer_scales)
         if xs[0].dtype != numpy.float16 and not rounds:
             return super().rnn(n_layers, dropout_ratio, *args)
         hx, cx = states if self.n_cells == 2 else (*states, None)

@@ -130,7 +130,8 @@ def _results(runs):
             row.append(number or '')
     legend = (
         f'The {", the ".join(metrics)} and the loss are of the test set, at the end. Underflow is'
-        ' the share of the elements of a layer’s data gradient that float16 rounds to zero,'
+        ' the share of the elements of a layer’s data gradient that float16 (or the run’s own'
+        ' format) rounds to zero,'
         ' averaged over layers and measured iterations; *unscaled* is what the same gradients would'
         ' have lost with every scale 1. In float32 runs nothing was lost: it is what float16 would'
         ' have lost; of models that compute in a lower format, of their layers’ output gradients.'

@@ -13,9 +13,10 @@ from experiments import tasks
 from experiments.config import Config, label
 
 _LEGEND = """\
-underflow  elements of the layers' data gradients that float16 rounds to zero: mean over layers and
-           measured iterations; worst layer: mean of the layer that loses most; unscaled: what the
-           same gradients would have lost at scale 1; T: the rate that the method accepts
+underflow  elements of the layers' data gradients that float16 (or the run's own format) rounds to
+           zero: mean over layers and measured iterations; worst layer: mean of the layer that loses
+           most; unscaled: what the same gradients would have lost at scale 1; T: the rate that the
+           method accepts
 skipped    updates, because of gradients that were not finite"""
 _ERROR = """\
 gradient   ‖g − g32‖ / ‖g32‖ against a float32 pass of the same weights: median over parameters,

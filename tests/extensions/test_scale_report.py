@@ -163,6 +163,24 @@ def test_of_a_compute_dtype_all_layers_and_what_rounding_their_output_gradients_
         assert len(histogram['counts']) == len(rows)
 
 
+def test_underflow_is_counted_in_the_format_of_the_products(tmp_path):
+    model = L.Linear(3, 2)
+    optimizer = chainerlp.AdaptiveLossScaling(
+        optimizers.SGD(0.0), policies.Fixed(1), compute_dtype='float8_e4m3'
+    ).setup(model)
+    iterator = chainer.iterators.SerialIterator(numpy.ones((4, 3), 'f'), 4)
+
+    def lossfun(x):  # gradients of 2^-12: zero in E4M3, and not in float16
+        return F.sum(model(x)) * numpy.float32(2.0**-12)
+
+    updater = training.updaters.StandardUpdater(iterator, optimizer, loss_func=lossfun)
+    trainer = training.Trainer(updater, (1, 'iteration'), out=str(tmp_path))
+    trainer.extend(ScaleReport(trigger=(1, 'iteration')))
+    trainer.run()
+    (row,) = rows_of(tmp_path)
+    assert float(row['underflow']) == 1
+
+
 def test_what_is_saturated_is_reported(tmp_path):
     extension = ScaleReport(trigger=(1, 'iteration'))
     trainer = make_trainer(tmp_path, 'computing', 1, extension, net=MLP)

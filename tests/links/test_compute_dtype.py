@@ -7,6 +7,7 @@ import chainerlp
 from chainerlp import formats, policies, rounding
 from chainerlp.functions import scaled_function
 from tests.links.test_scaled_links import LAYERS, assert_close, every_layer, make, run
+from tests.test_rounding import expected
 
 import chainer
 import chainer.functions as F
@@ -104,6 +105,45 @@ def test_the_policy_decides_as_for_a_cast():
 
 
 @every_format
+@either_backward
+def test_all_that_enters_a_product_is_rounded_and_nothing_else(compute_dtype, backward):
+    """Against products in float64 of what ml_dtypes rounds to."""
+    link = L.Linear(6, 5)
+    random = numpy.random.RandomState(0)
+    x = chainer.Variable(random.standard_normal((4, 6)).astype('f'))
+    link.W.array[...] = random.standard_normal((5, 6))
+    link.b.array[...] = random.standard_normal(5)
+    chainerlp.convert(link, policies.Fixed(8), compute_dtype=compute_dtype)
+    y = link(x)
+    gy = random.standard_normal((4, 5)).astype('f')
+    y.grad = gy
+    link.cleargrads()
+    backward(y)
+
+    def rounded(array):
+        return expected(array, compute_dtype)[0].astype('d')
+
+    x_, W, gy_ = rounded(x.array), rounded(link.W.array), rounded(8 * gy) / 8
+    exact = {'y': x_ @ W.T + link.b.array, 'gx': gy_ @ W, 'gW': gy_.T @ x_, 'gb': gy.sum(0)}
+    found = {'y': y.array, 'gx': x.grad, 'gW': link.W.grad, 'gb': link.b.grad}
+    for key, value in exact.items():
+        numpy.testing.assert_allclose(found[key], value, rtol=1e-5, atol=1e-5, err_msg=key)
+
+
+@every_format
+@pytest.mark.parametrize('kind', [policies.Amax, policies.PerSample, policies.Measured])
+def test_large_gradients_do_not_overflow(compute_dtype, kind):
+    link = chainerlp.convert(L.Linear(20, 10), kind(), compute_dtype=compute_dtype)
+    x = chainer.Variable(numpy.full((30, 20), 100, 'f'))
+    y = link(x)
+    y.grad = numpy.full((30, 10), 1e4, 'f')
+    link.cleargrads()
+    y.backward()
+    assert numpy.isfinite(x.grad).all()
+    numpy.testing.assert_allclose(link.W.grad, 30 * 1e6, rtol=0.2)  # 1e4 rounds to a power of two
+
+
+@every_format
 def test_a_gradient_is_lost_without_a_scale_and_kept_with_one(compute_dtype):
     if compute_dtype == 'bfloat16':
         pytest.skip('nothing that float32 has is lost to its range')
@@ -162,6 +202,90 @@ def test_layers_of_other_dtypes_are_as_without(dtype):
     numpy.testing.assert_array_equal(results[0].y, results[1].y)
     for key, gradient in results[0].gradients.items():
         numpy.testing.assert_array_equal(results[1].gradients[key], gradient)
+    assert results[0].scales == results[1].scales
+
+
+def test_gradients_that_leave_the_format_are_counted():
+    link = chainerlp.convert(L.Linear(2, 2), policies.Fixed(1), compute_dtype='float16')
+    y = link(chainer.Variable(numpy.ones((1, 2), 'f')))
+    y.grad = numpy.float32([[1e6, 1]])
+    y.backward()
+    assert link.layer_scale.saturated == 1
+
+
+def test_plain_backward_keeps_no_scale():
+    policy = policies.Amax(interval=100)
+    link = chainerlp.convert(L.Linear(2, 2), policy, compute_dtype='float16')
+    for exponent in (0, -40):
+        y = link(chainer.Variable(numpy.ones((1, 2), 'f')))
+        y.grad = numpy.full((1, 2), 2.0**exponent, 'f')
+        y.backward()
+        assert y.creator.scale == 2.0 ** (11 - exponent)
+        assert y.creator.total_scale is None
+    assert not link.layer_scale._held
+
+
+def test_what_saturated_is_in_snapshots(tmp_path):
+    def trained():
+        model = L.Linear(2, 2)
+        optimizer = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.0), compute_dtype='float16')
+        return model, optimizer.setup(model)
+
+    model, optimizer = trained()
+    x = chainer.Variable(numpy.full((3, 2), 1e6, 'f'))
+    with pytest.warns(RuntimeWarning, match='left float16'):
+        optimizer.update(lambda: F.sum(model(x)))
+    assert optimizer.saturated == 6
+    serializers.save_npz(tmp_path / 'optimizer.npz', optimizer)
+    resumed = trained()[1]
+    serializers.load_npz(tmp_path / 'optimizer.npz', resumed)
+    assert resumed.saturated == 6
+    plain = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.0)).setup(L.Linear(2, 2))
+    serializers.save_npz(tmp_path / 'plain.npz', plain)
+    serializers.load_npz(tmp_path / 'plain.npz', trained()[1])
+
+
+def test_saturation_in_a_loop_of_ones_own_is_told():
+    model = L.Linear(2, 2)
+    optimizer = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.0), compute_dtype='float16')
+    optimizer.setup(model)
+    loss = F.sum(model(chainer.Variable(numpy.full((3, 2), 1e6, 'f'))))
+    model.cleargrads()
+    optimizer.backward(loss)
+    with pytest.warns(RuntimeWarning, match='of / left float16'):
+        optimizer.update()
+
+
+def test_a_training_gives_no_warning(recwarn):
+    train(network(), adam(network(), compute_dtype='float16'), 0)
+    model = network()
+    train(model, adam(model, compute_dtype='float16'), 3)
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
+
+
+def test_a_policy_of_ones_own_may_have_a_format():
+    class Own(policies.Policy):
+        format = 'float16'
+
+        def scale(self, gy, W, total_scale=1.0, **context):
+            return 4.0
+
+    link = chainerlp.convert(L.Linear(2, 2), Own(), compute_dtype='float8_e4m3')
+    y = link(chainer.Variable(numpy.ones((1, 2), 'f')))
+    y.grad = numpy.ones((1, 2), 'f')
+    y.backward()
+    assert y.creator.scale == 4
+
+
+@pytest.mark.parametrize('name', LAYERS)
+def test_every_family_rounds(name):
+    weights, tiny = 2.0**-10, 2.0**-60
+    lost = run(name, converted(name, policies.Fixed(1), weights), numpy.float32, magnitude=tiny)
+    exact = run(name, make(name, numpy.float32, weights), numpy.float32, magnitude=tiny)
+    weights = [key for key, g in exact.gradients.items() if isinstance(key, str) and g.ndim > 1]
+    weights = [key for key in weights if exact.gradients[key].any() and not key.endswith('/b')]
+    assert weights
+    assert not any(lost.gradients[key].any() for key in weights)
 
 
 def test_a_gradient_penalty_is_chainers():
@@ -193,6 +317,23 @@ def test_what_is_no_compute_dtype_is_refused():
         chainerlp.convert(L.Linear(2, 2), policies.Amax(), compute_dtype='float32')
     with pytest.raises(ValueError, match=message):
         chainerlp.AdaptiveLossScaling(optimizers.SGD(), compute_dtype='float32')
+
+
+def test_bilinear_called_as_a_function_has_it():
+    W = chainer.Parameter(numpy.full((3, 4, 5), 1 + 2.0**-20, 'f'))
+    model = chainer.Chain()
+    with model.init_scope():
+        model.W = W
+    optimizer = adam(model, compute_dtype='float16')
+    found = []
+
+    def loss():
+        y = F.bilinear(numpy.ones((2, 3), 'f'), numpy.ones((2, 4), 'f'), model.W)
+        found.append(y.array)
+        return F.sum(y)
+
+    optimizer.update(loss)
+    numpy.testing.assert_array_equal(found[0], 12)
 
 
 class Functional(chainer.Chain):

@@ -96,7 +96,7 @@ def test_an_unknown_key_is_told_its_nearest_and_all_allowed(
 
 def test_an_option_of_another_method_is_unknown(cli, tiny):
     error = one_line(cli('train', tiny, '-o', 'scaling={method: none, threshold: 0.1}'))
-    allowed = 'method, dtype, label, compute'
+    allowed = 'method, dtype, label, compute, gradient_format'
     assert f'scaling.threshold: unknown key (given 0.1), allowed: {allowed}\n' in error
 
 
