@@ -36,6 +36,10 @@ quickstart: env  ## train the digits MLP in fp32 and in fp16 by every method; pr
 	$(PY) -m experiments sweep configs/digits_mlp.yaml -o 'sweep.seeds=[0]'
 	@$(PY) -m experiments report results/digits_mlp --html
 
+study: env  ## which fixed scales work in float16 and the float8 formats, beside the policies; minutes
+	$(PY) -m experiments sweep configs/study_digits.yaml --jobs 2
+	@$(PY) -m experiments report results/study_digits --html
+
 test: env  ## run the tests but for the slow ones; STACK=numpy1: on NumPy 1.26; ARGS='-k join': some
 	$(PY) -m pytest -m 'not slow' $(ARGS)
 
@@ -71,7 +75,7 @@ clean:  ## remove the environments and what tools left behind; results stay
 	rm -rf .venv .venv-numpy1 .venv-emulated-* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help env quickstart test test-slow test-mpi test-gpu data lint clean
+.PHONY: help env quickstart study test test-slow test-mpi test-gpu data lint clean
 
 # The emulated GPU compiles CuPy's kernels for the CPU: right values, and no timings. It takes an environment of its own,
 # with CuPy 14, or CUPY=13.6.0, whose library it patches. Kernels read and write inside arrays (CHECK), and no result

@@ -19,6 +19,7 @@ _PANELS = (
 )
 # Of the lines by layer.
 _MOST_ITERATIONS = 5
+_MOST_NAMES = 60  # a legend of more leaves no room for the curves
 
 
 def curves(runs):
@@ -36,10 +37,11 @@ def curves(runs):
         for index, run in enumerate(runs):
             points = [(entry['iteration'], entry[key]) for entry in run.log if key in entry]
             if points:
+                colour, line = style(index)
                 axes.plot(
                     *zip(*points),
-                    color=_COLOURS[index % len(_COLOURS)],
-                    linestyle=_STYLES[index // len(_COLOURS) % len(_STYLES)],
+                    color=colour,
+                    linestyle=line,
                     marker='.' if len(points) < 30 else None,
                     label=run.name,
                 )
@@ -48,9 +50,15 @@ def curves(runs):
     shown = {}
     for axes in figure.axes:  # not every run has something in every panel
         shown.update({label: line for line, label in zip(*axes.get_legend_handles_labels())})
-    place = {'loc': 'outside lower center', 'ncols': min(3, len(runs)), 'fontsize': 8}
-    figure.legend(shown.values(), shown.keys(), **place)
+    if len(shown) <= _MOST_NAMES:
+        place = {'loc': 'outside lower center', 'ncols': min(3, len(runs)), 'fontsize': 8}
+        figure.legend(shown.values(), shown.keys(), **place)
     return figure
+
+
+def style(index):
+    """Returns the colour and the line style of the curve of a number, from 0."""
+    return _COLOURS[index % len(_COLOURS)], _STYLES[index // len(_COLOURS) % len(_STYLES)]
 
 
 def by_layer(rows, threshold=None, title=None):

@@ -9,7 +9,7 @@ import re
 from chainerlp.extensions import pictures
 from chainerlp.extensions.files import write_text
 from experiments.config import loading
-from experiments.reports import figures, published, run_files, run_folder
+from experiments.reports import figures, published, run_files, run_folder, windows
 from experiments.reports.summary import percent
 
 import markdown
@@ -80,6 +80,16 @@ def _sections(runs, folder):
         if len(rows) > 1:
             legend = 'Means over the seeds, ± standard deviation, of the test set at the end.'
             yield '## By way of scaling\n\n' + _table(header, rows) + '\n\n' + legend
+    found = windows.windows(whole)
+    if found:
+        yield '## Fixed scales beside policies\n\n' + _table(*windows.table(found))
+        yield (
+            'Gradient errors, means over the seeds. The window: the fixed scales whose error is'
+            ' within twice the best one’s. In brackets, a policy’s error over that of the best'
+            ' fixed scale, which one would have had to search for.'
+        )
+        drawn = functools.partial(windows.figure, found)
+        yield _picture(drawn, folder, 'windows', 'gradient error by fixed scale')
     broken = [run for run in runs if run.problem is not None]
     if broken:
         yield '## Not finished or broken'

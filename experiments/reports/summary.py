@@ -102,9 +102,9 @@ class Result:
         return {
             **self._identity(),
             **{key: f'{value:.6g}' for key, value in self._outcome().items()},
+            'gradient_error': f'{self.gradient_error:.6g}',
             'skipped': self.skipped,
             'seconds': f'{self.seconds:.2f}',
-            'gradient_error': f'{self.gradient_error:.6g}',
         }
 
     def content(self):

@@ -6,8 +6,8 @@ from experiments.run import optimizers, train
 import pytest
 
 COLUMNS = (
-    'name,dtype,method,seed,accuracy,loss,underflow,underflow_unscaled,skipped,seconds,'
-    'gradient_error'
+    'name,dtype,method,seed,accuracy,loss,underflow,underflow_unscaled,'
+    'gradient_error,skipped,seconds'
 ).split(',')
 
 
