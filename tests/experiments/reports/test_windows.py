@@ -17,7 +17,7 @@ def run(label, error, seed=0, **scaling):
 
 
 def fixed(errors, **options):
-    """Runs with the scales 1, 8, 64 …"""
+    """Runs with the scales 1, 8, 64 and so on."""
     yield run('none', errors[0], method='none', **options)
     for exponent, error in enumerate(errors[1:], 1):
         scale = 8**exponent
