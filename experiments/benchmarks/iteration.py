@@ -192,14 +192,14 @@ def render(workload, device, rows):
     lines = [
         f'{workload.what}, batch {workload.batch_size} of {size}: {time} of a training iteration'
         f' on {_device_name(device)}',
-        f'{"method":24} {"median ms":>10} {"range ms":>17} {"to fixed":>9} {"waits":>6}'
+        f'{"method":28} {"median ms":>10} {"range ms":>17} {"to fixed":>9} {"waits":>6}'
         f' {"memory MiB":>11}',
     ]
     for row in rows:
         spread = f'{row.fastest * 1e3:.1f}–{row.slowest * 1e3:.1f}'
         waits = '-' if row.host_waits is None else row.host_waits
         lines.append(
-            f'{row.method:24} {row.median * 1e3:10.1f} {spread:>17} {row.ratio:9.3f} {waits:>6}'
+            f'{row.method:28} {row.median * 1e3:10.1f} {spread:>17} {row.ratio:9.3f} {waits:>6}'
             f' {row.peak_memory / _MEBIBYTE:11.1f}'
         )
     return '\n'.join(lines)
