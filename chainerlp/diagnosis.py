@@ -8,7 +8,7 @@ from chainerlp import formats as number_formats
 from chainerlp import policies as available
 from chainerlp.extensions.layer_probe import LayerProbe
 from chainerlp.initial_scale import DelayedScale
-from chainerlp.model_state import preserved
+from chainerlp.model_state import loss_of, preserved
 from chainerlp.rounding import to_float32
 from chainerlp.statistics import count_underflow_and_overflow, largest_magnitude
 
@@ -167,15 +167,17 @@ def diagnose(
     with preserved(model), chainer.using_config('enable_backprop', True):
         settings = _LOSSLESS, None, compute_dtype or _compute_dtype_of(model)
         links.convert(model, *settings)
+        model.cleargrads()
         layers = links.FunctionalLayers(model, *settings)
         if initial_scale == 'auto':
-            initial_scale = _delayed_scale(_loss_of(model, lossfun, batch))
+            initial_scale = _delayed_scale(loss_of(lossfun, batch))
+            model.cleargrads()
 
         def measure(function, in_data, gy, _):
             return _measure(function, in_data, gy, initial_scale, formats, policies)
 
         with layers.in_forward():
-            loss = _loss_of(model, lossfun, batch)
+            loss = loss_of(lossfun, batch)
         with LayerProbe({'main': model}, measure) as probe:
             backprop.backward(loss, initial_scale)
     measured = probe.take()
@@ -193,14 +195,6 @@ def diagnose(
 def _compute_dtype_of(model):
     scaled = (link for link in model.links() if isinstance(link, links.ScaledLink))
     return next((link.layer_scale.compute_dtype for link in scaled), None)
-
-
-def _loss_of(model, lossfun, batch):
-    model.cleargrads()
-    loss = lossfun(*batch)
-    if not isinstance(loss, chainer.Variable):
-        raise TypeError(f'lossfun must return a chainer.Variable, not {type(loss).__name__}')
-    return loss
 
 
 def _delayed_scale(loss):

@@ -65,6 +65,14 @@ def drawing_alike(device, seed=0):
                 on_device.set_random_state(generator)
 
 
+def loss_of(lossfun, batch):
+    """Returns a loss; raises TypeError if it is no variable."""
+    loss = lossfun(*batch)
+    if not isinstance(loss, chainer.Variable):
+        raise TypeError(f'lossfun must return a chainer.Variable, not {type(loss).__name__}')
+    return loss
+
+
 def _restorer_of(holder):
     """Returns what restores an object's class, its attributes and the contents of these."""
     kind, attributes = holder.__class__, dict(holder.__dict__)

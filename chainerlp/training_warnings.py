@@ -6,6 +6,7 @@ import traceback
 import warnings
 
 from chainerlp import links
+from chainerlp.master_weights import is_trained
 from chainerlp.overflow import passes_of
 from chainerlp.statistics import all_finite, largest_magnitude
 
@@ -32,8 +33,12 @@ def warn_of_plain_gradients(model):
     """
     for path, param in model.namedparams():
         is_half = getattr(param.grad, 'dtype', None) == numpy.float16
-        is_trained = param.update_rule is not None and param.update_rule.enabled
-        if is_half and is_trained and not passes_of([param]) and bool((param.grad != 0).any()):
+        if (
+            is_half
+            and is_trained(param)
+            and not passes_of([param])
+            and bool((param.grad != 0).any())
+        ):
             user_warning(
                 f'update() was called with gradients of loss.backward() (that of {path}, for one),'
                 ' in which no layer is scaled: call optimizer.backward(loss) instead, for each loss'

@@ -65,10 +65,6 @@ class Row(typing.NamedTuple):
     absmax: float
 
 
-COLUMNS = Row._fields
-"""tuple of str: The header of ``scales.csv``."""
-
-
 class ErrorRow(typing.NamedTuple):
     """How far the gradient of one parameter was off in one iteration: ``gradient_error.csv``.
 

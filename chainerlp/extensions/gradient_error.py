@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import statistics
@@ -11,13 +12,14 @@ from chainerlp import backprop, functions, links
 from chainerlp.backprop import unscaled_grad
 from chainerlp.extensions import files
 from chainerlp.extensions.layer_probe import LayerProbe
-from chainerlp.model_state import drawing_alike, preserved
+from chainerlp.model_state import drawing_alike, loss_of, preserved
 from chainerlp.statistics import count_underflow_and_overflow
 
 import chainer
 import numpy
 from chainer import training
 from chainer.training import extension
+from chainer.utils import type_check
 
 _SMALLEST_PART = 2.0**-20  # of the norm of all gradients: what is less says nothing
 
@@ -62,7 +64,14 @@ class GradientErrors:
 
 
 def gradient_error(
-    model, lossfun, *batch, policy=None, initial_scale=1.0, compute_dtype=None, show=True
+    model,
+    lossfun,
+    *batch,
+    policy=None,
+    initial_scale=1.0,
+    compute_dtype=None,
+    gradient_format=None,
+    show=True,
 ):
     """Compares a model's gradients with those of a float32 pass.
 
@@ -80,7 +89,8 @@ def gradient_error(
         policy (~chainerlp.policies.Policy): What scales the layers; ``None`` leaves the model as it
             is: with the scales that its layers would choose anew, if it is converted.
         initial_scale (float): What the gradient of the loss is multiplied by.
-        compute_dtype (str): As for :func:`~chainerlp.convert`, with a ``policy``.
+        compute_dtype (str): As for :func:`~chainerlp.convert`; it needs a ``policy``.
+        gradient_format (str): Likewise.
         show (bool): Whether to print the table.
 
     Returns:
@@ -88,14 +98,20 @@ def gradient_error(
 
     Raises:
         TypeError: If ``model`` is no link, or ``lossfun`` cannot be called or returns no variable.
+        ValueError: If a format is given without a ``policy``.
     """
     if not isinstance(model, chainer.Link):
         raise TypeError(f'model must be a chainer.Link, not {type(model).__name__}')
     if not callable(lossfun):
         raise TypeError(f'lossfun must be callable, not {type(lossfun).__name__}')
+    if policy is None and (compute_dtype or gradient_format):
+        raise ValueError(
+            f'{compute_dtype or gradient_format!r} is given without a policy: give both, or neither'
+            ' for the model as it is'
+        )
 
     def run(lossfun, *batch):
-        loss = _loss_of(lossfun, batch)
+        loss = loss_of(lossfun, batch)
         model.cleargrads()
         if any(isinstance(link, links.ScaledLink) for link in model.links()):
             backprop.backward(loss, initial_scale)
@@ -104,7 +120,7 @@ def gradient_error(
 
     with preserved(model):
         if policy is not None:
-            links.convert(model, policy, compute_dtype=compute_dtype)
+            links.convert(model, policy, None, compute_dtype, gradient_format)
         for link in model.links():
             if isinstance(link, links.ScaledLink):
                 link.layer_scale = link.layer_scale.anew()
@@ -127,6 +143,8 @@ class GradientError(extension.Extension):
 
     - ``gradient_error/median``, ``gradient_error/worst``: over the parameters,
     - ``gradient_error/nonzero``: mean over the layers of the share of nonzero elements.
+
+    Where the loss cannot be formed in float32, as with a constant in float16, it warns instead.
 
     The batch is always the same: as many examples as the main iterator's batch has, spread over
     its data set.
@@ -155,18 +173,25 @@ class GradientError(extension.Extension):
         device = getattr(updater, 'device', None) or chainer.get_device('@numpy')
         with drawing_alike(device):  # examples may be augmented
             batch = updater.converter(self._batch(updater), device)
+        if isinstance(batch, dict):  # as Chainer's updaters do
+            lossfun = functools.partial(_with_keywords, lossfun)
         batch = batch if isinstance(batch, tuple) else (batch,)
 
         def run(lossfun, *batch):
             if hasattr(optimizer, 'trial'):
                 optimizer.trial(lossfun, *batch)
                 return
-            loss = _loss_of(lossfun, batch)
+            loss = loss_of(lossfun, batch)
             model.cleargrads()
             loss.backward(loss_scale=optimizer._loss_scale)
 
-        errors = _compare(model, lossfun, batch, run)
-        self._write(trainer, errors)
+        try:
+            errors = _compare(model, lossfun, batch, run)
+        except type_check.InvalidType as error:
+            _warn(f'nothing is measured, as the loss cannot be formed in float32: {error.expect}')
+            return
+        if getattr(getattr(optimizer, 'communicator', None), 'rank', 0) == 0:
+            self._write(trainer, errors)
         shares = [share for share, _ in errors.nonzero.values()]
         chainer.report(
             {
@@ -185,30 +210,30 @@ class GradientError(extension.Extension):
         return [iterator.dataset[place] for place in places]
 
     def _write(self, trainer, errors):
-        if getattr(trainer.updater.get_optimizer(self._optimizer), 'communicator', None):
-            if trainer.updater.get_optimizer(self._optimizer).communicator.rank != 0:
-                return
         iteration = trainer.updater.iteration
-        of_parameters = [files.ErrorRow(iteration, *item) for item in errors.parameters.items()]
-        of_layers = [
-            files.NonzeroRow(iteration, *use, *shares) for use, shares in errors.nonzero.items()
-        ]
+        of_parameters = [(iteration, *item) for item in errors.parameters.items()]
+        of_layers = [(iteration, *use, *shares) for use, shares in errors.nonzero.items()]
         try:
-            for name, rows in (('gradient_error.csv', of_parameters), ('nonzero.csv', of_layers)):
+            for name, kind, rows in (
+                ('gradient_error.csv', files.ErrorRow, of_parameters),
+                ('nonzero.csv', files.NonzeroRow, of_layers),
+            ):
                 path = os.path.join(trainer.out, name)
-                kind = files.ErrorRow if rows is of_parameters else files.NonzeroRow
                 if not self._has_started or not os.path.exists(path):
                     files.start(path, iteration, kind)
                 files.append(path, rows)
             self._has_started = True
             _draw(os.path.join(trainer.out, 'gradient_error.png'), trainer.out)
         except OSError as error:
-            warnings.warn(
-                f'GradientError: iteration {iteration} is missing in {trainer.out}:'
-                f' {error.strerror}',
-                RuntimeWarning,
-                stacklevel=3,
-            )
+            _warn(f'iteration {iteration} is missing in {trainer.out}: {error.strerror}')
+
+
+def _warn(message):
+    warnings.warn(f'GradientError: {message}', RuntimeWarning, stacklevel=4)
+
+
+def _with_keywords(lossfun, batch):
+    return lossfun(**batch)
 
 
 def _draw(path, folder):
@@ -233,7 +258,7 @@ def _compare(model, lossfun, batch, run):
         _to_float32(model)
         in_float32 = chainer.using_config('dtype', numpy.dtype('float32'))
         with in_float32, LayerProbe(models, _nonzero_share_in_float32) as probe:
-            loss = _loss_of(lossfun, _as_float32(batch))
+            loss = loss_of(lossfun, _as_float32(batch))
             model.cleargrads()
             loss.backward()
         exact = {path: param.grad for path, param in model.namedparams()}
@@ -304,13 +329,6 @@ def _as_float32(value):
     if isinstance(value, dict):
         return {key: _as_float32(item) for key, item in value.items()}
     return value.astype(numpy.float32) if getattr(value, 'dtype', None) == numpy.float16 else value
-
-
-def _loss_of(lossfun, batch):
-    loss = lossfun(*batch)
-    if not isinstance(loss, chainer.Variable):
-        raise TypeError(f'lossfun must return a chainer.Variable, not {type(loss).__name__}')
-    return loss
 
 
 def _of_known(function, values):

@@ -165,6 +165,56 @@ def test_what_is_wrong_is_said():
         chainerlp.gradient_error(model, lambda x, t: 1.0, x, t)
 
 
+def test_a_format_goes_with_a_policy():
+    model, x, t = made('float32')
+    with pytest.raises(ValueError, match="'float8_e4m3' is given without a policy"):
+        chainerlp.gradient_error(model, model, x, t, gradient_format='float8_e4m3')
+    options = {'policy': policies.Fixed(1), 'show': False}
+    plain = chainerlp.gradient_error(model, model, x, t, **options)
+    rounded = chainerlp.gradient_error(model, model, x, t, gradient_format='float8_e4m3', **options)
+    assert plain.median == 0 < rounded.median
+
+
+class OfDicts(chainer.Chain):
+    """Takes what an iterator of dicts gives; with a constant of its own dtype."""
+
+    def __init__(self, constant):
+        super().__init__()
+        with self.init_scope(), chainer.using_config('dtype', chainer.mixed16):
+            self.fc = L.Linear(4, 3)
+        self.constant = constant
+
+    def forward(self, features, target):
+        y = self.fc(features) * self.constant(features)
+        return F.softmax_cross_entropy(F.cast(y, 'f'), target)
+
+
+def train_on_dicts(tmp_path, constant):
+    random = numpy.random.RandomState(0)
+    examples = [
+        {'features': random.standard_normal(4).astype('e'), 'target': numpy.int32(i % 3)}
+        for i in range(8)
+    ]
+    optimizer = chainerlp.AdaptiveLossScaling(chainer.optimizers.SGD(0.1)).setup(OfDicts(constant))
+    iterator = chainer.iterators.SerialIterator(examples, 4)
+    updater = chainer.training.updaters.StandardUpdater(iterator, optimizer)
+    trainer = chainer.training.Trainer(updater, (2, 'iteration'), out=str(tmp_path))
+    trainer.extend(GradientError(trigger=(1, 'iteration')))
+    trainer.run()
+    return trainer
+
+
+def test_batches_may_be_dicts(tmp_path):
+    trainer = train_on_dicts(tmp_path, lambda x: numpy.full((len(x), 3), 2, x.dtype))
+    assert 0 < trainer.observation['gradient_error/median'] < 0.01
+
+
+def test_a_loss_that_cannot_be_formed_in_float32_is_a_warning_and_the_training_goes_on(tmp_path):
+    with pytest.warns(RuntimeWarning, match='the loss cannot be formed in float32: .*dtype'):
+        trainer = train_on_dicts(tmp_path, lambda x: chainer.Variable(numpy.ones((4, 3), 'e')))
+    assert trainer.updater.iteration == 2
+
+
 KINDS = ['mixed16', 'static', 'dynamic', 'wrapped', 'computing', 'float32']
 
 
