@@ -5,6 +5,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 DTYPES = (numpy.float16, numpy.float32)
+LAYOUTS = {
+    'transposed': lambda a: a.T,
+    'strided': lambda a: a[::2, ::3],
+    'reversed': lambda a: a[::-1, ::-1],
+    'a column': lambda a: a[:, 1],
+    'Fortran': numpy.asfortranarray,
+    'broadcast': lambda a: numpy.broadcast_to(a[:1], a.shape),
+}
+"""dict of str to callable: Ways in which the elements of a matrix may lie in memory."""
 
 
 def arrays(dtypes=DTYPES, min_side=0, **elements):

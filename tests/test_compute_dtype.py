@@ -1,7 +1,10 @@
 """Trainings of float32 models that compute in a lower format: whole updates, functions, loops."""
 
+import copy
+
 import chainerlp
 from chainerlp import policies
+from chainerlp.scaled_array import ScaledArray
 
 import chainer
 import chainer.functions as F
@@ -278,3 +281,49 @@ def test_nothing_to_round_is_told():
     optimizer = adam(model, compute_dtype='float16')
     with pytest.warns(RuntimeWarning, match='depends on a float32 parameter, and no function'):
         optimizer.update(lambda: F.sum(model(numpy.arange(6, dtype='i'))))
+
+
+def test_backoff_is_not_made_up_for():
+    link = chainerlp.convert(L.Linear(3, 2), policies.Amax(), compute_dtype='float16')
+    gy = numpy.random.RandomState(0).standard_normal((4, 2)).astype('f')
+    scales = []
+    for backoff in (1.0, 2.0**-5):
+        y = link(chainer.Variable(numpy.ones((4, 3), 'f')))
+        y.creator.backward_scaled(
+            (0, 1), ScaledArray(gy * numpy.float32(backoff), backoff), backoff
+        )
+        scales.append(y.creator.scale)
+    assert scales[0] == scales[1]
+
+
+def test_a_float32_head_leaves_the_initial_scale_to_the_float16_layers_below():
+    class Mixed(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                with chainer.using_config('dtype', chainer.mixed16):
+                    self.body = L.Linear(4, 4)
+                self.head = L.Linear(4, 2)
+
+        def forward(self, x):
+            return F.sum(self.head(F.cast(F.tanh(self.body(x)), 'float32'))) * 1e-6
+
+    model = Mixed()
+    optimizer = adam(model, policy=policies.Amax(), compute_dtype='float16')
+    for _ in range(2):
+        optimizer.update(model, numpy.ones((3, 4), 'e'))
+    assert optimizer.initial_scale > 1
+
+
+def test_a_trial_leaves_the_scales_that_are_kept():
+    model = network()
+    optimizer = adam(model, policy=policies.Amax(interval=5), compute_dtype='float16')
+    train(model, optimizer, 2)
+
+    def held():
+        scales = [link.layer_scale for link in model.links() if hasattr(link, 'layer_scale')]
+        return [(dict(scale._held), [h.age for h in scale._held.values()]) for scale in scales]
+
+    before = copy.deepcopy(held())
+    optimizer.trial(model, *batch(7))
+    assert held() == before

@@ -2,6 +2,7 @@
 
 from chainerlp import formats, rounding
 from chainerlp.rounding import round_saturating
+from tests import drawn_arrays
 
 import ml_dtypes
 import numpy
@@ -54,12 +55,7 @@ def any_bits(count, seed=0):
 
 LAYOUTS = {
     'contiguous': lambda a: a,
-    'transposed': lambda a: a.T,
-    'strided': lambda a: a[::2, ::3],
-    'reversed': lambda a: a[::-1, ::-1],
-    'a column': lambda a: a[:, 1],
-    'Fortran': numpy.asfortranarray,
-    'broadcast': lambda a: numpy.broadcast_to(a[:1], a.shape),
+    **drawn_arrays.LAYOUTS,
     'four axes, moved': lambda a: numpy.moveaxis(a.reshape(2, -1, 3, 5), 1, 3),
     '0-d': lambda a: a[1:2, 1].reshape(()),
     'empty': lambda a: a[:0],

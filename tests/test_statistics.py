@@ -6,6 +6,7 @@ import statistics as by_definition
 
 from chainerlp import formats, statistics
 from chainerlp.rounding import to_float32
+from tests import drawn_arrays
 from tests.drawn_arrays import DTYPES, arrays, finite_arrays, values
 
 import ml_dtypes
@@ -140,12 +141,7 @@ STATISTICS = {
     'all_finite': (statistics.all_finite, lambda array: True, 0),
 }
 LAYOUTS = {
-    'transposed': lambda a: a.T,
-    'strided': lambda a: a[::2, ::3],
-    'reversed': lambda a: a[::-1, ::-1],
-    'a column': lambda a: a[:, 1],
-    'Fortran': numpy.asfortranarray,
-    'broadcast': lambda a: numpy.broadcast_to(a[:1], a.shape),
+    **drawn_arrays.LAYOUTS,
     '0-d': lambda a: a[1:2, 1].reshape(()),
     'one element': lambda a: a[3:4, 2:3],
 }
