@@ -1,6 +1,7 @@
 """The paper's policy, from the second moments of gy and W."""
 
 import dataclasses
+import math
 from statistics import NormalDist
 
 from chainerlp import formats, statistics
@@ -45,14 +46,25 @@ class Adaptive(Bounded, Threshold):
             return self._choose_on_gpu(gy, W, total_scale, terms_of(W, terms), backoff)
         return super().scale(gy, W, total_scale, terms=terms, backoff=backoff)
 
+    def predicted_underflow(self, gy, W, scale=1.0, *, terms=None):
+        """Returns the rate of underflow that the policy expects, which it compares with T.
+
+        Args:
+            gy (numpy.ndarray): Gradient of the layer's output as it is stored.
+            W (numpy.ndarray): The layer's weight.
+            scale (float): The factor α.
+            terms (int): K; see :meth:`Policy.scale`.
+
+        Returns:
+            float: P(|N(0, σ)| < u_min / α).
+        """
+        deviation = math.sqrt(self._variance(gy, W, terms_of(W, terms)))
+        smallest = formats.get(self.format).smallest_subnormal
+        return math.erf(smallest / (scale * math.sqrt(2) * deviation)) if deviation > 0 else 0.0
+
     def _unbounded_scale(self, gy, W, terms, product, backoff):
         format = formats.get(self.format)
-        variance = (
-            statistics.second_moment(gy)
-            / backoff**2
-            * statistics.second_moment(W)
-            * self._terms_of_variance(terms)
-        )
+        variance = self._variance(gy, W, terms) / backoff**2
         lowest = numpy.float64(1)
         if variance > 0:
             lowest = max(format.smallest_subnormal / (self._quantile() * variance**0.5), lowest)
@@ -79,6 +91,10 @@ class Adaptive(Bounded, Threshold):
             alpha,
         )
         return alpha
+
+    def _variance(self, gy, W, terms):
+        moments = statistics.second_moment(gy) * statistics.second_moment(W)
+        return moments * self._terms_of_variance(terms)
 
     def _terms_of_variance(self, terms):
         return terms / 2 if self.variance == 'sum' else 1

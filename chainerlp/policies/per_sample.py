@@ -42,10 +42,19 @@ class PerSample(Bounded, Threshold):
             return self._choose_on_gpu(gy, W, total_scale, terms_of(W, terms), backoff)
         return super().scale(gy, W, total_scale, terms=terms, backoff=backoff)
 
+    def predicted_underflow(self, gy, W, scale=1.0, *, terms=None):
+        """Returns the rate of underflow that the policy expects, which it compares with T.
+
+        See :meth:`Adaptive.predicted_underflow`; here it is the mean over the samples.
+        """
+        deviations = _deviations(gy, W, terms_of(W, terms))
+        lost = formats.get(self.format).underflow_threshold
+        present = deviations[deviations > 0]
+        return float(_erf(lost / (scale * math.sqrt(2) * present)).sum() / len(deviations))
+
     def _unbounded_scale(self, gy, W, terms, product, backoff):
         format = formats.get(self.format)
-        moments = statistics.second_moments_by_sample(gy)
-        deviations = numpy.sqrt(moments * (statistics.second_moment(W) * terms)) / backoff
+        deviations = _deviations(gy, W, terms) / backoff
         lowest = _smallest_scale(deviations, format.underflow_threshold, self.threshold)
         largest = statistics.largest_magnitude(gy) / backoff * statistics.largest_magnitude(W)
         return numpy.minimum(lowest, format.largest / (terms * largest))
@@ -80,6 +89,12 @@ class PerSample(Bounded, Threshold):
             alpha,
         )
         return alpha
+
+
+def _deviations(gy, W, terms):
+    """Returns σ_i of each sample."""
+    moments = statistics.second_moments_by_sample(gy)
+    return numpy.sqrt(moments * (statistics.second_moment(W) * terms))
 
 
 def _smallest_scale(deviations, threshold, rate):

@@ -36,6 +36,8 @@ class Report(Section):
     """Iterations between two measurements of underflow."""
     gradient_error: Optional[Count] = None
     """Iterations between two comparisons of gradients with those of a float32 pass; null: none."""
+    predictions: bool = False
+    """Write beside each measured underflow what policies predict, and the scale that would do."""
 
 
 def _all_different(name_of):

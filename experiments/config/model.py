@@ -22,13 +22,15 @@ class _Model(Section):
 
 
 class MLP(_Model):
-    """A multilayer perceptron: linear layers with ReLU in between."""
+    """A multilayer perceptron: linear layers with an activation in between."""
 
     name: Literal['mlp']
     layers: Annotated[int, Field(ge=2)]
     """Linear layers, the last one included."""
     units: Count
     """Units of every layer but the last."""
+    activation: Literal['relu', 'sigmoid'] = 'relu'
+    """With weights after He et al. or, of a sigmoid, LeCun et al."""
 
 
 class CNN(_Model):

@@ -47,7 +47,7 @@ def _ssd(section, data):
 
 _BUILDERS = {
     'mlp': lambda section, data: MLP(
-        math.prod(data.shape), section.units, data.classes, section.layers
+        math.prod(data.shape), section.units, data.classes, section.layers, section.activation
     ),
     # With the size: many workers would spend their first update on parameters without one.
     'cnn': lambda section, data: SmallCNN(

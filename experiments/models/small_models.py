@@ -6,31 +6,39 @@ import chainer
 from chainer import functions, links
 
 
+_ACTIVATIONS = {
+    'relu': (functions.relu, chainer.initializers.HeNormal),
+    'sigmoid': (functions.sigmoid, chainer.initializers.LeCunNormal),
+}
+
+
 class MLP(chainer.Chain):
-    """Linear layers ``fc1``, ``fc2``, ... with ReLU in between; weights after He et al. (2015).
+    """Linear layers ``fc1``, ``fc2``, ... with an activation in between.
 
     Args:
         in_size (int): Number of features.
         units (int): Units of every layer but the last.
         classes (int): Units of the last layer.
         layers (int): Number of linear layers.
+        activation (str): ``'relu'``, with weights after He et al. (2015); or ``'sigmoid'``, with
+            weights after LeCun et al. (1998), down which gradients decay layer by layer.
     """
 
-    def __init__(self, in_size, units, classes, layers):
+    def __init__(self, in_size, units, classes, layers, activation='relu'):
         super().__init__()
         self._names = [f'fc{index}' for index in range(1, layers + 1)]
         sizes = [in_size] + [units] * (layers - 1) + [classes]
-        he = chainer.initializers.HeNormal()
+        self._activation, initializer = _ACTIVATIONS[activation]
         with self.init_scope():
             for name, size, out_size in zip(self._names, sizes, sizes[1:]):
-                setattr(self, name, links.Linear(size, out_size, initialW=he))
+                setattr(self, name, links.Linear(size, out_size, initialW=initializer()))
 
     def forward(self, x):
         """Returns the logits of a batch of features, of whatever shape."""
         first, *others = (self[name] for name in self._names)
         h = first(functions.reshape(x, (len(x), -1)))
         for layer in others:
-            h = layer(functions.relu(h))
+            h = layer(self._activation(h))
         return h
 
 

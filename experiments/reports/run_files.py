@@ -8,6 +8,7 @@ import csv
 import hashlib
 import json
 import os
+import typing
 
 from chainerlp.extensions import files
 from experiments import tasks
@@ -16,14 +17,41 @@ import yaml
 
 CONFIG, ERROR, LOG = 'config.yaml', 'error.txt', 'log'
 RECORD, RESULT, SCALES = 'run.json', 'result.json', 'scales.csv'
-ERRORS, NONZERO = 'gradient_error.csv', 'nonzero.csv'
+ERRORS, NONZERO, PREDICTIONS = 'gradient_error.csv', 'nonzero.csv', 'predictions.csv'
 
-_WITH_CHECKSUMS = (CONFIG, LOG, SCALES, ERRORS, NONZERO, RESULT)
+_WITH_CHECKSUMS = (CONFIG, LOG, SCALES, ERRORS, NONZERO, PREDICTIONS, RESULT)
 _BLOCK = 2**20  # bytes
 _SECTIONS = ('dataset', 'model', 'scaling', 'train')
 _LONGEST = 80
 _MOST = 2**53  # the integers up to it are floats, too
 _NOT_FINITE = ('nan', 'inf', '-inf')  # as a result has them
+
+
+class PredictionRow(typing.NamedTuple):
+    """What policies expect of one layer's gradient in one iteration, and what there is.
+
+    Attributes:
+        iteration (int): The iteration.
+        layer (str): Path of the link in the model.
+        call (int): Which use of the link in the pass, from 0.
+        gaussian (float): The rate of underflow that :class:`~chainerlp.policies.Adaptive` predicts
+            at the scales that were applied.
+        per_sample (float): That of :class:`~chainerlp.policies.PerSample`.
+        underflow (float): The share of the elements that rounding made zero.
+        wanted (float): The smallest total scale, a power of two, at which that is at most T; NaN if
+            nothing is lost at any.
+        largest (float): The largest total scale, a power of two, at which nothing overflows; NaN
+            likewise.
+    """
+
+    iteration: int
+    layer: str
+    call: int
+    gaussian: float
+    per_sample: float
+    underflow: float
+    wanted: float
+    largest: float
 
 
 class _Loader(yaml.SafeLoader):
@@ -90,6 +118,16 @@ def read_nonzero(path):
     for row in rows:
         shares = row.nonzero, row.nonzero_float32  # each may be NaN
         _check(not any(share < 0 or share > 1 for share in shares), 'no share')
+    return rows
+
+
+def read_predictions(path):
+    """Returns a list of :class:`PredictionRow`."""
+    rows = _read_rows(path, PredictionRow)
+    for row in rows:
+        rates = row.gaussian, row.per_sample, row.underflow
+        _check(all(0 <= rate <= 1 for rate in rates), 'no rate')
+        _check(not (row.wanted <= 0 or row.largest <= 0), 'no scale')
     return rows
 
 

@@ -7,7 +7,16 @@ from typing import Optional
 
 from experiments.config.errors import ConfigError
 from experiments.reports import run_files
-from experiments.reports.run_files import CONFIG, ERROR, ERRORS, LOG, NONZERO, RESULT, SCALES
+from experiments.reports.run_files import (
+    CONFIG,
+    ERROR,
+    ERRORS,
+    LOG,
+    NONZERO,
+    PREDICTIONS,
+    RESULT,
+    SCALES,
+)
 from experiments.reports.summary import Underflow, mean_error, mean_underflow
 
 _DEPTH = 3
@@ -26,6 +35,8 @@ class RunFolder:
         underflow (~experiments.reports.summary.Underflow): Its means.
         errors (list): What GradientError wrote of parameters; empty if it was not asked for.
         nonzero (list): What it wrote of layers; likewise.
+        predictions (list of ~experiments.reports.run_files.PredictionRow): What policies expected;
+            likewise.
         result (dict): How the run ended; empty while it has not.
         problem (str): Why it is not whole, or ``None``.
     """
@@ -37,6 +48,7 @@ class RunFolder:
     underflow: Underflow = Underflow()
     errors: list = dataclasses.field(default_factory=list)
     nonzero: list = dataclasses.field(default_factory=list)
+    predictions: list = dataclasses.field(default_factory=list)
     result: dict = dataclasses.field(default_factory=dict)
     problem: Optional[str] = None
 
@@ -99,6 +111,7 @@ def read(path):
         ('scales', SCALES, run_files.read_scales),
         ('errors', ERRORS, run_files.read_errors),
         ('nonzero', NONZERO, run_files.read_nonzero),
+        ('predictions', PREDICTIONS, run_files.read_predictions),
         ('result', RESULT, run_files.read_result),
     ):
         if filename not in damages:

@@ -20,6 +20,7 @@ from experiments.reports.run_files import ERROR, ERRORS, RESULT, SCALES
 from experiments.reports.summary import Result, mean_error, mean_underflow
 from experiments.run import multi_node, optimizers, resume, schedule, snapshots
 from experiments.run.log import Log, SkippedUpdates, Throughput
+from experiments.run.predictions import Predictions
 
 import chainer
 import numpy
@@ -213,6 +214,9 @@ def build_trainer(config, out, launch, extras=()):
         if config.report.gradient_error is not None:
             trigger = config.report.gradient_error, 'iteration'
             trainer.extend(chainerlp.extensions.GradientError(trigger))
+        if config.report.predictions:
+            threshold = getattr(config.scaling, 'threshold', Predictions.THRESHOLD)
+            trainer.extend(Predictions(config.report.interval, threshold))
         batches = trainer.updater.get_iterator('main')
         trainer.extend(Throughput(batches, due(config.train.evaluate)))
         trainer.extend(Log(due(config.train.evaluate)))

@@ -1,0 +1,108 @@
+"""What policies expect of each layer's gradient, beside what there is: ``predictions.csv``."""
+
+import math
+import os
+
+from chainerlp import functions, policies
+from chainerlp.extensions import files
+from chainerlp.extensions.layer_probe import LayerProbe
+from experiments.reports.run_files import PREDICTIONS, PredictionRow
+
+import numpy
+from chainer.backends import cuda
+from chainer.training import extension
+
+
+class Predictions(extension.Extension):
+    """Trainer extension that writes which underflow policies predict, and which scales would do.
+
+    It changes nothing in the training. The predictions are those of
+    :class:`~chainerlp.policies.Adaptive` and :class:`~chainerlp.policies.PerSample` at the scales
+    that were applied, for the run's own format; see
+    :class:`~experiments.reports.run_files.PredictionRow`. Layers that round the gradients of their
+    outputs (``compute``) form no product from them, and are left out.
+
+    Args:
+        interval (int): Iterations between two measurements.
+        threshold (float): T, the rate that is accepted.
+    """
+
+    default_name = 'Predictions'
+    trigger = (1, 'iteration')
+    # After all others, whose own passes are then not taken for the next update's.
+    priority = extension.PRIORITY_READER - 1
+
+    THRESHOLD = policies.PerSample().threshold
+
+    def __init__(self, interval, threshold=THRESHOLD):
+        self._interval = interval
+        self._threshold = threshold
+        self._probe = None
+        self._has_started = False
+
+    def initialize(self, trainer):
+        """Attaches the probe, which looks at the passes of measured iterations only."""
+        updater = trainer.updater
+        optimizer = updater.get_optimizer('main')
+
+        def is_wanted():
+            return (updater.iteration + 1) % self._interval == 0
+
+        def measure(function, in_data, gy, _):
+            if functions.computes_in(function) is not None:
+                return None
+            loss_scale = optimizer._loss_scale or 1.0
+            return updater.iteration + 1, _measure(
+                function, in_data, gy, loss_scale, self._threshold
+            )
+
+        self._probe = LayerProbe({'main': optimizer.target}, measure, is_wanted)
+        self._probe.__enter__()
+
+    def __call__(self, trainer):
+        """Writes what was measured in the update."""
+        iteration = trainer.updater.iteration
+        # A pass that an extension ran after the update is measured as the next iteration's.
+        rows = [
+            PredictionRow(iteration, path, call, *measured[1])
+            for path, call, measured in self._probe.take()
+            if measured is not None and measured[0] == iteration
+        ]
+        if not rows:
+            return
+        path = os.path.join(trainer.out, PREDICTIONS)
+        if not self._has_started:
+            files.start(path, iteration, PredictionRow)
+            self._has_started = True
+        files.append(path, rows)
+
+    def finalize(self):
+        """Detaches the probe."""
+        if self._probe is not None:
+            self._probe.__exit__()
+
+
+def _measure(function, in_data, gy, loss_scale, threshold):
+    """Returns the columns of a :class:`PredictionRow` from ``gaussian`` on."""
+    format = functions.rounded_to(function)
+    gradient = functions.gradient_to_round(function, in_data, gy)
+    stored, W = cuda.to_cpu(gradient.gy), cuda.to_cpu(gradient.W)
+    scale = float(getattr(function, 'scale', 1.0))
+    total_scale = getattr(function, 'total_scale', None)
+    before = loss_scale if total_scale is None else float(total_scale) / scale
+    predicted = (
+        policy(format=format.name).predicted_underflow(stored, W, scale, terms=gradient.terms)
+        for policy in (policies.Adaptive, policies.PerSample)
+    )
+    product = numpy.abs(cuda.to_cpu(gradient.product())).ravel()
+    present = product[product > 0]
+    lost = numpy.count_nonzero(present * scale <= format.underflow_threshold)
+    # So many may be lost; the next larger one has to stay.
+    accepted = math.floor(threshold * product.size)
+    wanted = largest = math.nan
+    if len(present) > accepted and numpy.isfinite(product).all():
+        smallest_kept = float(numpy.partition(present, accepted)[accepted])
+        exact = format.underflow_threshold / smallest_kept
+        wanted = 2.0 ** (math.floor(math.log2(exact)) + 1) * before
+        largest = 2.0 ** math.floor(math.log2(format.largest / float(present.max()))) * before
+    return *predicted, lost / max(product.size, 1), wanted, largest
