@@ -41,6 +41,14 @@ class CNN(_Model):
     """Output channels of the convolutions."""
 
 
+class DeepCNN(_Model):
+    """A small convolutional network: five 3x3 convolutions and a linear layer."""
+
+    name: Literal['deep_cnn']
+    batch_normalization: bool = False
+    """After each convolution."""
+
+
 class CIFARResNet(_Model):
     """A residual network for CIFAR (He et al. 2016, section 4.2)."""
 
@@ -101,6 +109,8 @@ class SegNet(_Model):
 
 
 Model = Annotated[
-    Union[MLP, CNN, CIFARResNet, PreActivationResNet, CIFARVGG, ImageNetResNet, SSD, SegNet],
+    Union[
+        MLP, CNN, DeepCNN, CIFARResNet, PreActivationResNet, CIFARVGG, ImageNetResNet, SSD, SegNet
+    ],
     Field(discriminator='name'),
 ]

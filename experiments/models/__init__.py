@@ -8,7 +8,7 @@ import math
 from experiments.config.errors import ConfigError
 from experiments.models.resnet import CIFARResNet, ImageNetResNet, PreActivationResNet
 from experiments.models.segnet import SegNetBasic
-from experiments.models.small_models import MLP, SmallCNN
+from experiments.models.small_models import MLP, DeepCNN, SmallCNN
 from experiments.models.ssd import PIXEL_SCALE, SSD
 from experiments.models.vgg import CIFARVGG16, load_weights
 
@@ -52,6 +52,9 @@ _BUILDERS = {
     # With the size: many workers would spend their first update on parameters without one.
     'cnn': lambda section, data: SmallCNN(
         data.shape[0], data.classes, section.channels, data.shape[1:]
+    ),
+    'deep_cnn': lambda section, data: DeepCNN(
+        data.shape[0], data.classes, section.batch_normalization
     ),
     'resnet_cifar': lambda section, data: CIFARResNet(section.depth, data.classes, data.shape[0]),
     'preactivation_resnet': lambda section, data: PreActivationResNet(

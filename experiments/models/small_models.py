@@ -1,10 +1,9 @@
-"""Two small models: a multilayer perceptron of any depth, and a convolutional network."""
+"""Small models: a multilayer perceptron of any depth, and two convolutional networks."""
 
 import math
 
 import chainer
 from chainer import functions, links
-
 
 _ACTIVATIONS = {
     'relu': (functions.relu, chainer.initializers.HeNormal),
@@ -70,3 +69,42 @@ class SmallCNN(chainer.Chain):
         h = functions.relu(self.conv2(h))
         h = functions.relu(self.conv3(h))
         return self.fc(h)
+
+
+class DeepCNN(chainer.Chain):
+    """Five 3×3 convolutions with ReLU, two max poolings, and a linear classifier of the averages.
+
+    Args:
+        in_channels (int): Channels of the images.
+        classes (int): Number of classes.
+        batch_normalization (bool): Whether each convolution is followed by one.
+    """
+
+    def __init__(self, in_channels, classes, batch_normalization=False):
+        super().__init__()
+        channels = [in_channels, 16, 16, 32, 32, 64]
+        he = chainer.initializers.HeNormal()
+        with self.init_scope():
+            self.convolutions = chainer.ChainList(
+                *(
+                    links.Convolution2D(size, out_size, 3, pad=1, initialW=he)
+                    for size, out_size in zip(channels, channels[1:])
+                )
+            )
+            self.fc = links.Linear(channels[-1], classes)
+            self.normalizations = chainer.ChainList()
+            if batch_normalization:
+                for size in channels[1:]:
+                    self.normalizations.append(links.BatchNormalization(size))
+
+    def forward(self, x):
+        """Returns the logits of a batch of images (n, channels, h, w)."""
+        h = x
+        for index, convolution in enumerate(self.convolutions):
+            h = convolution(h)
+            if len(self.normalizations):
+                h = self.normalizations[index](h)
+            h = functions.relu(h)
+            if index in (1, 3):
+                h = functions.max_pooling_2d(h, 2)
+        return self.fc(functions.average(h, axis=(2, 3)))

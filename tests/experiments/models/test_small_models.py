@@ -1,4 +1,4 @@
-from experiments.models.small_models import MLP
+from experiments.models.small_models import MLP, DeepCNN
 
 import chainer
 import numpy
@@ -39,3 +39,40 @@ def test_it_computes_in_the_configured_dtype(dtype):
         expected = chainer.get_dtype()
     y = model(numpy.ones((2, 6), expected))
     assert y.dtype == expected == model.fc1.W.dtype
+
+
+def test_a_sigmoid_net_lets_its_gradients_decay():
+    numpy.random.seed(0)
+    model = MLP(in_size=32, units=32, classes=10, layers=6, activation='sigmoid')
+    x = numpy.random.randn(16, 32).astype(numpy.float32)
+    h = x
+    for index in range(1, 7):
+        layer = model[f'fc{index}']
+        h = (1 / (1 + numpy.exp(-h)) if index > 1 else h) @ layer.W.array.T + layer.b.array
+    y = model(x)
+    numpy.testing.assert_allclose(y.array, h, rtol=1e-4)
+    chainer.functions.softmax_cross_entropy(y, numpy.arange(16, dtype=numpy.int32) % 10).backward()
+    sizes = [numpy.linalg.norm(model[f'fc{index}'].b.grad) for index in (2, 3, 4, 5)]
+    # A sigmoid passes a quarter on at most, and weights of variance 1 / n add nothing to it.
+    assert all(above > 2 * below for above, below in zip(sizes[1:], sizes))
+
+
+@pytest.mark.parametrize('batch_normalization', [False, True])
+def test_the_deep_cnn_halves_its_images_twice(batch_normalization):
+    model = DeepCNN(3, 10, batch_normalization)
+    sizes = {}
+
+    class Sizes(chainer.LinkHook):
+        def forward_postprocess(self, args):
+            if isinstance(args.link, chainer.links.Convolution2D):
+                sizes[args.link.name] = args.out.shape[1:]
+
+    with Sizes():
+        assert model(numpy.ones((2, 3, 28, 20), numpy.float32)).shape == (2, 10)
+    assert list(sizes.values()) == [
+        *((16, 28, 20), (16, 28, 20)),
+        *((32, 14, 10), (32, 14, 10)),
+        (64, 7, 5),
+    ]
+    normalized = [link for link in model.links() if 'BatchNormalization' in type(link).__name__]
+    assert len(normalized) == (5 if batch_normalization else 0)
