@@ -33,6 +33,7 @@ setup(
             'pillow>=10.4,<14',
             'threadpoolctl>=3.5,<4',
             'markdown>=3.6,<4',
+            'scipy>=1.13,<2',
         ],
         'test': [
             'pytest>=8.2,<10',

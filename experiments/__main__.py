@@ -1,4 +1,4 @@
-"""The command line: ``python -m experiments train|sweep|report|benchmark|schema``."""
+"""The command line: ``python -m experiments train|sweep|report|study|benchmark|schema``."""
 
 import argparse
 import json
@@ -72,6 +72,22 @@ def _report(arguments):
     return 0
 
 
+def _add_study_arguments(parser):
+    parser.add_argument(
+        'results', metavar='RESULTS', nargs='+', help='folders of the runs of configs study_*'
+    )
+    parser.add_argument(
+        '--out', metavar='DIR', required=True, help='where study.md and the folder study go'
+    )
+
+
+def _study(arguments):
+    from experiments.reports import study
+
+    print(study.write(arguments.results, arguments.out))
+    return 0
+
+
 def _schema(arguments):
     print(json.dumps(Config.model_json_schema(), indent=2, allow_nan=False))
     return 0
@@ -92,6 +108,11 @@ _COMMANDS = {
         'write a report of runs: a table, curves, pictures of the scales, what differs',
         _add_report_arguments,
         _report,
+    ),
+    'study': (
+        'write the tables and pictures of a study of many runs, and its page',
+        _add_study_arguments,
+        _study,
     ),
     'benchmark': (
         'time a training iteration with every way of scaling, side by side',

@@ -37,7 +37,7 @@ def scales(rows, title=None):
         rows (list of ~chainerlp.extensions.files.Row): What was reported.
         title (str): The heading, such as the run's name.
     """
-    uses, iterations, grid = _grid(rows, 'total_scale')
+    uses, iterations, grid = grid_of(rows, 'total_scale')
     with numpy.errstate(all='ignore'):
         exponents = numpy.log2(grid)
     exponents[~numpy.isfinite(exponents)] = numpy.nan
@@ -63,13 +63,12 @@ def underflow(rows, threshold=1e-3, title=None):
         threshold (float): T, the rate that is accepted; it is marked.
         title (str): As for :func:`scales`.
     """
-    uses, iterations, grid = _grid(rows, 'underflow')
+    uses, iterations, grid = grid_of(rows, 'underflow')
     lowest = numpy.log10(_lowest_rate(grid, threshold))
-    # Whatever T is, it lies in the middle of the colours.
-    norm = colors.TwoSlopeNorm(numpy.log10(threshold), lowest, 0)
+    colours, norm = underflow_colours(threshold, lowest)
     rates = numpy.log10(numpy.maximum(grid, 10 ** (lowest - 1)))  # none: below the lowest colour
     figure, axes = _canvas(uses, title or 'Underflow rate of the layers’ gradients')
-    mesh = _heat_map(axes, iterations, uses, rates, cmap=_underflow_colours(), norm=norm)
+    mesh = _heat_map(axes, iterations, uses, rates, cmap=colours, norm=norm)
     if not (grid > 0).any():
         axes.text(0.5, 0.5, 'no underflow', transform=axes.transAxes, ha='center', va='center')
     bar = _colour_bar(figure, mesh, axes, 'underflow rate (white: none)', extend='min')
@@ -269,7 +268,7 @@ def _shortened(name):
     return f'{name[: kept - 1]}…{name[-kept:]}'
 
 
-def _grid(rows, column):
+def grid_of(rows, column):
     """Returns uses, iterations, and an array of them, NaN where something was not reported."""
     reports = collections.defaultdict(list)
     for row in _checked(rows):
@@ -289,7 +288,7 @@ def _heat_map(axes, iterations, uses, grid, **colouring):
     starts = numpy.arange(0, len(iterations), merged)
     grid = numpy.ma.masked_invalid(numpy.fmax.reduceat(grid, starts, axis=1))
     places = numpy.arange(len(uses) + 1) - 0.5
-    mesh = axes.pcolormesh(_edges(iterations[starts]), places, grid, **colouring)
+    mesh = axes.pcolormesh(edges_of(iterations[starts]), places, grid, **colouring)
     axes.patch.set(hatch='////', edgecolor='0.8')  # what was not reported
     axes.set_xlabel('iteration' if merged == 1 else f'iteration (largest of {merged} reports)')
     if len(iterations) == 1:
@@ -309,15 +308,23 @@ def _colour_bar(figure, mesh, axes, label, **options):
     return bar
 
 
-def _underflow_colours():
+def underflow_colours(threshold, lowest):
+    """Returns the colours of log10 of rates of underflow, and their norm.
+
+    Args:
+        threshold (float): T; whatever it is, it lies in the middle, with a jump of the colours.
+        lowest (float): log10 of the rate at which they begin; what is less is white.
+    """
     palette = matplotlib.colormaps['cividis_r']
     accepted = palette(numpy.linspace(0.05, 0.35, 128))
     over = palette(numpy.linspace(0.6, 1, 128))
     listed = colors.ListedColormap(numpy.concatenate([accepted, over]))
-    return listed.with_extremes(under='white')
+    norm = colors.TwoSlopeNorm(numpy.log10(threshold), lowest, 0)
+    return listed.with_extremes(under='white'), norm
 
 
-def _edges(centres):
+def edges_of(centres):
+    """Returns the edges of columns with these centres, an array."""
     if len(centres) == 1:
         return centres + numpy.array([-0.5, 0.5])
     middle = (centres[1:] + centres[:-1]) / 2

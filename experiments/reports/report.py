@@ -85,8 +85,8 @@ def _sections(runs, folder):
         yield '## Fixed scales beside policies\n\n' + _table(*windows.table(found))
         yield (
             'Gradient errors, means over the seeds. The window: the fixed scales whose error is'
-            ' within twice the best one’s. In brackets, a policy’s error over that of the best'
-            ' fixed scale, which one would have had to search for.'
+            ' within twice that of the best way of scaling. In brackets, a policy’s error over that'
+            ' of the best fixed scale, which one would have had to search for.'
         )
         drawn = functools.partial(windows.figure, found)
         yield _picture(drawn, folder, 'windows', 'gradient error by fixed scale')

@@ -1,7 +1,8 @@
 """Which fixed loss scales work in a format, and where the policies stand beside them.
 
-A fixed scale works if its gradient error is within twice that of the best one: these scales are
-the *window*. It moves during a training and with the task; a policy needs none.
+A fixed scale works if its gradient error is within twice that of the best way of scaling, policies
+included: these scales are the *window*. It moves during a training and with the task, and may be
+empty; a policy needs none.
 """
 
 import collections
@@ -42,10 +43,9 @@ class Window:
 
     @property
     def scales(self):
-        """List of float: The window; empty if no scale gives a finite error."""
-        if not math.isfinite(self.best):
-            return []
-        return [scale for scale, error in self.fixed.items() if error <= _FACTOR * self.best]
+        """List of float: The window; empty if no fixed scale works."""
+        most = _FACTOR * min(self.best, *self.policies.values())
+        return [scale for scale, error in self.fixed.items() if error <= most < math.inf]
 
 
 def windows(runs):
@@ -55,24 +55,58 @@ def windows(runs):
         runs (list of ~experiments.reports.run_folder.RunFolder): Runs of any kinds; those whose
             gradient errors were not measured do not count.
     """
+    return grouped(
+        (run.name.split('/')[0], format_of(run), way_of(run), scale_of(run), run.gradient_error)
+        for run in runs
+        if format_of(run) != 'float32'
+    )
+
+
+def grouped(entries):
+    """Returns the windows of what :func:`windows` finds in runs.
+
+    Args:
+        entries (iterable of tuple): Experiment, format, way of scaling, scale (NaN if it is not
+            fixed) and gradient error; those without an error do not count.
+    """
     fixed = collections.defaultdict(lambda: collections.defaultdict(list))
     policies = collections.defaultdict(lambda: collections.defaultdict(list))
-    for run in runs:
-        scaling = run.config.get('scaling', {})
-        format = scaling.get('gradient_format') or scaling.get('compute') or 'float16'
-        group = run.name.split('/')[0], format
-        if math.isnan(run.gradient_error) or scaling.get('method') == 'fp32':
+    for experiment, format, way, scale, error in entries:
+        group = experiment, format
+        if math.isnan(error):
             continue
-        if scaling.get('method') in ('none', 'fixed'):
-            fixed[group][float(scaling.get('scale', 1))].append(run.gradient_error)
+        if math.isnan(scale):
+            policies[group][way].append(error)
         else:
-            label = run.name.split('/')[-1].rpartition('-seed=')[0]
-            policies[group][_without_format(label, format)].append(run.gradient_error)
+            fixed[group][scale].append(error)
     return [
         Window(*group, _means(dict(sorted(errors.items()))), _means(policies[group]))
         for group, errors in fixed.items()
         if len(errors) >= LEAST
     ]
+
+
+def format_of(run):
+    """Returns the name of the format that a run's gradients were rounded to."""
+    scaling = run.config.get('scaling', {})
+    if scaling.get('method') == 'fp32':
+        return 'float32'
+    return scaling.get('gradient_format') or scaling.get('compute') or 'float16'
+
+
+def way_of(run):
+    """Returns how a run scaled: the label of its way of scaling without what says the format."""
+    label = run.name.split('/')[-1].rpartition('-seed=')[0]
+    format = format_of(run)
+    left_out = ('dtype=float32', f'gradient_format={format}', f'compute={format}', format)
+    return '-'.join(part for part in label.split('-') if part not in left_out)
+
+
+def scale_of(run):
+    """Returns the constant of a run, 1 if there was none; NaN if it was not fixed."""
+    scaling = run.config.get('scaling', {})
+    is_fixed = scaling.get('method') in ('none', 'fixed')
+    return float(scaling.get('scale', 1)) if is_fixed else math.nan
 
 
 def table(found):
@@ -82,7 +116,7 @@ def table(found):
         [
             f'`{window.experiment}`, {window.format}',
             f'{window.best:.2%}',
-            _range(window.scales),
+            shown_range(window.scales),
             *(_beside(window.policies.get(name), window.best) for name in names),
         ]
         for window in found
@@ -120,12 +154,12 @@ def _means(errors):
     return {key: math.fsum(values) / len(values) for key, values in errors.items()}
 
 
-def _without_format(label, format):
-    left_out = ('dtype=float32', f'gradient_format={format}', f'compute={format}', format)
-    return '-'.join(part for part in label.split('-') if part not in left_out)
+def shown_range(scales):
+    """Returns the ends of a window, such as ``2^3 to 2^9``.
 
-
-def _range(scales):
+    >>> shown_range([8.0, 64.0, 512.0]), shown_range([])
+    ('2^3 to 2^9', 'empty')
+    """
     if not scales:
         return 'empty'
     first, last = (f'2^{math.log2(scale):.0f}' for scale in (scales[0], scales[-1]))

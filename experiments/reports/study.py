@@ -1,0 +1,132 @@
+"""The study of loss scaling: from finished runs to tables, and to a page whose numbers are theirs.
+
+``write`` reads the runs and leaves ``runs.csv``, ``predictions.csv`` and ``wanted.csv`` beside the
+pictures. ``render`` fills a template with what these files say, so that every number of the page
+can be found in them.
+"""
+
+import collections
+import math
+import os
+import re
+import statistics
+
+from chainerlp import formats, policies
+from chainerlp.extensions.files import write_text
+from experiments.config.errors import ConfigError
+from experiments.reports import run_folder, study_figures, study_tables, windows
+from experiments.reports.study_tables import Prediction, StudyRun, Wish
+
+PAGE, FOLDER, TEMPLATE = 'study.md', 'study', 'template.md'
+T = policies.PerSample().threshold
+_PLACE = re.compile(r'\{\{ *([^{}]+?) *\}\}')
+_TABLES_ALONE = ''.join(
+    f'## {title}\n\n{{{{ {name} }}}}\n\n' for name, title in study_tables.TABLES.items()
+)
+_LATE = 0.75  # of the iterations; from there on they are called late
+_LEAST_RATE = 1e-4  # what underflows less often is too seldom to compare a prediction with
+_WISHING_SEED = 0
+_FORMATS = ('float16', 'float8_e5m2', 'float8_e4m3')
+
+
+def write(paths, folder):
+    """Reads the runs of a study, and writes its files, its pictures and its page.
+
+    Args:
+        paths (list of str): Folders of runs, or folders that hold some.
+        folder (str): Where ``study.md`` goes, and the folder ``study`` with all else. A
+            ``study/template.md`` in it is filled in; without one the page has the tables alone.
+
+    Returns:
+        str: The path of the page.
+
+    Raises:
+        ConfigError: If no run is finished.
+    """
+    found = [run_folder.read(path) for path in run_folder.find(paths)]
+    runs = [run for run in found if run.problem is None]
+    if not runs:
+        raise ConfigError(f'{paths[0]}: no run in it is finished; the first: {found[0].problem}')
+    below = os.path.join(folder, FOLDER)
+    os.makedirs(below, exist_ok=True)
+    for kind, rows in (
+        (StudyRun, map(_summary, runs)),
+        (Prediction, _predictions(runs)),
+        (Wish, _wishes(runs)),
+    ):
+        study_tables.write(below, kind, rows)
+    for name, figure in study_figures.draw(runs, T):
+        figure.savefig(os.path.join(below, f'{name}.png'))
+    path = os.path.join(folder, PAGE)
+    write_text(path, render(folder))
+    return path
+
+
+def render(folder):
+    """Returns the page that belongs to the files in a folder; see :func:`write`."""
+    below = os.path.join(folder, FOLDER)
+    values = study_tables.values(
+        *(study_tables.read(below, kind) for kind in (StudyRun, Prediction, Wish))
+    )
+    template = _TABLES_ALONE
+    if os.path.exists(os.path.join(below, TEMPLATE)):
+        with open(os.path.join(below, TEMPLATE), encoding='utf-8') as file:
+            template = file.read()
+    return _PLACE.sub(lambda match: values.get(match.group(1), '(not measured)'), template)
+
+
+def _summary(run):
+    last = max((row.iteration for row in run.scales), default=0)
+    late = collections.defaultdict(list)
+    for row in run.scales:
+        if row.iteration > _LATE * last:
+            late[row.layer, row.call].append(row.underflow)
+    over = [row.underflow > T for row in run.scales]
+    return StudyRun(
+        experiment=study_figures.task_of(run),
+        way=windows.way_of(run),
+        format=windows.format_of(run),
+        scale=windows.scale_of(run),
+        seed=run.config.get('seed', 0),
+        value=float(run.result[run.metric]),
+        loss=float(run.result['loss']),
+        error=run.gradient_error,
+        underflow=run.underflow.mean,
+        unscaled=run.underflow.mean_unscaled,
+        late_worst=max(map(statistics.fmean, late.values()), default=math.nan),
+        over=statistics.fmean(over) if over else math.nan,
+        skipped=run.result['skipped'],
+    )
+
+
+def _predictions(runs):
+    """Yields how right predictions of what unscaled runs lose are, by task and format."""
+    cells = collections.defaultdict(list)
+    for run in study_figures.unscaled(runs):
+        rows = [row for row in run.predictions if row.underflow >= _LEAST_RATE]
+        cells[study_figures.task_of(run), windows.format_of(run)] += rows
+    for (task, format), rows in cells.items():
+        for criterion in ('gaussian', 'per_sample'):
+            ratios = sorted(getattr(row, criterion) / row.underflow for row in rows)
+            if ratios:
+                tenth = (len(ratios) - 1) // 10
+                ends = ratios[tenth], ratios[-1 - tenth]
+                median = statistics.median(ratios)
+                yield Prediction(task, format, criterion, len(ratios), median, *ends)
+
+
+def _wishes(runs):
+    """Yields the total scales that the layers of float32 runs would want, at their ends."""
+    for run in runs:
+        is_one = windows.format_of(run) == 'float32' and run.config['seed'] == _WISHING_SEED
+        last = max((row.iteration for row in run.predictions), default=0)
+        largest = {(row.layer, row.call): row.absmax for row in run.scales if row.iteration == last}
+        for row in run.predictions if is_one else ():
+            if row.iteration == last and not math.isnan(row.wanted):
+                for format in map(formats.get, _FORMATS):
+                    # Where a format begins is a power of two: what is wanted moves along.
+                    begins = format.underflow_threshold / formats.FLOAT16.underflow_threshold
+                    fits = format.largest / largest[row.layer, row.call]
+                    scales = row.wanted * begins, 2.0 ** math.floor(math.log2(fits))
+                    task = study_figures.task_of(run)
+                    yield Wish(task, format.name, row.layer, row.call, *scales)

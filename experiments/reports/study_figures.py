@@ -1,0 +1,173 @@
+"""The pictures of the study: several runs side by side, each with the same axes and colours."""
+
+import collections
+import math
+
+from chainerlp.extensions import pictures
+from experiments.reports import figures, windows
+
+import numpy
+from matplotlib.figure import Figure
+
+_SHOWN_WAYS = (
+    'none',
+    'dynamic-10',
+    'adaptive',
+    'adaptive-product',
+    'per_sample',
+    'amax',
+    'measured',
+)
+_CRITERIA = (
+    ('gaussian', 'the paper’s Gaussian', '#d55e00'),
+    ('per_sample', 'per sample', '#0072b2'),
+)
+_SEED = 0  # whose run stands for those of all seeds in pictures by layer
+
+
+def task_of(run):
+    """Returns the name of a run's task in the study."""
+    return run.name.split('/')[0].removeprefix('study_')
+
+
+def unscaled(runs):
+    """Returns the runs without any scale."""
+    return [run for run in runs if run.config.get('scaling', {}).get('method') == 'none']
+
+
+def draw(runs, threshold):
+    """Yields the name and the figure of each picture for which there are runs.
+
+    Args:
+        runs (list of ~experiments.reports.run_folder.RunFolder): The finished runs.
+        threshold (float): T, the accepted rate of underflow; it is marked.
+    """
+    found = windows.windows([run for run in runs if not task_of(run).endswith('_seeds')])
+    if found:
+        yield 'windows', windows.figure(found)
+    by_task = collections.defaultdict(dict)
+    for run in runs:
+        is_one = run.config.get('seed') == _SEED and windows.format_of(run) == 'float16'
+        if is_one and not task_of(run).endswith('_seeds') and windows.way_of(run) in _SHOWN_WAYS:
+            by_task[task_of(run)][windows.way_of(run)] = run
+    if any(run.scales for of_task in by_task.values() for run in of_task.values()):
+        yield 'underflow', _underflow(by_task, threshold)
+    if any(run.errors for of_task in by_task.values() for run in of_task.values()):
+        yield 'error', _errors(by_task)
+    predicted = [run for run in unscaled(runs) if run.predictions]
+    if predicted:
+        yield 'predictions', _predictions(predicted)
+    wishing = [
+        run
+        for run in runs
+        if windows.format_of(run) == 'float32' and run.config.get('seed') == _SEED
+        if run.predictions
+    ]
+    if wishing:
+        yield 'wanted', _wanted(wishing, threshold)
+
+
+def _panels(rows, columns, width, height, **options):
+    figure = Figure(figsize=(width * columns, height * rows), layout='constrained', dpi=110)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def _underflow(by_task, threshold):
+    """Draws underflow, layers by iterations: a row of maps a task, a column a way of scaling."""
+    ways = [way for way in _SHOWN_WAYS if any(way in of_task for of_task in by_task.values())]
+    figure, panels = _panels(len(by_task), len(ways), 1.9, 1.9)
+    colours, norm = pictures.underflow_colours(threshold, math.log10(threshold) - 3)
+    for line, (task, of_task) in zip(panels, by_task.items()):
+        for axes, way in zip(line, ways):
+            axes.set_title(f'{task}, {way}', fontsize=8)
+            axes.tick_params(labelsize=7)
+            if way not in of_task or not of_task[way].scales:
+                axes.set_axis_off()
+                continue
+            uses, iterations, grid = pictures.grid_of(of_task[way].scales, 'underflow')
+            with numpy.errstate(divide='ignore'):
+                rates = numpy.ma.masked_invalid(numpy.maximum(numpy.log10(grid), norm.vmin - 1))
+            edges = pictures.edges_of(iterations)
+            places = numpy.arange(len(uses) + 1) + 0.5
+            mesh = axes.pcolormesh(edges, places, rates, cmap=colours, norm=norm)
+            axes.invert_yaxis()
+    for axes in panels[:, 0]:
+        axes.set_ylabel('layer from input', fontsize=8)
+    for axes in panels[-1]:
+        axes.set_xlabel('iteration', fontsize=8)
+    bar = figure.colorbar(mesh, ax=panels, fraction=0.03, extend='min')
+    bar.set_label('log$_{10}$ of the underflow rate (white: less)', fontsize=8)
+    bar.ax.axhline(math.log10(threshold), color='black', linewidth=2)
+    bar.ax.text(1.2, math.log10(threshold), ' T', transform=bar.ax.get_yaxis_transform())
+    return figure
+
+
+def _errors(by_task):
+    """Draws the gradient error over the training, the median over the parameters."""
+    figure, panels = _panels(1, len(by_task), 3.6, 3.4)
+    for axes, (task, of_task) in zip(panels[0], by_task.items()):
+        for way, run in of_task.items():
+            errors = collections.defaultdict(list)
+            for row in run.errors:
+                errors[row.iteration].append(row.error)
+            points = [(i, numpy.nanmedian(found)) for i, found in errors.items()]
+            points = [(i, error) for i, error in points if math.isfinite(error)]
+            colour, _ = figures.style(_SHOWN_WAYS.index(way))
+            if points:
+                axes.plot(*zip(*points), color=colour, marker='.', linewidth=1, label=way)
+        axes.set(title=task, xlabel='iteration', yscale='log')
+        axes.grid(alpha=0.3)
+    panels[0, 0].set_ylabel('gradient error, median over parameters')
+    labelled = {}
+    for axes in panels[0]:
+        labelled.update(zip(*reversed(axes.get_legend_handles_labels())))
+    place = dict(loc='outside lower center', ncols=len(labelled), fontsize=8)
+    figure.legend(labelled.values(), labelled.keys(), **place)
+    return figure
+
+
+def _predictions(runs):
+    """Draws predicted against measured underflow, a point a layer and iteration."""
+    groups = collections.defaultdict(list)
+    for run in runs:
+        groups[task_of(run), windows.format_of(run)] += run.predictions
+    tasks = list(dict.fromkeys(task for task, _ in groups))
+    formats = list(dict.fromkeys(format for _, format in groups))
+    figure, panels = _panels(len(formats), len(tasks), 2.8, 2.8, sharex=True, sharey=True)
+    for line, format in zip(panels, formats):
+        for axes, task in zip(line, tasks):
+            rows = groups.get((task, format), [])
+            axes.plot([1e-5, 1], [1e-5, 1], color='black', linewidth=0.8)
+            for column, label, colour in _CRITERIA:
+                measured = [max(row.underflow, 1e-5) for row in rows]
+                expected = [max(getattr(row, column), 1e-5) for row in rows]
+                look = dict(s=7, color=colour, alpha=0.4, linewidths=0, rasterized=True)
+                axes.scatter(measured, expected, label=label, **look)
+            axes.set(xscale='log', yscale='log', xlim=(7e-6, 1.4), ylim=(7e-6, 1.4))
+            axes.set_title(f'{task}, {format}', fontsize=9)
+            axes.grid(alpha=0.3)
+    panels[0, 0].legend(fontsize=8, loc='upper left')
+    figure.supxlabel('measured share of elements that underflow', fontsize=9)
+    figure.supylabel('predicted share', fontsize=9)
+    return figure
+
+
+def _wanted(runs, threshold):
+    """Draws the total scale that each layer would want in float16, from the loss to the input."""
+    figure, panels = _panels(1, len(runs), 4.2, 3.6)
+    for axes, run in zip(panels[0], runs):
+        last = max(row.iteration for row in run.predictions)
+        rows = [row for row in run.predictions if row.iteration == last][::-1]
+        places = numpy.arange(1, len(rows) + 1)
+        axes.plot(places, [row.wanted for row in rows], 'o-', ms=4, lw=0.8, color='#0072b2')
+        axes.plot(places, [row.largest for row in rows], '.', ms=4, color='0.6')
+        single = min(row.largest for row in rows)
+        axes.axhline(single, color='#d55e00', linestyle='--', linewidth=1.2)
+        axes.set_yscale('log', base=2)
+        axes.set(title=task_of(run), xlabel='layer, from the loss to the input')
+        axes.grid(alpha=0.3)
+    panels[0, 0].set_ylabel('total scale')
+    names = (f'wanted: at most {threshold:.1%} underflow', 'allowed by this layer')
+    place = dict(loc='outside lower center', ncols=3, fontsize=8)
+    figure.legend(panels[0, 0].lines, [*names, 'largest that all layers allow'], **place)
+    return figure

@@ -1,0 +1,315 @@
+"""The files of a study, and what its page says of them: tables and single numbers by name."""
+
+import collections
+import csv
+import io
+import itertools
+import math
+import os
+import statistics
+import typing
+
+from experiments.reports import windows
+
+from scipy import stats
+
+
+class StudyRun(typing.NamedTuple):
+    """One run: ``runs.csv``.
+
+    Attributes:
+        experiment (str): The task.
+        way (str): How gradients were scaled.
+        format (str): What they were rounded to.
+        scale (float): The constant, 1 if there was none; NaN of other ways.
+        seed (int): The seed.
+        value (float): The task's metric on the test set, at the end.
+        loss (float): The loss there.
+        error (float): The gradient error: median over parameters, averaged over iterations.
+        underflow (float): Mean underflow over layers and iterations.
+        unscaled (float): That of the same gradients with every scale 1.
+        late_worst (float): That of the worst layer in the last quarter of the training.
+        over (float): The share of layers and iterations where it was over T.
+        skipped (int): Updates that were skipped.
+    """
+
+    experiment: str
+    way: str
+    format: str
+    scale: float
+    seed: int
+    value: float
+    loss: float
+    error: float
+    underflow: float
+    unscaled: float
+    late_worst: float
+    over: float
+    skipped: int
+
+
+class Prediction(typing.NamedTuple):
+    """Predicted over measured underflow of unscaled runs: ``predictions.csv``.
+
+    Attributes:
+        experiment (str): The task.
+        format (str): What gradients were rounded to.
+        criterion (str): Whose prediction: ``gaussian`` (the paper's) or ``per_sample``.
+        cells (int): How many layers and iterations.
+        median (float): Of the ratio of predicted to measured.
+        lowest (float): Its lowest tenth begins above.
+        highest (float): Its highest tenth begins here.
+    """
+
+    experiment: str
+    format: str
+    criterion: str
+    cells: int
+    median: float
+    lowest: float
+    highest: float
+
+
+class Wish(typing.NamedTuple):
+    """The total scale that a layer of a float32 run would want at its end: ``wanted.csv``.
+
+    Attributes:
+        experiment (str): The task.
+        format (str): For which format.
+        layer (str): Path of the layer.
+        call (int): Which use of it in the pass, from 0.
+        wanted (float): The smallest power of two at which at most T of the gradient underflows.
+        allowed (float): The largest at which nothing overflows.
+    """
+
+    experiment: str
+    format: str
+    layer: str
+    call: int
+    wanted: float
+    allowed: float
+
+
+FILES = {StudyRun: 'runs.csv', Prediction: 'predictions.csv', Wish: 'wanted.csv'}
+TABLES = {
+    'table windows': 'Fixed scales beside policies: the gradient error',
+    'table threshold': 'Where T is kept: underflow of the worst layer, late',
+    'table predictions': 'Predicted over measured underflow',
+    'table wanted': 'The scales that layers want, and the largest that all of them allow',
+    'table accuracy': 'Accuracies, in pairs with those of float32',
+}
+_UNSCALED = 'none'
+_SEEDS = '_seeds'  # ends the names of the experiments that compare accuracies
+
+
+def write(folder, kind, rows):
+    """Writes rows of a kind to its file in a folder, each number in as many digits as it has."""
+    text = io.StringIO(newline='')
+    csv.writer(text, lineterminator='\n').writerows([kind._fields, *rows])
+    with open(os.path.join(folder, FILES[kind]), 'w', encoding='utf-8', newline='') as file:
+        file.write(text.getvalue())
+
+
+def read(folder, kind):
+    """Returns the rows of a kind in a folder."""
+    types = typing.get_type_hints(kind).values()
+    with open(os.path.join(folder, FILES[kind]), encoding='utf-8', newline='') as file:
+        _, *lines = csv.reader(file)
+    return [kind(*(of(cell) for of, cell in zip(types, line))) for line in lines]
+
+
+def values(runs, predictions, wishes):
+    """Returns what a page may say, a dict of str by name.
+
+    Besides the :data:`TABLES`, there are the means over the seeds of each column of
+    :class:`StudyRun`, as ``error digits float16 per_sample``, and likewise ``ratio digits float16
+    gaussian``; the best fixed scale's error and the window, ``best digits float16`` and
+    ``window digits float16``; and a few numbers over all of them.
+    """
+    swept = [run for run in runs if not run.experiment.endswith(_SEEDS)]
+    found = windows.grouped(
+        (run.experiment, run.format, run.way, run.scale, run.error)
+        for run in swept
+        if run.format != 'float32'
+    )
+    seeded = [run for run in runs if run.experiment.endswith(_SEEDS)]
+    return {
+        **_means(runs),
+        **_of_windows(found),
+        **_of_predictions(predictions),
+        **_of_wishes(wishes),
+        'table threshold': _threshold_table(swept),
+        'table accuracy': _accuracy_table(seeded),
+        'runs': str(len(runs)),
+    }
+
+
+def _means(runs):
+    named = {}
+    for (experiment, format, way), group in _by(runs, 'experiment', 'format', 'way').items():
+        for column in ('value', 'error', 'underflow', 'unscaled', 'late_worst', 'over'):
+            mean = statistics.fmean(getattr(run, column) for run in group)
+            named[f'{column} {experiment} {format} {way}'] = percent(mean)
+    return named
+
+
+def _of_windows(found):
+    named = {}
+    ways = list(dict.fromkeys(way for window in found for way in window.policies))
+    rows = []
+    for window in found:
+        name = f'{window.experiment} {window.format}'
+        named[f'best {name}'] = percent(window.best)
+        named[f'window {name}'] = windows.shown_range(window.scales)
+        unscaled = window.fixed.get(1.0, math.nan)
+        row = [window.experiment, window.format, percent(unscaled), percent(window.best)]
+        row += [windows.shown_range(window.scales)]
+        rows.append(row + [_beside(window.policies.get(way), window.best) for way in ways])
+    header = ['task', 'format', 'none', 'best fixed', 'window', *ways]
+    named['table windows'] = markdown_table(header, rows, left=2)
+    named['windows'] = str(len(found))
+    empty = [f'{each.experiment} in {each.format}' for each in found if not each.scales]
+    named['windows that are empty'] = _listed(empty)
+    for way in ways:
+        ratios = {
+            f'{each.experiment} in {each.format}': each.policies[way] / each.best
+            for each in found
+            if way in each.policies and math.isfinite(each.best)
+        }
+        over = {name: ratio for name, ratio in ratios.items() if not ratio <= 1.2}
+        named[f'worst ratio {way}'] = f'{max(ratios.values(), default=math.nan):.2f}'
+        named[f'best ratio {way}'] = f'{min(ratios.values(), default=math.nan):.2f}'
+        named[f'windows kept {way}'] = f'{len(ratios) - len(over)} of {len(ratios)}'
+        named[f'windows missed {way}'] = _listed(f'{n} ({r:.2f})' for n, r in over.items())
+    return named
+
+
+def _of_predictions(predictions):
+    named = {}
+    rows = []
+    for (experiment, format), group in _by(predictions, 'experiment', 'format').items():
+        row = [experiment, format, str(group[0].cells)]
+        for each in group:
+            named[f'ratio {experiment} {format} {each.criterion}'] = f'{each.median:.2g}'
+            row.append(f'{each.median:.2g} ({each.lowest:.2g} to {each.highest:.2g})')
+        rows.append(row)
+    header = ['task', 'format', 'layers × iterations', 'the paper’s Gaussian', 'per sample']
+    named['table predictions'] = markdown_table(header, rows, left=2)
+    return named
+
+
+def _of_wishes(wishes):
+    named = {}
+    rows = []
+    for (experiment, format), group in _by(wishes, 'experiment', 'format').items():
+        single = min(wish.allowed for wish in group)
+        short = [wish for wish in group if wish.wanted > single]
+        least, most = min(w.wanted for w in group), max(w.wanted for w in group)
+        name = f'{experiment} {format}'
+        named[f'least wanted {name}'] = _power(least)
+        named[f'most wanted {name}'] = _power(most)
+        named[f'single {name}'] = _power(single)
+        named[f'short {name}'] = f'{len(short)} of {len(group)}'
+        cells = (_power(least), _power(most), _power(single), f'{len(short)} of {len(group)}')
+        rows.append([experiment, format, *cells])
+    header = ['task', 'format', 'least wanted', 'most wanted', 'largest single', 'not served by it']
+    named['table wanted'] = markdown_table(header, rows, left=2)
+    return named
+
+
+def _threshold_table(runs):
+    runs = [run for run in runs if run.format != 'float32' and run.way != 'dynamic-1000']
+    runs = [run for run in runs if math.isnan(run.scale) or run.way == _UNSCALED]
+    ways = list(dict.fromkeys(run.way for run in runs))
+    rows = []
+    for (experiment, format), group in _by(runs, 'experiment', 'format').items():
+        cells = []
+        for way in ways:
+            of_way = [run for run in group if run.way == way]
+            late = [run.late_worst for run in of_way]
+            over = [run.over for run in of_way]
+            means = map(statistics.fmean, (late, over)) if of_way else ()
+            cells.append(' / '.join(map(percent, means)))
+        rows.append([experiment, format, *cells])
+    return markdown_table(['task', 'format', *ways], rows, left=2)
+
+
+def _accuracy_table(runs):
+    rows = []
+    for (experiment,), group in _by(runs, 'experiment').items():
+        by_way = _by(group, 'way', 'format')
+        (reference,) = [of for (_, format), of in by_way.items() if format == 'float32']
+        exact = {run.seed: run.value for run in reference}
+        tests = {key: _paired(of, exact) for key, of in by_way.items() if of is not reference}
+        adjusted = _holm({key: p for key, (_, p) in tests.items()})
+        for (way, format), of in by_way.items():
+            found = [run.value for run in of]
+            row = [experiment.removesuffix(_SEEDS), way, format, str(len(of))]
+            row.append(f'{percent(statistics.fmean(found))} ± {percent(_deviation(found))}')
+            if of is not reference:
+                difference, p = tests[way, format]
+                row += [f'{difference * 100:+.2f}', f'{p:.2g}', f'{adjusted[way, format]:.2g}']
+            rows.append(row + [''] * (8 - len(row)))
+    header = ['task', 'way', 'format', 'seeds', 'accuracy', 'less fp32, points', 'p', 'p, Holm']
+    return markdown_table(header, rows, left=3)
+
+
+def _paired(runs, exact):
+    """Returns the mean difference to float32 over the seeds, and the paired t-test's p."""
+    differences = [run.value - exact[run.seed] for run in runs if run.seed in exact]
+    if len(differences) < 2 or len(set(differences)) == 1:
+        return statistics.fmean(differences), math.nan if any(differences) else 1.0
+    return statistics.fmean(differences), float(stats.ttest_1samp(differences, 0).pvalue)
+
+
+def _holm(ps):
+    """Returns p-values adjusted for their number (Holm 1979), a dict like the given one."""
+    adjusted, largest = {}, 0.0
+    for rank, (key, p) in enumerate(sorted(ps.items(), key=lambda item: item[1])):
+        largest = max(largest, min(1.0, p * (len(ps) - rank)))
+        adjusted[key] = largest
+    return adjusted
+
+
+def _deviation(found):
+    return statistics.stdev(found) if len(found) > 1 else math.nan
+
+
+def _by(rows, *columns):
+    groups = collections.defaultdict(list)
+    for row in rows:
+        groups[tuple(getattr(row, column) for column in columns)].append(row)
+    return groups
+
+
+def _beside(error, best):
+    return '' if error is None else f'{percent(error)} (× {error / best:.2f})'
+
+
+def _power(scale):
+    return f'2^{math.log2(scale):.0f}'
+
+
+def _listed(names):
+    return ', '.join(names) or 'none'
+
+
+def percent(rate):
+    """Shows a rate in percent, to two digits that count.
+
+    >>> percent(0.0123), percent(0.000456), percent(0.957), percent(float('inf'))
+    ('1.2 %', '0.046 %', '95.7 %', 'inf')
+    """
+    if not math.isfinite(rate):
+        return str(rate)
+    if rate >= 0.1 or rate == 0:
+        return f'{rate * 100:.1f} %'
+    return f'{float(f"{rate * 100:.2g}"):g} %'
+
+
+def markdown_table(header, rows, left=1):
+    """Returns a table, its first columns to the left and the others to the right."""
+    line = ['---'] * left + ['---:'] * (len(header) - left)
+    return '\n'.join(
+        '| ' + ' | '.join(cells) + ' |' for cells in itertools.chain([header, line], rows)
+    )
