@@ -1,6 +1,6 @@
 """The data sets; each says which task it sets, if not classification.
 
-Nothing is downloaded: all but the digits are read from a folder that the user names.
+Nothing is downloaded: all but digits and text are read from a folder that the user names.
 """
 
 from typing import Annotated, ClassVar, Literal, Optional, Union
@@ -114,7 +114,23 @@ class CamVid(_OfAFolder):
     """Let another image stand in for one that cannot be decoded."""
 
 
-Dataset = Annotated[Union[Digits, MNIST, CIFAR, ImageNet, VOC, CamVid], Field(discriminator='name')]
+class Text(Section):
+    """The descriptions of scikit-learn's data sets, some 40,000 characters; part of the package."""
+
+    task: ClassVar[str] = 'language'
+
+    name: Literal['text']
+    length: Count = 32
+    """Characters of an example; examples do not overlap."""
+    test_size: Count = 200
+    """How many examples, the end of the text, are kept for the test set."""
+    train_size: Optional[Count] = None
+    """Only so many examples to train with, evenly spread."""
+
+
+Dataset = Annotated[
+    Union[Digits, MNIST, CIFAR, ImageNet, VOC, CamVid, Text], Field(discriminator='name')
+]
 
 
 class Loading(Section):

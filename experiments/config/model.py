@@ -108,9 +108,38 @@ class SegNet(_Model):
     """Of every layer."""
 
 
+class Transformer(_Model):
+    """A causal transformer (Vaswani et al. 2017) with normalization before each sublayer."""
+
+    task: ClassVar[str] = 'language'
+
+    name: Literal['transformer']
+    layers: Count = 2
+    """Blocks of attention and two linear layers."""
+    units: Count = 64
+    """Of a position; four times as many between the two linear layers of a block."""
+    heads: Count = 4
+    """Attention heads, which share the units."""
+
+    @pydantic.model_validator(mode='after')
+    def _whole_heads(self):
+        if self.units % self.heads:
+            raise ValueError(f'units that the heads ({self.heads}) can share, such as 64 of 4')
+        return self
+
+
 Model = Annotated[
     Union[
-        MLP, CNN, DeepCNN, CIFARResNet, PreActivationResNet, CIFARVGG, ImageNetResNet, SSD, SegNet
+        MLP,
+        CNN,
+        DeepCNN,
+        CIFARResNet,
+        PreActivationResNet,
+        CIFARVGG,
+        ImageNetResNet,
+        SSD,
+        SegNet,
+        Transformer,
     ],
     Field(discriminator='name'),
 ]

@@ -1,6 +1,6 @@
 """The data sets: from a config's ``dataset`` section to :class:`Data`."""
 
-from experiments.data import camvid, cifar, digits, imagenet, voc
+from experiments.data import camvid, cifar, digits, imagenet, text, voc
 from experiments.data.dataset import Data
 
 import numpy
@@ -12,6 +12,7 @@ _LOADERS = {
     'imagenet': imagenet.load,
     'voc': voc.load,
     'camvid': camvid.load,
+    'text': text.load,
 }
 
 __all__ = ['Data', 'load']

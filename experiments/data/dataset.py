@@ -14,7 +14,7 @@ import numpy
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A data set, for one of three tasks.
+    """A data set, for one of four tasks.
 
     Examples are tuples. Images are arrays of shape (channels, height, width), colours in the order
     red, green, blue, of the dtype that the model computes in.
@@ -24,6 +24,8 @@ class Data:
       of that image; classes of the boxes, int32 of shape (n,). In ``test`` a fourth: whether each
       is difficult, bool of shape (n,). There are images without boxes.
     - Segmentation: image and class of each pixel, int32 of shape (height, width), -1 for void.
+    - Language: characters by their classes and the class of the one that follows each, both int32
+      of shape (length,).
 
     Attributes:
         train (~chainer.dataset.DatasetMixin): Examples to train with.

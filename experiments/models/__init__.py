@@ -10,9 +10,13 @@ from experiments.models.resnet import CIFARResNet, ImageNetResNet, PreActivation
 from experiments.models.segnet import SegNetBasic
 from experiments.models.small_models import MLP, DeepCNN, SmallCNN
 from experiments.models.ssd import PIXEL_SCALE, SSD
+from experiments.models.transformer import Transformer
 from experiments.models.vgg import CIFARVGG16, load_weights
 
 __all__ = ['build']
+
+# The first takes any shape; the last is for a task of its own, of which all data are text.
+_NOT_FOR_IMAGES = ('mlp', 'transformer')
 
 
 def build(section, data):
@@ -29,7 +33,7 @@ def build(section, data):
     Raises:
         ConfigError: If the model does not take such data.
     """
-    if section.name != 'mlp' and len(data.shape) != 3:
+    if section.name not in _NOT_FOR_IMAGES and len(data.shape) != 3:
         raise ConfigError(
             f'model.name: given {section.name}, which takes images (channels, height, width), but'
             f' the data set has examples of shape {tuple(data.shape)}, allowed for them: mlp'
@@ -70,4 +74,7 @@ _BUILDERS = {
     ),
     'segnet': lambda section, data: SegNetBasic(data.classes, section.channels),
     'ssd': _ssd,
+    'transformer': lambda section, data: Transformer(
+        data.classes, data.shape[0], section.layers, section.units, section.heads
+    ),
 }

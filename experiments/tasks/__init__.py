@@ -1,4 +1,7 @@
-"""The tasks, one file each: classification, detection, segmentation."""
+"""The tasks: classification, detection, segmentation, one file each, and language.
+
+Language is the classification of each position of a text by the character that follows.
+"""
 
 from experiments.tasks import classification, detection, segmentation
 from experiments.tasks.task import Task
@@ -7,6 +10,7 @@ _TASKS = {
     'classification': classification.TASK,
     'detection': detection.TASK,
     'segmentation': segmentation.TASK,
+    'language': classification.TASK,
 }
 
 __all__ = ['Task', 'get', 'titles']

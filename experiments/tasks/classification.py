@@ -13,7 +13,11 @@ from chainer import functions, links, reporter
 
 
 def loss(logits, classes):
-    """Returns the mean softmax cross entropy of a batch, in float32."""
+    """Returns the mean softmax cross entropy of a batch, in float32.
+
+    Logits are (n, classes) and classes (n,); or (n, classes, length) and (n, length), and the mean
+    is that of all positions, as is the accuracy.
+    """
     return functions.softmax_cross_entropy(functions.cast(logits, 'float32'), classes)
 
 

@@ -12,7 +12,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = {path.stem: path for path in sorted((ROOT / 'configs').glob('*.yaml'))}
 SMALL = [name for name in CONFIGS if name.endswith('-small')]
 STUDY = [name for name in CONFIGS if name.startswith('study_')]  # of ours, and small by itself
-FULL = [name for name in CONFIGS if name not in (*SMALL, *STUDY, 'digits_mlp')]
+OURS = ['digits_mlp', 'text_transformer']  # likewise, of data that is always there
+FULL = [name for name in CONFIGS if name not in (*SMALL, *STUDY, *OURS)]
 CIFAR = [f'cifar{classes}_resnet{depth}' for classes in (10, 100) for depth in (20, 56, 110)]
 # The CIFAR runs of the authors are with these bounds.
 WIDE = 'max_scale=128-max_total_scale=4096'
@@ -86,6 +87,14 @@ def test_a_small_config_is_for_the_cpu(name):
     assert config.sweep.seeds == (0,)
     assert config.train.batch_size <= 100
     assert (config.train.iterations or 0) <= 1000
+
+
+def test_text_is_for_the_cpu_too_and_compares_what_the_small_ones_do():
+    config = load('text_transformer')
+    assert config.task == 'language'
+    assert config.train.batch_size <= 32 and config.train.iterations <= 300
+    compared = ['fp32', 'none', 'fixed-scale=128', 'adaptive', 'per_sample']
+    assert ways('text_transformer') == [*compared, 'amax-dtype=float32-compute=float16']
 
 
 @pytest.mark.parametrize('name', [name for name in SMALL if 'cifar' not in name])

@@ -1,4 +1,4 @@
-"""Every small config of the paper's experiments runs end to end, interrupted and resumed.
+"""Every small config of the paper's experiments, and the text's, runs, interrupted and resumed.
 
 It is run as a user runs it who has put the sample data where ``make data`` puts it; where there is
 no sample data, made-up data takes its place. A few iterations on a few examples, by narrow models
@@ -20,8 +20,11 @@ import numpy
 import pytest
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
-NAMES = sorted(path.stem for path in CONFIGS.glob('*-small.yaml'))
-FAST = ('mnist_cnn-small', 'cifar10_resnet20-small', 'voc_ssd300-small', 'camvid_segnet-small')
+NAMES = [*sorted(path.stem for path in CONFIGS.glob('*-small.yaml')), 'text_transformer']
+FAST = (
+    *('mnist_cnn-small', 'cifar10_resnet20-small', 'voc_ssd300-small', 'camvid_segnet-small'),
+    'text_transformer',
+)
 ITERATIONS, STOPPED_AT = 4, 3
 SHORT = [
     *('train.batch_size=2', f'train.iterations={ITERATIONS}', 'train.evaluate={iterations: 2}'),
@@ -34,6 +37,7 @@ NARROW = {
     'resnet_imagenet': ['dataset.size=64'],
     'ssd': ['model.width=0.0625'],
     'segnet': ['model.channels=4', 'dataset.crop=[48, 64]'],
+    'transformer': ['model.units=8'],
 }
 
 

@@ -39,6 +39,15 @@ def one_line(result):
         ('dataset={name: mnist, folder: 1}', 'dataset.folder', '1', 'a string'),
         ('model={name: resnet_cifar, depth: 21}', 'model.depth', '21', '6n + 2, such as 20, 56'),
         ('model={name: segnet}', 'model', '{name: segnet}', 'a model for classification, as dig'),
+        ('model={name: transformer}', 'model', '{name: transformer}', 'a model for classificat'),
+        ('dataset={name: text, test_size: 0}', 'dataset.test_size', '0', 'an integer >= 1'),
+        ('dataset={name: text, length: 0}', 'dataset.length', '0', 'an integer >= 1'),
+        (
+            'model={name: transformer, units: 30}',
+            'model',
+            '{name: transformer, units: 30}',
+            'units that the heads (4) can share, such as 64 of 4',
+        ),
         ('model={name: cnn, channels: 1}', 'model.channels', '1', 'a list of 3 items, each an int'),
         ('model={name: cnn, channels: [1, x, 1]}', 'model.channels.1', "'x'", 'an integer >= 1'),
         (
