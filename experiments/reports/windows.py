@@ -7,6 +7,7 @@ empty; a policy needs none.
 
 import collections
 import dataclasses
+import itertools
 import math
 
 from experiments.reports import figures
@@ -44,7 +45,7 @@ class Window:
     @property
     def scales(self):
         """List of float: The window; empty if no fixed scale works."""
-        most = _FACTOR * min(self.best, *self.policies.values())
+        most = _FACTOR * min([self.best, *self.policies.values()])
         return [scale for scale, error in self.fixed.items() if error <= most < math.inf]
 
 
@@ -125,29 +126,45 @@ def table(found):
 
 
 def figure(found):
-    """Draws the gradient error by fixed scale, a panel for each window, with the policies' lines.
+    """Draws the gradient error by fixed scale, with the policies' lines, a panel for each window.
+
+    An experiment is a row of panels.
 
     Returns:
         ~matplotlib.figure.Figure: The picture.
     """
-    drawn = Figure(figsize=(5 * len(found), 4.2), layout='constrained', dpi=120)
-    for index, window in enumerate(found):
-        axes = drawn.add_subplot(1, len(found), index + 1)
-        points = {scale: error for scale, error in window.fixed.items() if math.isfinite(error)}
-        axes.plot(points.keys(), points.values(), color='black', marker='.', label='fixed')
-        for number, (name, error) in enumerate(window.policies.items()):
-            if math.isfinite(error):
-                style = dict(zip(('color', 'linestyle'), figures.style(number)))
-                axes.axhline(error, label=name, linewidth=1.2, **style)
-        if window.scales:
-            axes.axvspan(window.scales[0], window.scales[-1], color='0.9', zorder=0)
-        axes.set_xscale('log', base=2)
-        axes.set_yscale('log')
-        axes.set(xlabel='fixed scale', title=f'{window.experiment}, {window.format}')
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
-    drawn.axes[0].set_ylabel('gradient error, median over parameters')
+    by_experiment = collections.defaultdict(list)
+    for window in found:
+        by_experiment[window.experiment].append(window)
+    names = list(dict.fromkeys(name for window in found for name in window.policies))
+    styles = {name: figures.style(number) for number, name in enumerate(names)}
+    rows, columns = len(by_experiment), max(map(len, by_experiment.values()))
+    drawn = Figure(figsize=(5 * columns, 3.8 * rows), layout='constrained', dpi=120)
+    panels = drawn.subplots(rows, columns, squeeze=False)
+    for line, of_experiment in zip(panels, by_experiment.values()):
+        for axes, window in itertools.zip_longest(line, of_experiment):
+            if window is None:
+                axes.remove()
+            else:
+                _draw(axes, window, styles)
+    drawn.supylabel('gradient error, median over parameters', fontsize=10)
     return drawn
+
+
+def _draw(axes, window, styles):
+    points = {scale: error for scale, error in window.fixed.items() if math.isfinite(error)}
+    axes.plot(points.keys(), points.values(), color='black', marker='.', label='fixed')
+    for name, error in window.policies.items():
+        if math.isfinite(error):
+            colour, line = styles[name]
+            axes.axhline(error, label=name, linewidth=1.2, color=colour, linestyle=line)
+    if window.scales:
+        axes.axvspan(window.scales[0], window.scales[-1], color='0.9', zorder=0)
+    axes.set_xscale('log', base=2)
+    axes.set_yscale('log')
+    axes.set(xlabel='fixed scale', title=f'{window.experiment}, {window.format}')
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
 
 
 def _means(errors):

@@ -25,6 +25,7 @@ from experiments.reports.run_files import (
     ERRORS,
     LOG,
     NONZERO,
+    PREDICTIONS,
     RECORD,
     RESULT,
     SCALES,
@@ -42,7 +43,17 @@ except ImportError:  # Windows: two processes are not kept from one folder there
 
 _LOCK = '.lock'
 _OUTDATED = ('*.unfinished*', ERROR, RESULT)  # a result that is there is damaged
-_OF_A_RUN = (CONFIG, LOG, SCALES, ERRORS, NONZERO, RECORD, 'snapshot_iter_*', *_OUTDATED)
+_OF_A_RUN = (
+    CONFIG,
+    LOG,
+    SCALES,
+    ERRORS,
+    NONZERO,
+    PREDICTIONS,
+    RECORD,
+    'snapshot_iter_*',
+    *_OUTDATED,
+)
 _WAY_OUT = '--fresh starts over, another --out leaves it as it is'
 _HERE = os.path.dirname(os.path.abspath(__file__))
 

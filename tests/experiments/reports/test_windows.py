@@ -57,6 +57,15 @@ def test_where_no_scale_works_the_window_is_empty():
     assert row[1:] == ['inf%', 'empty', '10.00% (× 0.00)']
 
 
+def test_the_window_is_empty_where_a_policy_is_more_than_twice_as_good():
+    runs = [*fixed([0.9, 0.5, 0.31, 0.5]), run('per_sample', 0.15, method='per_sample')]
+    (window,) = windows.windows(runs)
+    assert window.best == 0.31 and window.scales == []
+    runs = [*fixed([0.9, 0.5, 0.29, 0.5]), run('per_sample', 0.15, method='per_sample')]
+    (window,) = windows.windows(runs)
+    assert window.scales == [64]
+
+
 def test_the_picture_has_a_panel_a_window_and_a_line_a_policy():
     runs = [*fixed([0.9, 0.2, math.inf, 0.1], **FORMAT), run('amax', 0.1, method='amax', **FORMAT)]
     runs += fixed([0.1, 0.2, 0.3, 0.4])
