@@ -44,7 +44,7 @@ def write(paths, folder):
         ConfigError: If no run is finished.
     """
     found = [run_folder.read(path) for path in run_folder.find(paths)]
-    runs = [run for run in found if run.problem is None]
+    runs = sorted((run for run in found if run.problem is None), key=_place)
     if not runs:
         raise ConfigError(f'{paths[0]}: no run in it is finished; the first: {found[0].problem}')
     below = os.path.join(folder, FOLDER)
@@ -73,6 +73,11 @@ def render(folder):
         with open(os.path.join(below, TEMPLATE), encoding='utf-8') as file:
             template = file.read()
     return _PLACE.sub(lambda match: values.get(match.group(1), '(not measured)'), template)
+
+
+def _place(run):
+    names = study_figures.task_of(run), windows.format_of(run), windows.way_of(run)
+    return *study_tables.place(*names), run.config.get('seed', 0)
 
 
 def _summary(run):

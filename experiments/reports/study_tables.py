@@ -99,7 +99,20 @@ TABLES = {
     'table accuracy': 'Accuracies, in pairs with those of float32',
 }
 _UNSCALED = 'none'
+_ORDERS = (  # of tasks, formats and ways, in tables and pictures; others come last
+    ('digits', 'sigmoid', 'text', 'resnet20', 'ssd300', 'cnn', 'cnn_bn'),
+    ('float32', 'float16', 'float8_e5m2', 'float8_e4m3'),
+    ('fp32', 'none', 'fixed', 'dynamic', 'adaptive', 'per_sample', 'amax', 'measured'),
+)
 _SEEDS = '_seeds'  # ends the names of the experiments that compare accuracies
+
+
+def place(task, format, way=''):
+    """Returns what tasks, formats and ways of scaling are sorted by."""
+    names = task.removesuffix(_SEEDS), format, way.partition('-')[0]
+    known = zip(_ORDERS, names)
+    indices = [order.index(n) if n in order else len(order) for order, n in known]
+    return *indices, task, format, way
 
 
 def write(folder, kind, rows):

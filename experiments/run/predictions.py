@@ -29,8 +29,7 @@ class Predictions(extension.Extension):
 
     default_name = 'Predictions'
     trigger = (1, 'iteration')
-    # After all others, whose own passes are then not taken for the next update's.
-    priority = extension.PRIORITY_READER - 1
+    priority = 2 * extension.PRIORITY_WRITER  # before those that run passes of their own
 
     THRESHOLD = policies.PerSample().threshold
 
@@ -38,6 +37,7 @@ class Predictions(extension.Extension):
         self._interval = interval
         self._threshold = threshold
         self._probe = None
+        self._observation = None  # of the update that was written last
         self._has_started = False
 
     def initialize(self, trainer):
@@ -46,15 +46,15 @@ class Predictions(extension.Extension):
         optimizer = updater.get_optimizer('main')
 
         def is_wanted():
-            return (updater.iteration + 1) % self._interval == 0
+            # Each update has a new observation; what runs before the next one is no update's pass.
+            is_update = trainer.observation is not self._observation
+            return is_update and (updater.iteration + 1) % self._interval == 0
 
         def measure(function, in_data, gy, _):
             if functions.computes_in(function) is not None:
                 return None
             loss_scale = optimizer._loss_scale or 1.0
-            return updater.iteration + 1, _measure(
-                function, in_data, gy, loss_scale, self._threshold
-            )
+            return _measure(function, in_data, gy, loss_scale, self._threshold)
 
         self._probe = LayerProbe({'main': optimizer.target}, measure, is_wanted)
         self._probe.__enter__()
@@ -62,11 +62,11 @@ class Predictions(extension.Extension):
     def __call__(self, trainer):
         """Writes what was measured in the update."""
         iteration = trainer.updater.iteration
-        # A pass that an extension ran after the update is measured as the next iteration's.
+        self._observation = trainer.observation
         rows = [
-            PredictionRow(iteration, path, call, *measured[1])
+            PredictionRow(iteration, path, call, *measured)
             for path, call, measured in self._probe.take()
-            if measured is not None and measured[0] == iteration
+            if measured is not None
         ]
         if not rows:
             return

@@ -87,16 +87,18 @@ def test_a_gradient_that_is_not_finite_wants_none(row):
     assert math.isnan(found.wanted) and math.isnan(found.largest)
 
 
-def test_it_has_a_row_for_each_that_is_measured_and_changes_nothing(cli, tiny, tmp_path):
-    out = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0'
-    others = ('-o', 'report.gradient_error=1', '-o', 'report.interval=1')
+@pytest.mark.parametrize('method', ['fp32', 'adaptive'])
+def test_it_has_a_row_for_each_that_is_measured_and_changes_nothing(cli, tiny, tmp_path, method):
+    out = tmp_path / 'out' / 'tiny' / f'{method}-seed=0'
+    others = ('-o', 'report.gradient_error=2', '-o', 'report.interval=1')
+    others += ('-o', f'scaling={{method: {method}}}')
     assert cli('train', tiny, *others)[0] == 0
     without = {name: (out / name).read_bytes() for name in ('scales.csv', 'gradient_error.csv')}
     assert not (out / 'predictions.csv').exists()
     assert cli('train', tiny, *others, '-o', 'report.predictions=true', '--fresh')[0] == 0
     assert {name: (out / name).read_bytes() for name in without} == without
     scales, predictions = files.read(str(out / 'scales.csv')), read(out / 'predictions.csv')
-    assert len(scales) == 8
+    assert len(scales) == 8 and not any(row.call for row in predictions)
     assert [row[:3] for row in scales] == [row[:3] for row in predictions]
     for measured, predicted in zip(scales, predictions):
         assert predicted.underflow == measured.underflow

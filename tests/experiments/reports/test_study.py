@@ -1,0 +1,201 @@
+"""The study: its numbers are those of the runs, and its page says no others."""
+
+import csv
+import json
+import math
+import pathlib
+import re
+import shutil
+import statistics
+
+from experiments.__main__ import main
+from experiments.reports import study, study_tables
+from experiments.reports.study_tables import StudyRun
+
+import numpy
+import pytest
+from scipy import stats
+
+DOCS = pathlib.Path(__file__).parents[3] / 'docs'
+CONFIG = """\
+name: NAME
+dataset: {name: digits}
+model: {name: mlp, layers: 3, units: 16}
+optimizer: {name: momentum_sgd, lr: 0.5}
+train: {batch_size: 128, epochs: 1, max_iterations: 8}
+report: {gradient_error: 2, predictions: true}
+sweep: {seeds: SEEDS, scaling: [{method: fp32}, {method: none}, {method: per_sample}, MORE]}
+"""
+E4M3 = 'dtype: float32, gradient_format: float8_e4m3'
+MORE = [
+    *(f'{{method: fixed, scale: {8**exponent}, {E4M3}}}' for exponent in (1, 2, 3)),
+    f'{{method: none, {E4M3}}}',
+    f'{{method: per_sample, {E4M3}}}',
+]
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('results')
+    for name, seeds, more in (
+        ('study_tiny', '[0, 1]', ', '.join(MORE)),
+        ('study_tiny_seeds', '[0, 1, 2]', '{method: amax}'),
+    ):
+        path = folder / f'{name}.yaml'
+        content = CONFIG.replace('NAME', name).replace('SEEDS', seeds).replace('MORE', more)
+        path.write_text(content, encoding='utf-8')
+        assert main(['sweep', str(path), '--out', str(folder), '--quiet']) == 0
+    return folder
+
+
+@pytest.fixture
+def written(results, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(['study', str(results), '--out', str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / 'study.md')
+    return tmp_path
+
+
+def rows_of(page, title):
+    """The cells of a table of a page, without its header."""
+    section = page.split(f'## {title}\n')[1].split('\n## ')[0]
+    lines = [line for line in section.splitlines() if line.startswith('|')]
+    return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines][2:]
+
+
+def means(results, experiment, column, way):
+    values = []
+    for path in sorted((results / experiment).glob(f'{way}-seed=*/result.json')):
+        content = json.loads(path.read_text())
+        values.append(float(content[column]))
+    return statistics.fmean(values)
+
+
+def test_the_windows_are_of_the_runs_gradient_errors(written, results):
+    ((task, format, none, best, window, per_sample),) = rows_of(
+        (written / 'study.md').read_text(), study_tables.TABLES['table windows']
+    )
+    assert (task, format) == ('tiny', 'float8_e4m3')
+    name = 'dtype=float32-gradient_format=float8_e4m3'
+    errors = {1: means(results, 'study_tiny', 'gradient_error', f'none-{name}')}
+    for scale in (8, 64, 512):
+        way = f'fixed-{name}-scale={scale}'
+        errors[scale] = means(results, 'study_tiny', 'gradient_error', way)
+    ours = means(results, 'study_tiny', 'gradient_error', f'per_sample-{name}')
+    least = min(errors.values())
+    assert none == study_tables.percent(errors[1])
+    assert best == study_tables.percent(least)
+    inside = [scale for scale, error in errors.items() if error <= 2 * min(least, ours)]
+    assert window == f'2^{math.log2(inside[0]):.0f} to 2^{math.log2(inside[-1]):.0f}'
+    assert per_sample == f'{study_tables.percent(ours)} (× {ours / least:.2f})'
+
+
+def test_accuracies_are_compared_in_pairs(written, results):
+    page = (written / 'study.md').read_text()
+    rows = rows_of(page, study_tables.TABLES['table accuracy'])
+    assert [row[:4] for row in rows] == [
+        ['tiny', 'fp32', 'float32', '3'],
+        *(['tiny', way, 'float16', '3'] for way in ('none', 'per_sample', 'amax')),
+    ]
+    by_way = {}
+    for way in ('fp32', 'none', 'per_sample', 'amax'):
+        paths = [results / 'study_tiny_seeds' / f'{way}-seed={s}' / 'result.json' for s in range(3)]
+        by_way[way] = [json.loads(path.read_text())['accuracy'] for path in paths]
+    for row in rows[1:]:
+        found, exact = by_way[row[1]], by_way['fp32']
+        difference = statistics.fmean(found) - statistics.fmean(exact)
+        assert row[5] == f'{difference * 100:+.2f}'
+        if found == exact:
+            assert row[6] == '1'
+        elif len({a - b for a, b in zip(found, exact)}) > 1:
+            assert row[6] == f'{stats.ttest_rel(found, exact).pvalue:.2g}'
+
+
+def test_p_values_are_adjusted_for_their_number():
+    runs = [
+        *(run('fp32', 'float32', seed, 0.5) for seed in range(4)),
+        *(run('a', 'float16', seed, 0.5 + d) for seed, d in enumerate([0.011, 0.01, 0.009, 0.01])),
+        *(run('b', 'float16', seed, 0.5 + d) for seed, d in enumerate([0.02, -0.01, 0.01, 0.02])),
+        *(run('c', 'float16', seed, 0.5) for seed in range(4)),
+    ]
+    page = study_tables.values(runs, [], [])['table accuracy']
+    rows = [line.strip('| ').split(' | ') for line in page.splitlines()[3:]]
+    single = {row[1]: float(row[6]) for row in rows}
+    adjusted = {row[1]: float(row[7]) for row in rows}
+    assert single['a'] < single['b'] < single['c'] == adjusted['c'] == 1
+    assert adjusted['a'] == pytest.approx(3 * single['a'], rel=0.05)
+    assert adjusted['b'] == pytest.approx(2 * single['b'], rel=0.05)
+
+
+def run(way, format, seed, value):
+    rest = dict.fromkeys(StudyRun._fields[6:], 0.0)
+    return StudyRun('tiny_seeds', way, format, math.nan, seed, value, **rest)
+
+
+def test_where_t_is_kept_is_late_in_the_worst_layer(written, results):
+    page = (written / 'study.md').read_text()
+    rows = {row[1]: row[2:] for row in rows_of(page, study_tables.TABLES['table threshold'])}
+    late, over = [], []
+    for seed in (0, 1):
+        path = results / 'study_tiny' / f'none-seed={seed}' / 'scales.csv'
+        with open(path, newline='') as file:
+            of_run = [(row, float(row['underflow'])) for row in csv.DictReader(file)]
+        # Of eight iterations the last two.
+        by_layer = {
+            layer: [
+                rate for row, rate in of_run if row['layer'] == layer and int(row['iteration']) > 6
+            ]
+            for layer in {row['layer'] for row, _ in of_run}
+        }
+        late.append(max(map(statistics.fmean, by_layer.values())))
+        over.append(numpy.mean([rate > 1e-3 for _, rate in of_run]))
+    shown = [study_tables.percent(statistics.fmean(each)) for each in (late, over)]
+    assert rows['float16'][0] == ' / '.join(shown)
+
+
+def test_there_is_a_picture_of_each_kind(written):
+    for name in ('windows', 'underflow', 'error', 'predictions', 'wanted'):
+        assert (written / 'study' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_a_template_gets_numbers_by_their_names(written, results):
+    (written / 'study' / 'template.md').write_text(
+        'of {{ runs }} runs: {{value tiny float16 none}}, {{ value other float16 none }}'
+    )
+    accuracy = means(results, 'study_tiny', 'accuracy', 'none')
+    shown = study_tables.percent(accuracy)
+    assert study.render(str(written)) == f'of 28 runs: {shown}, (not measured)'
+
+
+def test_a_run_that_is_damaged_is_left_out_and_none_at_all_is_an_error(results, tmp_path, capsys):
+    copied = pathlib.Path(shutil.copytree(results / 'study_tiny', tmp_path / 'study_tiny'))
+    (copied / 'none-seed=0' / 'predictions.csv').write_text('iteration\n')
+    assert main(['study', str(copied), '--out', str(tmp_path)]) == 0
+    with open(tmp_path / 'study' / 'runs.csv', newline='') as file:
+        assert (
+            sum(row['way'] == 'none' and row['format'] == 'float16' for row in csv.DictReader(file))
+            == 1
+        )
+    for path in copied.glob('*/result.json'):
+        path.unlink()
+    capsys.readouterr()
+    assert main(['study', str(copied), '--out', str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert 'no run in it is finished' in said and said.count('\n') == 1
+
+
+def test_the_page_of_the_documentation_says_what_its_files_say():
+    assert (DOCS / 'study.md').read_text(encoding='utf-8') == study.render(str(DOCS))
+
+
+def test_every_number_of_that_page_has_a_place_in_its_template():
+    template = (DOCS / 'study' / 'template.md').read_text(encoding='utf-8')
+    prose = re.sub(r'\{\{.*?\}\}', '', template)
+    assert re.findall(r'\d[\d.]* ?(?:%|times|×|points)|\b0\.\d+', prose) == []
+    assert '(not measured)' not in study.render(str(DOCS))
+
+
+@pytest.mark.parametrize('name', ['windows', 'underflow', 'error', 'predictions', 'wanted'])
+def test_the_pictures_that_the_page_shows_are_there(name):
+    assert f'(study/{name}.png)' in (DOCS / 'study.md').read_text(encoding='utf-8')
+    assert (DOCS / 'study' / f'{name}.png').exists()
