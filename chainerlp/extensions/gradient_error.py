@@ -170,12 +170,9 @@ class GradientError(extension.Extension):
         optimizer = updater.get_optimizer(self._optimizer)
         model = optimizer.target
         lossfun = getattr(updater, 'loss_func', None) or model
-        device = getattr(updater, 'device', None) or chainer.get_device('@numpy')
-        with drawing_alike(device):  # examples may be augmented
-            batch = updater.converter(self._batch(updater), device)
-        if isinstance(batch, dict):  # as Chainer's updaters do
+        batch = batch_of(updater, self._examples)
+        if isinstance(batch[0], dict):  # as Chainer's updaters do
             lossfun = functools.partial(_with_keywords, lossfun)
-        batch = batch if isinstance(batch, tuple) else (batch,)
 
         def run(lossfun, *batch):
             if hasattr(optimizer, 'trial'):
@@ -201,14 +198,6 @@ class GradientError(extension.Extension):
             }
         )
 
-    def _batch(self, updater):
-        if self._examples is not None:
-            return self._examples
-        iterator = updater.get_iterator('main')
-        size, count = len(iterator.dataset), iterator.batch_size
-        places = sorted({index * size // count for index in range(count)})
-        return [iterator.dataset[place] for place in places]
-
     def _write(self, trainer, errors):
         iteration = trainer.updater.iteration
         of_parameters = [(iteration, *item) for item in errors.parameters.items()]
@@ -226,6 +215,24 @@ class GradientError(extension.Extension):
             _draw(os.path.join(trainer.out, 'gradient_error.png'), trainer.out)
         except OSError as error:
             _warn(f'iteration {iteration} is missing in {trainer.out}: {error.strerror}')
+
+
+def batch_of(updater, examples=None):
+    """Returns the arguments of the loss function for one batch, always the same, a tuple.
+
+    Args:
+        updater (~chainer.training.updaters.StandardUpdater): The training's.
+        examples (list): The examples; by default as many as its batches have, spread over its data.
+    """
+    device = getattr(updater, 'device', None) or chainer.get_device('@numpy')
+    with drawing_alike(device):  # examples may be augmented
+        if examples is None:
+            iterator = updater.get_iterator('main')
+            size, count = len(iterator.dataset), iterator.batch_size
+            places = sorted({index * size // count for index in range(count)})
+            examples = [iterator.dataset[place] for place in places]
+        batch = updater.converter(examples, device)
+    return batch if isinstance(batch, tuple) else (batch,)
 
 
 def _warn(message):

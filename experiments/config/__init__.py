@@ -36,6 +36,9 @@ class Report(Section):
     """Iterations between two measurements of underflow."""
     gradient_error: Optional[Count] = None
     """Iterations between two comparisons of gradients with those of a float32 pass; null: none."""
+    comparison: Optional[Count] = None
+    """Iterations between two comparisons of the gradient errors of many ways of scaling on the
+    weights of fp32 runs; null: none. Other runs ignore it."""
     predictions: bool = False
     """Write beside each measured underflow what policies predict, and the scale that would do."""
 

@@ -10,6 +10,7 @@ import json
 import os
 import typing
 
+from chainerlp import formats
 from chainerlp.extensions import files
 from experiments import tasks
 
@@ -18,8 +19,12 @@ import yaml
 CONFIG, ERROR, LOG = 'config.yaml', 'error.txt', 'log'
 RECORD, RESULT, SCALES = 'run.json', 'result.json', 'scales.csv'
 ERRORS, NONZERO, PREDICTIONS = 'gradient_error.csv', 'nonzero.csv', 'predictions.csv'
+COMPARISON = 'comparison.csv'
 
-_WITH_CHECKSUMS = (CONFIG, LOG, SCALES, ERRORS, NONZERO, PREDICTIONS, RESULT)
+_WITH_CHECKSUMS = (
+    *(CONFIG, LOG, SCALES, ERRORS, NONZERO, PREDICTIONS, COMPARISON),
+    RESULT,
+)
 _BLOCK = 2**20  # bytes
 _SECTIONS = ('dataset', 'model', 'scaling', 'train')
 _LONGEST = 80
@@ -52,6 +57,26 @@ class PredictionRow(typing.NamedTuple):
     underflow: float
     wanted: float
     largest: float
+
+
+class ComparisonRow(typing.NamedTuple):
+    """The gradient error of one way of scaling in one iteration of a float32 training.
+
+    Attributes:
+        iteration (int): The iteration.
+        way (str): How gradients were scaled.
+        format (str): What those were rounded to that layers pass down.
+        scale (float): The constant, if it was one, or NaN.
+        error (float): The median over the parameters.
+        worst (float): The largest.
+    """
+
+    iteration: int
+    way: str
+    format: str
+    scale: float
+    error: float
+    worst: float
 
 
 class _Loader(yaml.SafeLoader):
@@ -128,6 +153,15 @@ def read_predictions(path):
         rates = row.gaussian, row.per_sample, row.underflow
         _check(all(0 <= rate <= 1 for rate in rates), 'no rate')
         _check(not (row.wanted <= 0 or row.largest <= 0), 'no scale')
+    return rows
+
+
+def read_comparison(path):
+    """Returns a list of :class:`ComparisonRow`."""
+    rows = _read_rows(path, ComparisonRow)
+    for row in rows:
+        _check(row.format in formats.NAMES, 'no format')
+        _check(not (row.scale <= 0 or row.error < 0 or row.worst < 0), 'no scale or no error')
     return rows
 
 

@@ -8,6 +8,7 @@ from typing import Optional
 from experiments.config.errors import ConfigError
 from experiments.reports import run_files
 from experiments.reports.run_files import (
+    COMPARISON,
     CONFIG,
     ERROR,
     ERRORS,
@@ -37,6 +38,8 @@ class RunFolder:
         nonzero (list): What it wrote of layers; likewise.
         predictions (list of ~experiments.reports.run_files.PredictionRow): What policies expected;
             likewise.
+        comparison (list of ~experiments.reports.run_files.ComparisonRow): Other ways of scaling on
+            the same weights; likewise.
         result (dict): How the run ended; empty while it has not.
         problem (str): Why it is not whole, or ``None``.
     """
@@ -49,6 +52,7 @@ class RunFolder:
     errors: list = dataclasses.field(default_factory=list)
     nonzero: list = dataclasses.field(default_factory=list)
     predictions: list = dataclasses.field(default_factory=list)
+    comparison: list = dataclasses.field(default_factory=list)
     result: dict = dataclasses.field(default_factory=dict)
     problem: Optional[str] = None
 
@@ -112,6 +116,7 @@ def read(path):
         ('errors', ERRORS, run_files.read_errors),
         ('nonzero', NONZERO, run_files.read_nonzero),
         ('predictions', PREDICTIONS, run_files.read_predictions),
+        ('comparison', COMPARISON, run_files.read_comparison),
         ('result', RESULT, run_files.read_result),
     ):
         if filename not in damages:

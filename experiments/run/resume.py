@@ -20,6 +20,7 @@ from experiments.config import loading
 from experiments.config.errors import ConfigError, RunError, shown
 from experiments.reports import run_files, summary
 from experiments.reports.run_files import (
+    COMPARISON,
     CONFIG,
     ERROR,
     ERRORS,
@@ -50,6 +51,7 @@ _OF_A_RUN = (
     ERRORS,
     NONZERO,
     PREDICTIONS,
+    COMPARISON,
     RECORD,
     'snapshot_iter_*',
     *_OUTDATED,

@@ -19,6 +19,7 @@ from experiments.data.batches import Batches
 from experiments.reports.run_files import ERROR, ERRORS, RESULT, SCALES
 from experiments.reports.summary import Result, mean_error, mean_underflow
 from experiments.run import multi_node, optimizers, resume, schedule, snapshots
+from experiments.run.comparison import Comparison
 from experiments.run.log import Log, SkippedUpdates, Throughput
 from experiments.run.predictions import Predictions
 
@@ -214,6 +215,8 @@ def build_trainer(config, out, launch, extras=()):
         if config.report.gradient_error is not None:
             trigger = config.report.gradient_error, 'iteration'
             trainer.extend(chainerlp.extensions.GradientError(trigger))
+        if config.report.comparison is not None and config.scaling.method == 'fp32':
+            trainer.extend(Comparison(config.report.comparison))
         if config.report.predictions:
             threshold = getattr(config.scaling, 'threshold', Predictions.THRESHOLD)
             trainer.extend(Predictions(config.report.interval, threshold))
