@@ -36,9 +36,16 @@ quickstart: env  ## train the digits MLP in fp32 and in fp16 by every method; pr
 	$(PY) -m experiments sweep configs/digits_mlp.yaml -o 'sweep.seeds=[0]'
 	@$(PY) -m experiments report results/digits_mlp --html
 
-study: env  ## which fixed scales work in float16 and the float8 formats, beside the policies; minutes
-	$(PY) -m experiments sweep configs/study_digits.yaml --jobs 2
-	@$(PY) -m experiments report results/study_digits --html
+STUDY = digits digits_seeds sigmoid sigmoid_seeds text text_seeds resnet20 resnet20_seeds ssd300 ssd300_seeds cnn cnn_bn
+study: data  ## all runs of docs/study.md, and the page anew; hours; it goes on where it was interrupted
+	for name in $(STUDY); do $(PY) -m experiments sweep configs/study_$$name.yaml --jobs 2 || exit; done
+	$(PY) -m experiments study $(STUDY:%=results/study_%) --out docs
+
+study-small: env  ## the study of the digits alone, cut short, and its tables; a minute
+	for name in digits digits_seeds; do $(PY) -m experiments sweep configs/study_$$name.yaml --jobs 2 \
+	    --out results/small -o train.epochs=2 -o 'sweep.seeds=[0, 1]' -o report.gradient_error=5 || exit; done
+	$(PY) -m experiments study results/small --out results/small
+	@cat results/small/study.md
 
 test: env  ## run the tests but for the slow ones; STACK=numpy1: on NumPy 1.26; ARGS='-k join': some
 	$(PY) -m pytest -m 'not slow' $(ARGS)
@@ -75,7 +82,7 @@ clean:  ## remove the environments and what tools left behind; results stay
 	rm -rf .venv .venv-numpy1 .venv-emulated-* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help env quickstart study test test-slow test-mpi test-gpu data lint clean
+.PHONY: help env quickstart study study-small test test-slow test-mpi test-gpu data lint clean
 
 # The emulated GPU compiles CuPy's kernels for the CPU: right values, and no timings. It takes an environment of its own,
 # with CuPy 14, or CUPY=13.6.0, whose library it patches. Kernels read and write inside arrays (CHECK), and no result

@@ -1,8 +1,8 @@
 """The study of loss scaling: from finished runs to tables, and to a page whose numbers are theirs.
 
-``write`` reads the runs and leaves ``runs.csv``, ``predictions.csv`` and ``wanted.csv`` beside the
-pictures. ``render`` fills a template with what these files say, so that every number of the page
-can be found in them.
+``write`` reads the runs and leaves ``runs.csv``, ``comparison.csv``, ``predictions.csv`` and
+``wanted.csv`` beside the pictures. ``render`` fills a template with what these files say, so that
+every number of the page can be found in them.
 """
 
 import collections
@@ -15,7 +15,7 @@ from chainerlp import formats, policies
 from chainerlp.extensions.files import write_text
 from experiments.config.errors import ConfigError
 from experiments.reports import run_folder, study_figures, study_tables, windows
-from experiments.reports.study_tables import Prediction, StudyRun, Wish
+from experiments.reports.study_tables import Comparison, Prediction, StudyRun, Wish
 
 PAGE, FOLDER, TEMPLATE = 'study.md', 'study', 'template.md'
 T = policies.PerSample().threshold
@@ -51,11 +51,13 @@ def write(paths, folder):
     os.makedirs(below, exist_ok=True)
     for kind, rows in (
         (StudyRun, map(_summary, runs)),
+        (Comparison, _comparisons(runs)),
         (Prediction, _predictions(runs)),
         (Wish, _wishes(runs)),
     ):
         study_tables.write(below, kind, rows)
-    for name, figure in study_figures.draw(runs, T):
+    compared = study_tables.windows_of(study_tables.read(below, Comparison))
+    for name, figure in study_figures.draw(runs, compared, T):
         figure.savefig(os.path.join(below, f'{name}.png'))
     path = os.path.join(folder, PAGE)
     write_text(path, render(folder))
@@ -65,9 +67,7 @@ def write(paths, folder):
 def render(folder):
     """Returns the page that belongs to the files in a folder; see :func:`write`."""
     below = os.path.join(folder, FOLDER)
-    values = study_tables.values(
-        *(study_tables.read(below, kind) for kind in (StudyRun, Prediction, Wish))
-    )
+    values = study_tables.values(*(study_tables.read(below, kind) for kind in study_tables.FILES))
     template = _TABLES_ALONE
     if os.path.exists(os.path.join(below, TEMPLATE)):
         with open(os.path.join(below, TEMPLATE), encoding='utf-8') as file:
@@ -102,6 +102,18 @@ def _summary(run):
         over=statistics.fmean(over) if over else math.nan,
         skipped=run.result['skipped'],
     )
+
+
+def _comparisons(runs):
+    for run in runs:
+        errors = collections.defaultdict(list)
+        for row in run.comparison:
+            errors[row.format, row.way, str(row.scale)].append(row.error)
+        for (format, way, scale), found in errors.items():
+            task = study_figures.task_of(run).removesuffix(study_tables.SEEDS)
+            known = [error for error in found if not math.isnan(error)]
+            error = statistics.fmean(known) if known else math.nan
+            yield Comparison(task, format, way, float(scale), run.config['seed'], error)
 
 
 def _predictions(runs):

@@ -35,16 +35,16 @@ def unscaled(runs):
     return [run for run in runs if run.config.get('scaling', {}).get('method') == 'none']
 
 
-def draw(runs, threshold):
+def draw(runs, compared, threshold):
     """Yields the name and the figure of each picture for which there are runs.
 
     Args:
         runs (list of ~experiments.reports.run_folder.RunFolder): The finished runs.
+        compared (list of ~experiments.reports.windows.Window): Ways of scaling on the same weights.
         threshold (float): T, the accepted rate of underflow; it is marked.
     """
-    found = windows.windows([run for run in runs if not task_of(run).endswith('_seeds')])
-    if found:
-        yield 'windows', windows.figure(found)
+    if compared:
+        yield 'windows', windows.figure(compared)
     by_task = collections.defaultdict(dict)
     for run in runs:
         is_one = run.config.get('seed') == _SEED and windows.format_of(run) == 'float16'

@@ -48,6 +48,26 @@ class StudyRun(typing.NamedTuple):
     skipped: int
 
 
+class Comparison(typing.NamedTuple):
+    """The gradient error of a way of scaling on the weights of a float32 run: ``comparison.csv``.
+
+    Attributes:
+        experiment (str): The task.
+        format (str): What gradients were rounded to.
+        way (str): How they were scaled.
+        scale (float): The constant; NaN of other ways.
+        seed (int): The seed.
+        error (float): The median over parameters, averaged over iterations.
+    """
+
+    experiment: str
+    format: str
+    way: str
+    scale: float
+    seed: int
+    error: float
+
+
 class Prediction(typing.NamedTuple):
     """Predicted over measured underflow of unscaled runs: ``predictions.csv``.
 
@@ -90,9 +110,15 @@ class Wish(typing.NamedTuple):
     allowed: float
 
 
-FILES = {StudyRun: 'runs.csv', Prediction: 'predictions.csv', Wish: 'wanted.csv'}
+FILES = {
+    StudyRun: 'runs.csv',
+    Comparison: 'comparison.csv',
+    Prediction: 'predictions.csv',
+    Wish: 'wanted.csv',
+}
 TABLES = {
-    'table windows': 'Fixed scales beside policies: the gradient error',
+    'table windows': 'Gradient errors on the same weights',
+    'table trained': 'Gradient errors of trainings with each way of scaling',
     'table threshold': 'Where T is kept: underflow of the worst layer, late',
     'table predictions': 'Predicted over measured underflow',
     'table wanted': 'The scales that layers want, and the largest that all of them allow',
@@ -104,12 +130,12 @@ _ORDERS = (  # of tasks, formats and ways, in tables and pictures; others come l
     ('float32', 'float16', 'float8_e5m2', 'float8_e4m3'),
     ('fp32', 'none', 'fixed', 'dynamic', 'adaptive', 'per_sample', 'amax', 'measured'),
 )
-_SEEDS = '_seeds'  # ends the names of the experiments that compare accuracies
+SEEDS = '_seeds'  # ends the names of the experiments that compare accuracies
 
 
 def place(task, format, way=''):
     """Returns what tasks, formats and ways of scaling are sorted by."""
-    names = task.removesuffix(_SEEDS), format, way.partition('-')[0]
+    names = task.removesuffix(SEEDS), format, way.partition('-')[0]
     known = zip(_ORDERS, names)
     indices = [order.index(n) if n in order else len(order) for order, n in known]
     return *indices, task, format, way
@@ -131,24 +157,37 @@ def read(folder, kind):
     return [kind(*(of(cell) for of, cell in zip(types, line))) for line in lines]
 
 
-def values(runs, predictions, wishes):
+def windows_of(comparisons):
+    """Returns the :class:`~experiments.reports.windows.Window` of each task and format.
+
+    Args:
+        comparisons (list of Comparison): All of them.
+    """
+    return windows.grouped(
+        (row.experiment, row.format, row.way, row.scale, row.error) for row in comparisons
+    )
+
+
+def values(runs, comparisons, predictions, wishes):
     """Returns what a page may say, a dict of str by name.
 
     Besides the :data:`TABLES`, there are the means over the seeds of each column of
     :class:`StudyRun`, as ``error digits float16 per_sample``, and likewise ``ratio digits float16
     gaussian``; the best fixed scale's error and the window, ``best digits float16`` and
-    ``window digits float16``; and a few numbers over all of them.
+    ``window digits float16``; and a few numbers over all of them. Where runs with different ways of
+    scaling were trained, and not compared on the same weights, ``trained`` stands before.
     """
-    swept = [run for run in runs if not run.experiment.endswith(_SEEDS)]
-    found = windows.grouped(
+    swept = [run for run in runs if not run.experiment.endswith(SEEDS)]
+    trained = windows.grouped(
         (run.experiment, run.format, run.way, run.scale, run.error)
         for run in swept
         if run.format != 'float32'
     )
-    seeded = [run for run in runs if run.experiment.endswith(_SEEDS)]
+    seeded = [run for run in runs if run.experiment.endswith(SEEDS)]
     return {
         **_means(runs),
-        **_of_windows(found),
+        **_of_windows(windows_of(comparisons)),
+        **{_trained(name): value for name, value in _of_windows(trained).items()},
         **_of_predictions(predictions),
         **_of_wishes(wishes),
         'table threshold': _threshold_table(swept),
@@ -164,6 +203,10 @@ def _means(runs):
             mean = statistics.fmean(getattr(run, column) for run in group)
             named[f'{column} {experiment} {format} {way}'] = percent(mean)
     return named
+
+
+def _trained(name):
+    return 'table trained' if name == 'table windows' else f'trained {name}'
 
 
 def _of_windows(found):
@@ -255,9 +298,9 @@ def _accuracy_table(runs):
         exact = {run.seed: run.value for run in reference}
         tests = {key: _paired(of, exact) for key, of in by_way.items() if of is not reference}
         adjusted = _holm({key: p for key, (_, p) in tests.items()})
-        for (way, format), of in by_way.items():
+        for (way, format), of in by_way.items() if tests else ():
             found = [run.value for run in of]
-            row = [experiment.removesuffix(_SEEDS), way, format, str(len(of))]
+            row = [experiment.removesuffix(SEEDS), way, format, str(len(of))]
             row.append(f'{percent(statistics.fmean(found))} ± {percent(_deviation(found))}')
             if of is not reference:
                 difference, p = tests[way, format]

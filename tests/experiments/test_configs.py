@@ -44,7 +44,10 @@ def test_a_config_is_valid_and_names_its_results_after_its_file(name):
     config = load(name)
     assert isinstance(config, Config)
     assert config.name == name
-    assert config.single().scaling.method == ('per_sample' if name in STUDY else 'adaptive')
+    method = 'per_sample' if name in STUDY else 'adaptive'
+    # That one compares ways of scaling on the weights of a float32 training, and trains no other.
+    method = 'fp32' if name == 'study_ssd300_seeds' else method
+    assert config.single().scaling.method == method
     runs = [run.run_name for run in config.runs()]
     assert len(set(runs)) == len(runs)
 

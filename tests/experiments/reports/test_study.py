@@ -23,7 +23,7 @@ dataset: {name: digits}
 model: {name: mlp, layers: 3, units: 16}
 optimizer: {name: momentum_sgd, lr: 0.5}
 train: {batch_size: 128, epochs: 1, max_iterations: 8}
-report: {gradient_error: 2, predictions: true}
+report: {gradient_error: 2, predictions: true, comparison: 4}
 sweep: {seeds: SEEDS, scaling: [{method: fp32}, {method: none}, {method: per_sample}, MORE]}
 """
 E4M3 = 'dtype: float32, gradient_format: float8_e4m3'
@@ -73,7 +73,7 @@ def means(results, experiment, column, way):
 
 def test_the_windows_are_of_the_runs_gradient_errors(written, results):
     ((task, format, none, best, window, per_sample),) = rows_of(
-        (written / 'study.md').read_text(), study_tables.TABLES['table windows']
+        (written / 'study.md').read_text(), study_tables.TABLES['table trained']
     )
     assert (task, format) == ('tiny', 'float8_e4m3')
     name = 'dtype=float32-gradient_format=float8_e4m3'
@@ -88,6 +88,27 @@ def test_the_windows_are_of_the_runs_gradient_errors(written, results):
     inside = [scale for scale, error in errors.items() if error <= 2 * min(least, ours)]
     assert window == f'2^{math.log2(inside[0]):.0f} to 2^{math.log2(inside[-1]):.0f}'
     assert per_sample == f'{study_tables.percent(ours)} (× {ours / least:.2f})'
+
+
+def test_ways_of_scaling_are_compared_on_the_weights_of_float32_runs(written, results):
+    page = (written / 'study.md').read_text()
+    rows = rows_of(page, study_tables.TABLES['table windows'])
+    assert [row[:2] for row in rows] == [
+        ['tiny', format] for format in ('float16', 'float8_e5m2', 'float8_e4m3')
+    ]
+    errors = []
+    for path in results.glob('*/fp32-seed=*/comparison.csv'):
+        with open(path, newline='') as file:
+            of_run = list(csv.DictReader(file))
+        assert {row['iteration'] for row in of_run} == {'4', '8'}
+        errors += [
+            float(row['error'])
+            for row in of_run
+            if (row['way'], row['format']) == ('per_sample', 'float8_e4m3')
+        ]
+    assert len(errors) == 2 * 5
+    assert any(study_tables.percent(statistics.fmean(errors)) in cell for cell in rows[2])
+    assert not list(results.glob('*/none*/comparison.csv'))
 
 
 def test_accuracies_are_compared_in_pairs(written, results):
@@ -118,7 +139,7 @@ def test_p_values_are_adjusted_for_their_number():
         *(run('b', 'float16', seed, 0.5 + d) for seed, d in enumerate([0.02, -0.01, 0.01, 0.02])),
         *(run('c', 'float16', seed, 0.5) for seed in range(4)),
     ]
-    page = study_tables.values(runs, [], [])['table accuracy']
+    page = study_tables.values(runs, [], [], [])['table accuracy']
     rows = [line.strip('| ').split(' | ') for line in page.splitlines()[3:]]
     single = {row[1]: float(row[6]) for row in rows}
     adjusted = {row[1]: float(row[7]) for row in rows}
