@@ -119,7 +119,7 @@ def _comparisons(runs):
 def _predictions(runs):
     """Yields how right predictions of what unscaled runs lose are, by task and format."""
     cells = collections.defaultdict(list)
-    for run in study_figures.unscaled(runs):
+    for run in study_figures.unscaled(study_figures.swept(runs)):
         rows = [row for row in run.predictions if row.underflow >= _LEAST_RATE]
         cells[study_figures.task_of(run), windows.format_of(run)] += rows
     for (task, format), rows in cells.items():
@@ -134,7 +134,7 @@ def _predictions(runs):
 
 def _wishes(runs):
     """Yields the total scales that the layers of float32 runs would want, at their ends."""
-    for run in runs:
+    for run in study_figures.swept(runs):
         is_one = windows.format_of(run) == 'float32' and run.config['seed'] == _WISHING_SEED
         last = max((row.iteration for row in run.predictions), default=0)
         largest = {(row.layer, row.call): row.absmax for row in run.scales if row.iteration == last}

@@ -5,6 +5,7 @@ import math
 
 from chainerlp.extensions import pictures
 from experiments.reports import figures, windows
+from experiments.reports.study_tables import SEEDS
 
 import numpy
 from matplotlib.figure import Figure
@@ -30,6 +31,11 @@ def task_of(run):
     return run.name.split('/')[0].removeprefix('study_')
 
 
+def swept(runs):
+    """Returns the runs of all ways of scaling, without those of many seeds."""
+    return [run for run in runs if not task_of(run).endswith(SEEDS)]
+
+
 def unscaled(runs):
     """Returns the runs without any scale."""
     return [run for run in runs if run.config.get('scaling', {}).get('method') == 'none']
@@ -45,10 +51,11 @@ def draw(runs, compared, threshold):
     """
     if compared:
         yield 'windows', windows.figure(compared)
+    runs = swept(runs)
     by_task = collections.defaultdict(dict)
     for run in runs:
         is_one = run.config.get('seed') == _SEED and windows.format_of(run) == 'float16'
-        if is_one and not task_of(run).endswith('_seeds') and windows.way_of(run) in _SHOWN_WAYS:
+        if is_one and windows.way_of(run) in _SHOWN_WAYS:
             by_task[task_of(run)][windows.way_of(run)] = run
     if any(run.scales for of_task in by_task.values() for run in of_task.values()):
         yield 'underflow', _underflow(by_task, threshold)

@@ -130,7 +130,8 @@ _ORDERS = (  # of tasks, formats and ways, in tables and pictures; others come l
     ('float32', 'float16', 'float8_e5m2', 'float8_e4m3'),
     ('fp32', 'none', 'fixed', 'dynamic', 'adaptive', 'per_sample', 'amax', 'measured'),
 )
-SEEDS = '_seeds'  # ends the names of the experiments that compare accuracies
+SEEDS = '_seeds'
+"""str: Ends the names of the experiments that compare accuracies."""
 
 
 def place(task, format, way=''):
@@ -246,8 +247,9 @@ def _of_predictions(predictions):
     for (experiment, format), group in _by(predictions, 'experiment', 'format').items():
         row = [experiment, format, str(group[0].cells)]
         for each in group:
-            named[f'ratio {experiment} {format} {each.criterion}'] = f'{each.median:.2g}'
-            row.append(f'{each.median:.2g} ({each.lowest:.2g} to {each.highest:.2g})')
+            median, lowest, highest = map(_two_digits, (each.median, each.lowest, each.highest))
+            named[f'ratio {experiment} {format} {each.criterion}'] = median
+            row.append(f'{median} ({lowest} to {highest})')
         rows.append(row)
     header = ['task', 'format', 'layers × iterations', 'the paper’s Gaussian', 'per sample']
     named['table predictions'] = markdown_table(header, rows, left=2)
@@ -301,7 +303,8 @@ def _accuracy_table(runs):
         for (way, format), of in by_way.items() if tests else ():
             found = [run.value for run in of]
             row = [experiment.removesuffix(SEEDS), way, format, str(len(of))]
-            row.append(f'{percent(statistics.fmean(found))} ± {percent(_deviation(found))}')
+            spread = f' ± {percent(statistics.stdev(found))}' if len(found) > 1 else ''
+            row.append(percent(statistics.fmean(found)) + spread)
             if of is not reference:
                 difference, p = tests[way, format]
                 row += [f'{difference * 100:+.2f}', f'{p:.2g}', f'{adjusted[way, format]:.2g}']
@@ -325,10 +328,6 @@ def _holm(ps):
         largest = max(largest, min(1.0, p * (len(ps) - rank)))
         adjusted[key] = largest
     return adjusted
-
-
-def _deviation(found):
-    return statistics.stdev(found) if len(found) > 1 else math.nan
 
 
 def _by(rows, *columns):
@@ -360,7 +359,11 @@ def percent(rate):
         return str(rate)
     if rate >= 0.1 or rate == 0:
         return f'{rate * 100:.1f} %'
-    return f'{float(f"{rate * 100:.2g}"):g} %'
+    return f'{_two_digits(rate * 100)} %'
+
+
+def _two_digits(value):
+    return f'{float(f"{value:.2g}"):g}'
 
 
 def markdown_table(header, rows, left=1):
