@@ -2,7 +2,8 @@
 
 import os
 
-from experiments.benchmarks import iteration, measurement, scale_report_cost
+from chainerlp.extensions.files import write_text
+from experiments.benchmarks import device_counts, iteration, measurement, scale_report_cost
 from experiments.config.errors import ConfigError
 from experiments.run.command_line import add_device_and_threads, positive, say
 from experiments.run.launch import get_device
@@ -39,12 +40,22 @@ def add_arguments(parser):
     parser.add_argument(
         '--out', metavar='DIR', default='results', help='for the json (%(default)s)'
     )
+    parser.add_argument(
+        '--counts',
+        metavar='FILE',
+        help='on an emulated device: time nothing, but count what iterations of several models ask'
+        ' of it, and write a page of tables',
+    )
     add_device_and_threads(parser)
 
 
 def run(arguments):
     """Measures, prints a table, and writes it as json; returns the exit code."""
     with threadpoolctl.threadpool_limits(arguments.threads, user_api='blas'):
+        if arguments.counts is not None:
+            write_text(arguments.counts, device_counts.page(get_device(arguments.device), say))
+            print(arguments.counts)
+            return 0
         return _report_cost(arguments) if arguments.model == _REPORT else _iterations(arguments)
 
 

@@ -14,6 +14,7 @@ import chainerlp
 from chainerlp import policies
 from chainerlp.extensions.files import write_text
 from experiments.benchmarks import measurement
+from experiments.benchmarks.measurement import Counts, count
 from experiments.models.resnet import CIFARResNet, ImageNetResNet
 from experiments.models.small_models import MLP, SmallCNN
 from experiments.models.ssd import PIXEL_SCALE, SSD
@@ -27,7 +28,9 @@ from chainer import links
 _MEBIBYTE = 2**20
 # Everything is set beside it: Chainer's own backward pass and static loss scaling, in the scaled
 # layers' arithmetic.
-_REFERENCE = 'fixed'
+REFERENCE = 'fixed'
+"""str: The method that all others are set beside."""
+
 PLAIN = 'plain Chainer mixed16'
 POLICIES = {**optimizers.POLICIES, 'abs_range': policies.AbsRange, 'log_normal': policies.LogNormal}
 _INTERVALS = (1, 10, 100)
@@ -115,6 +118,7 @@ class Row:
         ratio (float): Median of the ratios to static loss scaling in the same turn.
         host_waits (int): How often the host waits for the device in an iteration; ``None`` on CPUs.
         peak_memory (int): Bytes by which memory grows at most in an iteration.
+        counts (Counts): What an iteration asks of the device; ``None`` where it does not tell.
     """
 
     method: str
@@ -124,6 +128,7 @@ class Row:
     ratio: float
     host_waits: Optional[int]
     peak_memory: int
+    counts: Optional[Counts]
 
 
 def methods(names, with_plain=True):
@@ -142,7 +147,7 @@ def methods(names, with_plain=True):
     found = {'fp32': (numpy.dtype('float32'), _chainers)}
     if with_plain:
         found[PLAIN] = (chainer.mixed16, _chainers)
-    found[_REFERENCE] = (chainer.mixed16, _fixed)
+    found[REFERENCE] = (chainer.mixed16, _fixed)
     for name in names:
         for interval in _INTERVALS:
             policy = POLICIES[name](interval=interval)
@@ -165,13 +170,14 @@ def run(workload, compared, device, turns, progress):
     Returns:
         list of Row: One for each method.
     """
-    steps, waits_and_memory = {}, {}
+    steps, asked = {}, {}
     for name, method in compared.items():
         progress(f'preparing {name}')
-        step = steps[name] = _step(workload, device, *method)
+        step = steps[name] = step_of(workload, device, *method)
         step()
         waits = measurement.host_waits(device, step)
-        waits_and_memory[name] = waits, measurement.peak_memory(device, step)
+        memory = measurement.peak_memory(device, step)
+        asked[name] = waits, memory, None if device.xp is numpy else count(step)
     times = {name: [] for name in steps}
     for turn in range(turns):
         progress(f'turn {turn + 1} of {turns}')
@@ -179,9 +185,9 @@ def run(workload, compared, device, turns, progress):
             times[name].append(measurement.seconds(device, step))
     rows = []
     for name, of_method in times.items():
-        ratio = statistics.median(a / b for a, b in zip(of_method, times[_REFERENCE]))
+        ratio = statistics.median(a / b for a, b in zip(of_method, times[REFERENCE]))
         median, fastest, slowest = statistics.median(of_method), min(of_method), max(of_method)
-        rows.append(Row(name, median, fastest, slowest, ratio, *waits_and_memory[name]))
+        rows.append(Row(name, median, fastest, slowest, ratio, *asked[name]))
     return rows
 
 
@@ -195,6 +201,9 @@ def render(workload, device, rows):
         f'{"method":28} {"median ms":>10} {"range ms":>17} {"to fixed":>9} {"waits":>6}'
         f' {"memory MiB":>11}',
     ]
+    has_counts = any(row.counts is not None for row in rows)
+    if has_counts:
+        lines[-1] += f' {"launches":>9} {"copies":>7} {"moved MiB":>10}'
     for row in rows:
         spread = f'{row.fastest * 1e3:.1f}–{row.slowest * 1e3:.1f}'
         waits = '-' if row.host_waits is None else row.host_waits
@@ -202,6 +211,10 @@ def render(workload, device, rows):
             f'{row.method:28} {row.median * 1e3:10.1f} {spread:>17} {row.ratio:9.3f} {waits:>6}'
             f' {row.peak_memory / _MEBIBYTE:11.1f}'
         )
+        if has_counts:
+            counts = row.counts
+            moved = counts.moved / _MEBIBYTE
+            lines[-1] += f' {counts.launches:9} {counts.copies:7} {moved:10.1f}'
     return '\n'.join(lines)
 
 
@@ -244,7 +257,8 @@ def _wrapped(policy, **options):
     return setup
 
 
-def _step(workload, device, dtype, prepare):
+def step_of(workload, device, dtype, prepare):
+    """Returns a function that trains a workload for one iteration, with one of :func:`methods`."""
     with chainer.using_config('dtype', dtype):
         model, arguments = workload.prepare()
     model.to_device(device)

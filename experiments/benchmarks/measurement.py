@@ -124,6 +124,44 @@ def host_waits(device, step):
 
 
 @dataclasses.dataclass(frozen=True)
+class Counts:
+    """What a step asks of a device.
+
+    Attributes:
+        launches (int): Of kernels, and of matrix products.
+        waits (int): How often the host waits.
+        copies (int): To the device, or from it.
+        moved (int): Bytes that kernels load and store; 0 where that is not traced.
+        peak (int): Bytes of memory that are taken at most.
+    """
+
+    launches: int
+    waits: int
+    copies: int
+    moved: int
+    peak: int
+
+
+def count(step):
+    """Returns the :class:`Counts` of a step, or ``None`` where no device counts."""
+    # Where the device is emulated CuPy has been imported through it; elsewhere there is no such
+    # module, and importing it would fail in ways of its own.
+    try:
+        import cuemu
+    except (ImportError, KeyError, OSError):
+        return None
+    with cuemu.counting() as found:
+        step()
+    return Counts(
+        launches=found['launches'] + found['blas'],
+        waits=found['stream_sync'] + found['device_sync'] + found['event_sync'],
+        copies=found['memcpy_h2d'] + found['memcpy_d2h'],
+        moved=found['loaded'] + found['stored'],
+        peak=found['peak'],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Bandwidth:
     """How fast an array is measured, beside how fast the same device copies it.
 

@@ -1,0 +1,93 @@
+"""A page of what training iterations ask of a GPU, counted by an emulated one."""
+
+from experiments.benchmarks import iteration, measurement
+from experiments.config.errors import ConfigError
+from experiments.models.small_models import MLP
+from experiments.reports.study_tables import markdown_table
+
+import chainer
+
+_WORKLOADS = ('cnn', 'resnet20', 'resnet50', 'ssd300')
+_LAYERS = (10, 100, 500)
+_WARM_UP = 3  # updates, until memory is taken and the first scale is a delayed one
+_MEBIBYTE = 2**20
+_HEADER = ['method', 'launches', 'waits', 'copies', 'MiB moved', 'peak MiB']
+_PAGE = """\
+# Counts on an emulated device
+
+`python -m experiments benchmark --device 0 --counts FILE` in the environment of
+`make test-gpu EMULATED=1`, with `CUEMU_TRACE=1`: what one training iteration asks of a device,
+after {warm_up} others, and in brackets its ratio to fixed loss scaling in the scaled layers'
+arithmetic. *Launches* are of kernels and of matrix products; *waits* are the host's; *copies* go to
+the device or come from it; *MiB moved* are what kernels load and store, products left out;
+*peak MiB* is the memory that arrays take at most. None of it is time.
+"""
+
+
+def page(device, progress):
+    """Returns a page of tables: models by method, and how launches grow with layers.
+
+    Args:
+        device (~chainer.backend.Device): An emulated GPU.
+        progress (callable): Is told in words what is being done.
+
+    Raises:
+        ConfigError: If the device does not count.
+    """
+    compared = {
+        name.replace(', interval 1', ''): method
+        for name, method in iteration.methods(iteration.optimizers.POLICIES).items()
+        if not name.endswith(('interval 10', 'interval 100', 'compute float16'))
+    }
+    parts = [_PAGE.format(warm_up=_WARM_UP)]
+    for name in _WORKLOADS:
+        # At the sizes for a CPU: that is what computes here.
+        workload = iteration.get_workload(name, chainer.get_device('@numpy'))
+        found = {}
+        for method, how in compared.items():
+            progress(f'{workload.what}: {method}')
+            found[method] = _count_update(workload, device, how)
+        size = '×'.join(map(str, workload.shape))
+        parts.append(f'## {workload.what}, batch {workload.batch_size} of {size}\n')
+        parts.append(_table(found) + '\n')
+    parts.append('## How launches grow with layers: an MLP of 64 units\n')
+    rows = []
+    for method, how in compared.items():
+        launches = []
+        for layers in _LAYERS:
+            progress(f'MLP of {layers} layers: {method}')
+            launches.append(_count_update(_mlp(layers), device, how).launches)
+        rows.append([method, *map(str, launches)])
+    parts.append(markdown_table(['method', *(f'{n} layers' for n in _LAYERS)], rows) + '\n')
+    return '\n'.join(parts)
+
+
+def _mlp(layers):
+    return iteration.Workload('mlp', 'MLP', lambda: MLP(64, 64, 10, layers), (64,), 8)
+
+
+def _count_update(workload, device, how):
+    step = iteration.step_of(workload, device, *how)
+    for _ in range(_WARM_UP):
+        step()
+    counts = measurement.count(step)
+    if counts is None:
+        raise ConfigError('--counts: given a device that counts nothing, allowed: an emulated one')
+    return counts
+
+
+def _table(found):
+    reference = found[iteration.REFERENCE]
+    rows = []
+    for method, counts in found.items():
+        cells = [_beside(counts.launches, reference.launches, 1, 0)]
+        cells += [str(counts.waits), str(counts.copies)]
+        cells.append(_beside(counts.moved, reference.moved, _MEBIBYTE, 1))
+        cells.append(_beside(counts.peak, reference.peak, _MEBIBYTE, 1))
+        rows.append([method, *cells])
+    return markdown_table(_HEADER, rows)
+
+
+def _beside(value, reference, unit, digits):
+    ratio = f' ({value / reference:.2f})' if reference else ''
+    return f'{value / unit:.{digits}f}{ratio}'
