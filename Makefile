@@ -32,8 +32,9 @@ help:  ## list the targets
 env: $(VENV)/built  ## build the environment, if it is missing or stale
 	@:
 
+QUICKSTART_SEED = 6  # of the study's ten the one whose results lie nearest to their means
 quickstart: env  ## train the digits MLP in fp32 and in fp16 by every method; prints a table
-	$(PY) -m experiments sweep configs/digits_mlp.yaml -o 'sweep.seeds=[0]'
+	$(PY) -m experiments sweep configs/digits_mlp.yaml -o 'sweep.seeds=[$(strip $(QUICKSTART_SEED))]'
 	@$(PY) -m experiments report results/digits_mlp --html
 
 STUDY = digits digits_seeds sigmoid sigmoid_seeds text text_seeds resnet20 resnet20_seeds ssd300 ssd300_seeds cnn cnn_bn
