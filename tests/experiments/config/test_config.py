@@ -33,7 +33,7 @@ def test_the_config_of_a_run_is_that_of_the_file_but_for_the_sweep():
     loaded = loading.load(DIGITS_MLP)
     last = loaded.runs()[-1]
     assert last.sweep is None
-    assert (last.seed, last.scaling.compute) == (2, 'float16')
+    assert (last.seed, last.scaling.method) == (2, 'per_sample')
     assert last.single(loaded.scaling, loaded.seed) == loaded.single()
 
 
