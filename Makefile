@@ -42,11 +42,14 @@ study: data  ## all runs of docs/study.md, and the page anew; hours; it goes on 
 	for name in $(STUDY); do $(PY) -m experiments sweep configs/study_$$name.yaml --jobs 2 || exit; done
 	$(PY) -m experiments study $(STUDY:%=results/study_%) --out docs
 
+SHORT = --jobs 2 --out results/small -o train.epochs=2 -o report.gradient_error=5 -o report.comparison=6
 study-small: env  ## the study of the digits alone, cut short, and its tables; a minute
-	for name in digits digits_seeds; do $(PY) -m experiments sweep configs/study_$$name.yaml --jobs 2 \
-	    --out results/small -o train.epochs=2 -o 'sweep.seeds=[0, 1]' -o report.gradient_error=5 || exit; done
+	$(PY) -m experiments sweep configs/study_digits.yaml $(SHORT) -o 'sweep.seeds=[0]'
+	$(PY) -m experiments sweep configs/study_digits_seeds.yaml $(SHORT) -o 'sweep.seeds=[0, 1]' \
+	    -o 'sweep.scaling=[{method: fp32}, {method: none}, {method: per_sample}]'
 	$(PY) -m experiments study results/small --out results/small
 	@cat results/small/study.md
+	@cd results/small/study && ls windows.png underflow.png error.png predictions.png wanted.png
 
 test: env  ## run the tests but for the slow ones; STACK=numpy1: on NumPy 1.26; ARGS='-k join': some
 	$(PY) -m pytest -m 'not slow' $(ARGS)

@@ -3,7 +3,7 @@
 from experiments.benchmarks import iteration, measurement
 from experiments.config.errors import ConfigError
 from experiments.models.small_models import MLP
-from experiments.reports.study_tables import markdown_table
+from experiments.reports.tables import markdown_table
 
 import chainer
 

@@ -11,6 +11,7 @@ from chainerlp.extensions.files import write_text
 from experiments.config import loading
 from experiments.reports import figures, published, run_files, run_folder, windows
 from experiments.reports.summary import percent
+from experiments.reports.tables import markdown_table
 
 import markdown
 
@@ -79,10 +80,10 @@ def _sections(runs, folder):
         header, rows = published.table(whole)
         if len(rows) > 1:
             legend = 'Means over the seeds, ± standard deviation, of the test set at the end.'
-            yield '## By way of scaling\n\n' + _table(header, rows) + '\n\n' + legend
+            yield '## By way of scaling\n\n' + markdown_table(header, rows) + '\n\n' + legend
     found = windows.windows(whole)
     if found:
-        yield '## Fixed scales beside policies\n\n' + _table(*windows.table(found))
+        yield '## Fixed scales beside policies\n\n' + markdown_table(*windows.table(found))
         yield (
             'Gradient errors, means over the seeds. The window: the fixed scales whose error is'
             ' within twice that of the best way of scaling. In brackets, a policy’s error over that'
@@ -101,7 +102,7 @@ def _sections(runs, folder):
     differing = loading.compare([run.config for run in whole])
     if differing:
         yield '## What differs between the configs'
-        yield _table(
+        yield markdown_table(
             ['run', *(f'`{key}`' for key in differing)],
             [
                 [f'`{run.name}`', *map(_shown, values)]
@@ -156,7 +157,7 @@ def _results(runs):
             ' data and random draws: the median over parameters, averaged over iterations. It holds'
             ' all that was lost on the way, and what the forward pass rounded.'
         )
-    return '## Results\n\n' + _table(header, rows) + '\n\n' + legend
+    return '## Results\n\n' + markdown_table(header, rows) + '\n\n' + legend
 
 
 def _scales(runs, folder):
@@ -188,11 +189,6 @@ def _picture(draw, folder, name, alternative):
     except (ValueError, OverflowError) as error:  # numbers that Matplotlib has no room for
         return f'{alternative}: not drawn ({run_files.reason(error)})'
     return f'![{alternative}](<report/{name}.png>)'
-
-
-def _table(header, rows):
-    lines = [header, ['---'] + ['---:'] * (len(header) - 1), *rows]
-    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
 
 
 def _shown(value):

@@ -44,9 +44,9 @@ class PredictionRow(typing.NamedTuple):
         per_sample (float): That of :class:`~chainerlp.policies.PerSample`.
         underflow (float): The share of the elements that rounding made zero.
         wanted (float): The smallest total scale, a power of two, at which that is at most T; NaN if
-            nothing is lost at any.
+            it is at any (most elements are zeros), or if an element is not finite.
         largest (float): The largest total scale, a power of two, at which nothing overflows; NaN
-            likewise.
+            if all elements are zeros, or one is not finite.
     """
 
     iteration: int

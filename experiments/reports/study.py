@@ -12,10 +12,11 @@ import re
 import statistics
 
 from chainerlp import formats, policies
-from chainerlp.extensions.files import write_text
+from chainerlp.extensions.files import atomic_write, write_text
 from experiments.config.errors import ConfigError
-from experiments.reports import run_folder, study_figures, study_tables, windows
-from experiments.reports.study_tables import Comparison, Prediction, StudyRun, Wish
+from experiments.reports import run_folder, study_figures, study_files, study_tables, windows
+from experiments.reports.study_figures import late, task_of
+from experiments.reports.study_files import ComparedWay, PredictionRatio, StudyRun, Wish
 
 PAGE, FOLDER, TEMPLATE = 'study.md', 'study', 'template.md'
 T = policies.PerSample().threshold
@@ -23,9 +24,7 @@ _PLACE = re.compile(r'\{\{ *([^{}]+?) *\}\}')
 _TABLES_ALONE = ''.join(
     f'## {title}\n\n{{{{ {name} }}}}\n\n' for name, title in study_tables.TABLES.items()
 )
-_LATE = 0.75  # of the iterations; from there on they are called late
 _LEAST_RATE = 1e-4  # what underflows less often is too seldom to compare a prediction with
-_WISHING_SEED = 0
 _FORMATS = ('float16', 'float8_e5m2', 'float8_e4m3')
 
 
@@ -51,14 +50,15 @@ def write(paths, folder):
     os.makedirs(below, exist_ok=True)
     for kind, rows in (
         (StudyRun, map(_summary, runs)),
-        (Comparison, _comparisons(runs)),
-        (Prediction, _predictions(runs)),
+        (ComparedWay, _comparisons(runs)),
+        (PredictionRatio, _predictions(runs)),
         (Wish, _wishes(runs)),
     ):
-        study_tables.write(below, kind, rows)
-    compared = study_tables.windows_of(study_tables.read(below, Comparison))
+        study_files.write(below, kind, rows)
+    compared = study_tables.windows_of(study_files.read(below, ComparedWay))
     for name, figure in study_figures.draw(runs, compared, T):
-        figure.savefig(os.path.join(below, f'{name}.png'))
+        with atomic_write(os.path.join(below, f'{name}.png')) as unfinished:
+            figure.savefig(unfinished)
     path = os.path.join(folder, PAGE)
     write_text(path, render(folder))
     return path
@@ -67,7 +67,7 @@ def write(paths, folder):
 def render(folder):
     """Returns the page that belongs to the files in a folder; see :func:`write`."""
     below = os.path.join(folder, FOLDER)
-    values = study_tables.values(*(study_tables.read(below, kind) for kind in study_tables.FILES))
+    values = study_tables.values(*(study_files.read(below, kind) for kind in study_files.FILES))
     template = _TABLES_ALONE
     if os.path.exists(os.path.join(below, TEMPLATE)):
         with open(os.path.join(below, TEMPLATE), encoding='utf-8') as file:
@@ -76,19 +76,17 @@ def render(folder):
 
 
 def _place(run):
-    names = study_figures.task_of(run), windows.format_of(run), windows.way_of(run)
+    names = task_of(run), windows.format_of(run), windows.way_of(run)
     return *study_tables.place(*names), run.config.get('seed', 0)
 
 
 def _summary(run):
-    last = max((row.iteration for row in run.scales), default=0)
-    late = collections.defaultdict(list)
-    for row in run.scales:
-        if row.iteration > _LATE * last:
-            late[row.layer, row.call].append(row.underflow)
+    by_layer = collections.defaultdict(list)
+    for row in late(run.scales):
+        by_layer[row.layer, row.call].append(row.underflow)
     over = [row.underflow > T for row in run.scales]
     return StudyRun(
-        experiment=study_figures.task_of(run),
+        experiment=task_of(run),
         way=windows.way_of(run),
         format=windows.format_of(run),
         scale=windows.scale_of(run),
@@ -98,7 +96,7 @@ def _summary(run):
         error=run.gradient_error,
         underflow=run.underflow.mean,
         unscaled=run.underflow.mean_unscaled,
-        late_worst=max(map(statistics.fmean, late.values()), default=math.nan),
+        late_worst=max(map(statistics.fmean, by_layer.values()), default=math.nan),
         over=statistics.fmean(over) if over else math.nan,
         skipped=run.result['skipped'],
     )
@@ -110,10 +108,10 @@ def _comparisons(runs):
         for row in run.comparison:
             errors[row.format, row.way, str(row.scale)].append(row.error)
         for (format, way, scale), found in errors.items():
-            task = study_figures.task_of(run).removesuffix(study_tables.SEEDS)
+            task = task_of(run).removesuffix(study_tables.SEEDS)
             known = [error for error in found if not math.isnan(error)]
             error = statistics.fmean(known) if known else math.nan
-            yield Comparison(task, format, way, float(scale), run.config['seed'], error)
+            yield ComparedWay(task, format, way, float(scale), run.config.get('seed', 0), error)
 
 
 def _predictions(runs):
@@ -121,7 +119,7 @@ def _predictions(runs):
     cells = collections.defaultdict(list)
     for run in study_figures.unscaled(study_figures.swept(runs)):
         rows = [row for row in run.predictions if row.underflow >= _LEAST_RATE]
-        cells[study_figures.task_of(run), windows.format_of(run)] += rows
+        cells[task_of(run), windows.format_of(run)] += rows
     for (task, format), rows in cells.items():
         for criterion in ('gaussian', 'per_sample'):
             ratios = sorted(getattr(row, criterion) / row.underflow for row in rows)
@@ -129,21 +127,18 @@ def _predictions(runs):
                 tenth = (len(ratios) - 1) // 10
                 ends = ratios[tenth], ratios[-1 - tenth]
                 median = statistics.median(ratios)
-                yield Prediction(task, format, criterion, len(ratios), median, *ends)
+                yield PredictionRatio(task, format, criterion, len(ratios), median, *ends)
 
 
 def _wishes(runs):
-    """Yields the total scales that the layers of float32 runs would want, at their ends."""
-    for run in study_figures.swept(runs):
-        is_one = windows.format_of(run) == 'float32' and run.config['seed'] == _WISHING_SEED
-        last = max((row.iteration for row in run.predictions), default=0)
-        largest = {(row.layer, row.call): row.absmax for row in run.scales if row.iteration == last}
-        for row in run.predictions if is_one else ():
-            if row.iteration == last and not math.isnan(row.wanted):
-                for format in map(formats.get, _FORMATS):
-                    # Where a format begins is a power of two: what is wanted moves along.
-                    begins = format.underflow_threshold / formats.FLOAT16.underflow_threshold
-                    fits = format.largest / largest[row.layer, row.call]
-                    scales = row.wanted * begins, 2.0 ** math.floor(math.log2(fits))
-                    task = study_figures.task_of(run)
-                    yield Wish(task, format.name, row.layer, row.call, *scales)
+    """Yields the total scales that the layers of float32 runs would want, late in them."""
+    for task, run in study_figures.wishing(runs).items():
+        largest = collections.defaultdict(float)
+        for row in late(run.scales):
+            largest[row.layer, row.call] = max(largest[row.layer, row.call], row.absmax)
+        for (layer, call), (wanted, _) in study_figures.wishes(run).items():
+            for format in map(formats.get, _FORMATS):
+                # Where a format begins is a power of two: what is wanted moves along.
+                begins = format.underflow_threshold / formats.FLOAT16.underflow_threshold
+                allowed = 2.0 ** math.floor(math.log2(format.largest / largest[layer, call]))
+                yield Wish(task, format.name, layer, call, wanted * begins, allowed)

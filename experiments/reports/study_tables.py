@@ -1,121 +1,13 @@
-"""The files of a study, and what its page says of them: tables and single numbers by name."""
+"""What the page of a study says of its files: tables, and single numbers by their names."""
 
 import collections
-import csv
-import io
-import itertools
 import math
-import os
 import statistics
-import typing
 
 from experiments.reports import windows
+from experiments.reports.paired_test import holm, paired_t_test
+from experiments.reports.tables import markdown_table, percent, two_digits
 
-from scipy import stats
-
-
-class StudyRun(typing.NamedTuple):
-    """One run: ``runs.csv``.
-
-    Attributes:
-        experiment (str): The task.
-        way (str): How gradients were scaled.
-        format (str): What they were rounded to.
-        scale (float): The constant, 1 if there was none; NaN of other ways.
-        seed (int): The seed.
-        value (float): The task's metric on the test set, at the end.
-        loss (float): The loss there.
-        error (float): The gradient error: median over parameters, averaged over iterations.
-        underflow (float): Mean underflow over layers and iterations.
-        unscaled (float): That of the same gradients with every scale 1.
-        late_worst (float): That of the worst layer in the last quarter of the training.
-        over (float): The share of layers and iterations where it was over T.
-        skipped (int): Updates that were skipped.
-    """
-
-    experiment: str
-    way: str
-    format: str
-    scale: float
-    seed: int
-    value: float
-    loss: float
-    error: float
-    underflow: float
-    unscaled: float
-    late_worst: float
-    over: float
-    skipped: int
-
-
-class Comparison(typing.NamedTuple):
-    """The gradient error of a way of scaling on the weights of a float32 run: ``comparison.csv``.
-
-    Attributes:
-        experiment (str): The task.
-        format (str): What gradients were rounded to.
-        way (str): How they were scaled.
-        scale (float): The constant; NaN of other ways.
-        seed (int): The seed.
-        error (float): The median over parameters, averaged over iterations.
-    """
-
-    experiment: str
-    format: str
-    way: str
-    scale: float
-    seed: int
-    error: float
-
-
-class Prediction(typing.NamedTuple):
-    """Predicted over measured underflow of unscaled runs: ``predictions.csv``.
-
-    Attributes:
-        experiment (str): The task.
-        format (str): What gradients were rounded to.
-        criterion (str): Whose prediction: ``gaussian`` (the paper's) or ``per_sample``.
-        cells (int): How many layers and iterations.
-        median (float): Of the ratio of predicted to measured.
-        lowest (float): Its lowest tenth begins above.
-        highest (float): Its highest tenth begins here.
-    """
-
-    experiment: str
-    format: str
-    criterion: str
-    cells: int
-    median: float
-    lowest: float
-    highest: float
-
-
-class Wish(typing.NamedTuple):
-    """The total scale that a layer of a float32 run would want at its end: ``wanted.csv``.
-
-    Attributes:
-        experiment (str): The task.
-        format (str): For which format.
-        layer (str): Path of the layer.
-        call (int): Which use of it in the pass, from 0.
-        wanted (float): The smallest power of two at which at most T of the gradient underflows.
-        allowed (float): The largest at which nothing overflows.
-    """
-
-    experiment: str
-    format: str
-    layer: str
-    call: int
-    wanted: float
-    allowed: float
-
-
-FILES = {
-    StudyRun: 'runs.csv',
-    Comparison: 'comparison.csv',
-    Prediction: 'predictions.csv',
-    Wish: 'wanted.csv',
-}
 TABLES = {
     'table windows': 'Gradient errors on the same weights',
     'table trained': 'Gradient errors of trainings with each way of scaling',
@@ -125,6 +17,8 @@ TABLES = {
     'table accuracy': 'Accuracies, in pairs with those of float32',
 }
 _UNSCALED = 'none'
+_EXACT = 'fp32', 'float32'
+_CLOSE = 1.2  # times the error of the best fixed scale
 _ORDERS = (  # of tasks, formats and ways, in tables and pictures; others come last
     ('digits', 'sigmoid', 'text', 'resnet20', 'ssd300', 'cnn', 'cnn_bn'),
     ('float32', 'float16', 'float8_e5m2', 'float8_e4m3'),
@@ -142,27 +36,11 @@ def place(task, format, way=''):
     return *indices, task, format, way
 
 
-def write(folder, kind, rows):
-    """Writes rows of a kind to its file in a folder, each number in as many digits as it has."""
-    text = io.StringIO(newline='')
-    csv.writer(text, lineterminator='\n').writerows([kind._fields, *rows])
-    with open(os.path.join(folder, FILES[kind]), 'w', encoding='utf-8', newline='') as file:
-        file.write(text.getvalue())
-
-
-def read(folder, kind):
-    """Returns the rows of a kind in a folder."""
-    types = typing.get_type_hints(kind).values()
-    with open(os.path.join(folder, FILES[kind]), encoding='utf-8', newline='') as file:
-        _, *lines = csv.reader(file)
-    return [kind(*(of(cell) for of, cell in zip(types, line))) for line in lines]
-
-
 def windows_of(comparisons):
     """Returns the :class:`~experiments.reports.windows.Window` of each task and format.
 
     Args:
-        comparisons (list of Comparison): All of them.
+        comparisons (list of ComparedWay): All of them.
     """
     return windows.grouped(
         (row.experiment, row.format, row.way, row.scale, row.error) for row in comparisons
@@ -229,11 +107,11 @@ def _of_windows(found):
     named['windows that are empty'] = _listed(empty)
     for way in ways:
         ratios = {
-            f'{each.experiment} in {each.format}': each.policies[way] / each.best
+            f'{each.experiment} in {each.format}': _over(each.policies[way], each.best)
             for each in found
-            if way in each.policies and math.isfinite(each.best)
+            if way in each.policies
         }
-        over = {name: ratio for name, ratio in ratios.items() if not ratio <= 1.2}
+        over = {name: ratio for name, ratio in ratios.items() if not ratio <= _CLOSE}
         named[f'worst ratio {way}'] = f'{max(ratios.values(), default=math.nan):.2f}'
         named[f'best ratio {way}'] = f'{min(ratios.values(), default=math.nan):.2f}'
         named[f'windows kept {way}'] = f'{len(ratios) - len(over)} of {len(ratios)}'
@@ -247,7 +125,7 @@ def _of_predictions(predictions):
     for (experiment, format), group in _by(predictions, 'experiment', 'format').items():
         row = [experiment, format, str(group[0].cells)]
         for each in group:
-            median, lowest, highest = map(_two_digits, (each.median, each.lowest, each.highest))
+            median, lowest, highest = map(two_digits, (each.median, each.lowest, each.highest))
             named[f'ratio {experiment} {format} {each.criterion}'] = median
             row.append(f'{median} ({lowest} to {highest})')
         rows.append(row)
@@ -296,38 +174,21 @@ def _accuracy_table(runs):
     rows = []
     for (experiment,), group in _by(runs, 'experiment').items():
         by_way = _by(group, 'way', 'format')
-        (reference,) = [of for (_, format), of in by_way.items() if format == 'float32']
-        exact = {run.seed: run.value for run in reference}
-        tests = {key: _paired(of, exact) for key, of in by_way.items() if of is not reference}
-        adjusted = _holm({key: p for key, (_, p) in tests.items()})
+        values = {key: {run.seed: run.value for run in of} for key, of in by_way.items()}
+        exact = values.get(_EXACT, {})
+        tests = {key: paired_t_test(of, exact) for key, of in values.items() if key != _EXACT}
+        adjusted = holm({key: p for key, (_, p) in tests.items()})
         for (way, format), of in by_way.items() if tests else ():
             found = [run.value for run in of]
             row = [experiment.removesuffix(SEEDS), way, format, str(len(of))]
             spread = f' ± {percent(statistics.stdev(found))}' if len(found) > 1 else ''
             row.append(percent(statistics.fmean(found)) + spread)
-            if of is not reference:
+            if (way, format) in tests:
                 difference, p = tests[way, format]
                 row += [f'{difference * 100:+.2f}', f'{p:.2g}', f'{adjusted[way, format]:.2g}']
             rows.append(row + [''] * (8 - len(row)))
     header = ['task', 'way', 'format', 'seeds', 'accuracy', 'less fp32, points', 'p', 'p, Holm']
     return markdown_table(header, rows, left=3)
-
-
-def _paired(runs, exact):
-    """Returns the mean difference to float32 over the seeds, and the paired t-test's p."""
-    differences = [run.value - exact[run.seed] for run in runs if run.seed in exact]
-    if len(differences) < 2 or len(set(differences)) == 1:
-        return statistics.fmean(differences), math.nan if any(differences) else 1.0
-    return statistics.fmean(differences), float(stats.ttest_1samp(differences, 0).pvalue)
-
-
-def _holm(ps):
-    """Returns p-values adjusted for their number (Holm 1979), a dict like the given one."""
-    adjusted, largest = {}, 0.0
-    for rank, (key, p) in enumerate(sorted(ps.items(), key=lambda item: item[1])):
-        largest = max(largest, min(1.0, p * (len(ps) - rank)))
-        adjusted[key] = largest
-    return adjusted
 
 
 def _by(rows, *columns):
@@ -338,37 +199,19 @@ def _by(rows, *columns):
 
 
 def _beside(error, best):
-    return '' if error is None else f'{percent(error)} (× {error / best:.2f})'
+    return '' if error is None else f'{percent(error)} (× {_over(error, best):.2f})'
+
+
+def _over(error, best):
+    """Returns the ratio of two errors; 1 where both are 0, or inf."""
+    if error == best:
+        return 1.0
+    return error / best if best > 0 else math.inf
 
 
 def _power(scale):
-    return f'2^{math.log2(scale):.0f}'
+    return windows.shown_range([scale])
 
 
 def _listed(names):
     return ', '.join(names) or 'none'
-
-
-def percent(rate):
-    """Shows a rate in percent, to two digits that count.
-
-    >>> percent(0.0123), percent(0.000456), percent(0.957), percent(float('inf'))
-    ('1.2 %', '0.046 %', '95.7 %', 'inf')
-    """
-    if not math.isfinite(rate):
-        return str(rate)
-    if rate >= 0.1 or rate == 0:
-        return f'{rate * 100:.1f} %'
-    return f'{_two_digits(rate * 100)} %'
-
-
-def _two_digits(value):
-    return f'{float(f"{value:.2g}"):g}'
-
-
-def markdown_table(header, rows, left=1):
-    """Returns a table, its first columns to the left and the others to the right."""
-    line = ['---'] * left + ['---:'] * (len(header) - left)
-    return '\n'.join(
-        '| ' + ' | '.join(cells) + ' |' for cells in itertools.chain([header, line], rows)
-    )

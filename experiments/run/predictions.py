@@ -100,9 +100,10 @@ def _measure(function, in_data, gy, loss_scale, threshold):
     # So many may be lost; the next larger one has to stay.
     accepted = math.floor(threshold * product.size)
     wanted = largest = math.nan
-    if len(present) > accepted and numpy.isfinite(product).all():
-        smallest_kept = float(numpy.partition(present, accepted)[accepted])
-        exact = format.underflow_threshold / smallest_kept
-        wanted = 2.0 ** (math.floor(math.log2(exact)) + 1) * before
+    if len(present) and numpy.isfinite(product).all():
         largest = 2.0 ** math.floor(math.log2(format.largest / float(present.max()))) * before
+        if len(present) > accepted:
+            smallest_kept = float(numpy.partition(present, accepted)[accepted])
+            exact = format.underflow_threshold / smallest_kept
+            wanted = 2.0 ** (math.floor(math.log2(exact)) + 1) * before
     return *predicted, lost / max(product.size, 1), wanted, largest

@@ -1,0 +1,42 @@
+"""Tables in Markdown, and numbers as they stand in them."""
+
+import itertools
+import math
+
+
+def markdown_table(header, rows, left=1):
+    """Returns a table, its first columns to the left and the others to the right.
+
+    Args:
+        header (list of str): The columns' names.
+        rows (list of list of str): The cells.
+        left (int): How many columns are to the left.
+    """
+    line = ['---'] * left + ['---:'] * (len(header) - left)
+    lines = itertools.chain([header], [line], rows)
+    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
+
+
+def percent(rate):
+    """Shows a rate in percent, to two digits that count.
+
+    >>> percent(0.01), percent(0.000456), percent(0.957), percent(1e-9), percent(float('inf'))
+    ('1.0 %', '0.046 %', '95.7 %', '< 0.0001 %', 'inf')
+    """
+    if not math.isfinite(rate):
+        return str(rate)
+    if 0 < rate < 1e-6:
+        return '< 0.0001 %'
+    return f'{rate * 100:.1f} %' if rate >= 0.1 or rate == 0 else f'{two_digits(rate * 100)} %'
+
+
+def two_digits(value):
+    """Shows a number that is not negative to two digits that count, or all before the point.
+
+    >>> two_digits(0.0123), two_digits(3.0), two_digits(12.4), two_digits(389.0)
+    ('0.012', '3.0', '12', '389')
+    """
+    if value == 0 or not math.isfinite(value):
+        return f'{value:.3g}'
+    decimals = max(1 - math.floor(math.log10(float(f'{value:.2g}'))), 0)
+    return f'{value:.{decimals}f}'
