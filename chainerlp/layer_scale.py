@@ -5,7 +5,8 @@ import copy
 import dataclasses
 
 from chainerlp import formats
-from chainerlp.policies.policy import Bounded
+from chainerlp.policies.bounds import times
+from chainerlp.policies.policy import Bounded, kept_scale_and_total, scale_and_total
 from chainerlp.statistics import largest_magnitude
 
 import numpy
@@ -101,7 +102,9 @@ class LayerScale:
     def choose(
         self, call, gy, W, total_scale, *, terms, product, backoff, data_input=0, is_cast=False
     ):
-        """Returns α for one use of the layer; see :meth:`chainerlp.policies.Policy.scale`.
+        """Returns α for one use of the layer, and the total scale of gx.
+
+        See :meth:`chainerlp.policies.Policy.scale_and_total`.
 
         Args:
             call (int): Which use of the layer in this pass, from 0.
@@ -118,18 +121,20 @@ class LayerScale:
         held = self._held.get((call, data_input))
         is_kept = held is not None and held.age < policy.interval
         if is_kept:
-            scale = held.total_scale / total_scale
-            scale = policy.within_bounds(scale, total_scale, backoff)
+            scale, total = kept_scale_and_total(policy, held.total_scale, total_scale, backoff)
         else:
-            scale = policy.scale(gy, W, total_scale, terms=terms, product=product, backoff=backoff)
+            scale, total = scale_and_total(
+                policy, gy, W, total_scale, terms=terms, product=product, backoff=backoff
+            )
         if is_cast:
             largest = formats.get(self.compute_dtype).largest
             if is_kept or largest > _LARGEST_FACTOR:  # nothing overflows that would forget a scale
                 scale = _within(scale, product, min(largest, _LARGEST_FACTOR))
+                total = times(total_scale, scale)
         if not is_kept:
-            held = self._held[call, data_input] = _Held(total_scale * scale, age=0)
+            held = self._held[call, data_input] = _Held(total, age=0)
         held.age += 1
-        return scale
+        return scale, total
 
     @contextlib.contextmanager
     def unchanged(self):
