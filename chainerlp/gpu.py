@@ -31,7 +31,10 @@ __device__ inline float value_of(float x) { return x; }
 __device__ inline void store(float x, half_bits* y) { *y = __half_as_ushort(__float2half_rn(x)); }
 __device__ inline void store(float x, float* y) { *y = x; }
 __device__ inline unsigned bits_of(float x) { return __float_as_uint(x); }
-__device__ inline float value_of_bits(unsigned bits) { return __uint_as_float(bits); }
+// Of a float's bits, also of a subnormal's, for which a float's operations would take 0.
+__device__ inline double value_of_bits(unsigned bits) {
+    return bits >> 23 ? __uint_as_float(bits) : ldexp((double)bits, -149);
+}
 
 __device__ inline index_t first_index() { return blockIdx.x * (index_t)blockDim.x + threadIdx.x; }
 __device__ inline index_t all_threads() { return (index_t)gridDim.x * blockDim.x; }
