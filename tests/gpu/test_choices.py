@@ -207,6 +207,22 @@ def test_what_is_kept_is_bounded_by_what_comes(device, policy):
     assert found == expected and len(set(found)) > 1
 
 
+@pytest.mark.parametrize('policy', [policies.Amax(interval=4), policies.Fixed(2.0**10)], ids=repr)
+@pytest.mark.parametrize('compute_dtype', ['float16', 'bfloat16'])
+def test_what_is_kept_is_bounded_by_what_is_cast(device, compute_dtype, policy):
+    found, expected = [], []
+    for where, choices in ((CPU, expected), (device, found)):
+        layer_scale = LayerScale(policy, compute_dtype=compute_dtype)
+        for largest in (1.0, 2.0**40, 2.0**70, 0.0, numpy.inf, numpy.nan, 1.0):
+            gy = where.send(numpy.array([[1.0, largest]], numpy.float32))
+            context = {'terms': 1, 'product': gy, 'backoff': 1.0, 'is_cast': True}
+            given = 2.0 if where is CPU else scalar(where, 2)
+            alpha, total = layer_scale.choose(0, gy, gy, given, **context)
+            assert float(total) == 2 * float(alpha)
+            choices.append(float(alpha))
+    assert found == expected
+
+
 class Halving(policies.Amax):
     """A user's policy: that of a base class, times a half."""
 
