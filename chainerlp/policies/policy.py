@@ -81,6 +81,7 @@ class Policy:
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        # A method that is inherited from beyond a `scale` of one's own would not know of that.
         names = {'scale', 'scale_and_total'}
         nearest = next(base for base in cls.__mro__ if names & vars(base).keys())
         if 'scale_and_total' not in vars(nearest):
@@ -127,7 +128,10 @@ def scale_and_total(policy, *arguments, **context):
 
 
 def kept_scale_and_total(policy, held, total_scale, backoff):
-    """Returns α and the total scale of gx where the total scale ``held`` is kept; see there."""
+    """Returns α and the total scale of gx: ``held``, where the policy's bounds allow for it.
+
+    On a GPU in one launch, unless the policy has a ``within_bounds`` of its own.
+    """
     has_bounds = getattr(type(policy), 'within_bounds', None) is Bounded.within_bounds
     if has_bounds and (on_gpu(held) or on_gpu(total_scale)):
         return kept_on_gpu(held, total_scale, backoff, policy.bounds())

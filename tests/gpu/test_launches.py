@@ -66,4 +66,5 @@ def test_launches_grow_linearly_with_layers(device, cuemu, policy):
         return launches(cuemu, device, lambda: MLP(8, 8, 10, count), (8,), policy)
 
     few, more, many = map(of_layers, (10, 20, 100))
-    assert many - few <= 9 * (more - few) * 1.01
+    # One launch more for each hundred or two of arrays: copies, whether all are finite.
+    assert many - few <= 9 * (more - few) + 8
