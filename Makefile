@@ -99,7 +99,7 @@ ON_EMULATED_GPU = . $(EMULATED_VENV)/bin/activate && . $(EMULATED_VENV)/emulator
 test-gpu-emulated: SHELL = bash
 test-gpu-emulated: $(EMULATED_VENV)/emulated
 	$(ON_EMULATED_GPU) -rs $(ARGS)
-	export CUEMU_CHECK=1 && $(ON_EMULATED_GPU) -p cuemu_check tests/gpu/test_kernels.py
+	export CUEMU_CHECK=1 && $(ON_EMULATED_GPU) -p cuemu_check tests/gpu/test_kernels.py tests/gpu/test_choices.py
 	export CUEMU_LATE=1 && $(ON_EMULATED_GPU) tests/gpu/test_scaling.py
 	export CUEMU_ORDER=1 && $(ON_EMULATED_GPU) tests/gpu/test_scaling.py
 

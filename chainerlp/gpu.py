@@ -31,7 +31,10 @@ __device__ inline float value_of(float x) { return x; }
 __device__ inline void store(float x, half_bits* y) { *y = __half_as_ushort(__float2half_rn(x)); }
 __device__ inline void store(float x, float* y) { *y = x; }
 __device__ inline unsigned bits_of(float x) { return __float_as_uint(x); }
-__device__ inline float value_of_bits(unsigned bits) { return __uint_as_float(bits); }
+// Of a float's bits, also of a subnormal's, for which a float's operations would take 0.
+__device__ inline double value_of_bits(unsigned bits) {
+    return bits >> 23 ? __uint_as_float(bits) : ldexp((double)bits, -149);
+}
 
 __device__ inline index_t first_index() { return blockIdx.x * (index_t)blockDim.x + threadIdx.x; }
 __device__ inline index_t all_threads() { return (index_t)gridDim.x * blockDim.x; }
@@ -41,21 +44,24 @@ __device__ inline bool is_aligned(const void* p) { return (unsigned long long)p 
 template <typename T> struct alignas(16) Chunk { T at[16 / sizeof(T)]; };
 
 // Calls visit.chunk(elements, how many) for 16 bytes at a time where x is aligned, and for one
-// element at a time where it is not, and at the end.
+// element at a time where it is not, and at the end. `all` threads share the work; this is number
+// `first` of them.
 template <typename T, typename Visit>
-__device__ void for_all(const T* x, index_t size, Visit& visit) {
+__device__ void for_all(
+        const T* x, index_t size, Visit& visit, index_t first = first_index(),
+        index_t all = all_threads()) {
     const int per_chunk = 16 / sizeof(T);
     index_t done = 0;
     if (is_aligned(x)) {
         const index_t chunks = size / per_chunk;
         #pragma unroll 4
-        for (index_t i = first_index(); i < chunks; i += all_threads()) {
+        for (index_t i = first; i < chunks; i += all) {
             const Chunk<T> chunk = ((const Chunk<T>*)x)[i];
             visit.chunk(chunk.at, per_chunk);
         }
         done = chunks * per_chunk;
     }
-    for (index_t i = done + first_index(); i < size; i += all_threads()) {
+    for (index_t i = done + first; i < size; i += all) {
         const T element = x[i];
         visit.chunk(&element, 1);
     }
@@ -81,6 +87,18 @@ template <typename Operation, typename V> __device__ V over_block(V value) {
     value = values[0];
     __syncthreads();  // before the next call writes to the same place
     return value;
+}
+
+// Returns true in all threads of the block that comes here last: it sees (past its cache, which is
+// what `volatile` is for) what the others have written. done: 0 at first.
+__device__ bool is_last_block(unsigned* done) {
+    __shared__ bool is_last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) is_last = atomicAdd(done, 1u) == gridDim.x * gridDim.y - 1;
+    __syncthreads();
+    __threadfence();
+    return is_last;
 }
 """
 

@@ -6,7 +6,7 @@ that the one before should have had. Design, section 1.
 """
 
 import copy
-import functools
+import itertools
 
 from chainerlp import formats
 from chainerlp.gpu import on_gpu
@@ -26,6 +26,8 @@ _LARGEST_FOR_HALF = 2.0**15
 # Clean passes after which a limit that was lowered is raised again, and how low it may become.
 _RAISE_INTERVAL = 200
 _LOWEST_LIMIT = 2.0**-10
+# So many are compared in one launch.
+_NUMBERS_A_LAUNCH = 16
 
 
 def initial_scale_of(scale, policy):
@@ -122,15 +124,16 @@ class DelayedScale:
         bound = self._largest
         if loss_dtype == numpy.float16:
             bound = min(bound, _LARGEST_FOR_HALF)
-        largest = [largest_magnitude(g.array) / g.scale for g in gradients]
-        if any(map(on_gpu, largest)):
-            device = backend.GpuDevice.from_array(next(filter(on_gpu, largest)))
-            largest = [device.send(each) if on_gpu(each) else each for each in largest]
-            largest = functools.reduce(cuda.cupy.maximum, largest)
+        maxima = [largest_magnitude(g.array) for g in gradients]
+        scales = [g.scale for g in gradients]
+        if any(map(on_gpu, maxima)):
+            largest = _largest_on_gpu(maxima, scales)
             self.scale, self._is_known = _choose_on_gpu(
                 largest, self._limit, bound, self.scale, self._is_known
             )
-        elif 0 < numpy.max(largest) < numpy.inf:
+            return was_unknown
+        largest = [maximum / scale for maximum, scale in zip(maxima, scales)]
+        if 0 < numpy.max(largest) < numpy.inf:
             self._is_known = True
             self.scale = float(formats.floor_power_of_two(min(self._limit / max(largest), bound)))
         return was_unknown and self._is_known is not False
@@ -161,6 +164,37 @@ class DelayedScale:
         except KeyError:  # the scale was a fixed one, which has no limit
             return
         self._limit = share * self._highest_limit
+
+
+def _largest_on_gpu(maxima, scales):
+    """Returns the largest of maxima without their scales, NaN if there is one."""
+    device = backend.GpuDevice.from_array(next(filter(on_gpu, maxima)))
+    numbers = [device.send(each) if on_gpu(each) else each for each in (*maxima, *scales)]
+    maxima, scales = numbers[: len(maxima)], numbers[len(maxima) :]
+    largest = 0.0
+    for start in range(0, len(maxima), _NUMBERS_A_LAUNCH):
+        some = slice(start, start + _NUMBERS_A_LAUNCH)
+        largest = _larger_on_gpu(largest, maxima[some], scales[some])
+    return largest
+
+
+def _larger_on_gpu(before, maxima, scales):
+    types = ['float32' if on_gpu(scale) else 'float64' for scale in scales]
+    largest = 'before'
+    for k in range(len(maxima)):
+        largest = f'larger({largest}, x{k} / s{k})'
+    numbers = [f'float64 x{k}, {type_of_scale} s{k}' for k, type_of_scale in enumerate(types)]
+    return cuda.elementwise(
+        ', '.join(['float64 before', *numbers]),
+        'float64 largest',
+        f'largest = {largest}',
+        'chainerlp_largest_of_true_gradients',
+        preamble="""
+        __device__ inline double larger(double a, double b) {
+            return a >= b || isnan(a) ? a : b;
+        }
+        """,
+    )(before, *itertools.chain.from_iterable(zip(maxima, scales)))
 
 
 def _choose_on_gpu(largest, limit, bound, before, was_known):

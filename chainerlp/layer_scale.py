@@ -5,12 +5,14 @@ import copy
 import dataclasses
 
 from chainerlp import formats
-from chainerlp.policies.policy import Bounded
+from chainerlp.gpu import on_gpu
+from chainerlp.policies.bounds import times
+from chainerlp.policies.policy import Bounded, kept_scale_and_total, scale_and_total
 from chainerlp.statistics import largest_magnitude
 
 import numpy
-from chainer import backend
 from chainer import serializer as serializer_module
+from chainer.backends import cuda
 
 
 @dataclasses.dataclass
@@ -40,15 +42,32 @@ def check_formats(compute_dtype, gradient_format):
 _LARGEST_FACTOR = 2.0**64
 
 
-def _within(scale, array, largest):
-    """Returns a scale, or the largest power of two at which no element is over a magnitude."""
+def _within(scale, total_scale, array, largest):
+    """Returns a scale, or the largest power of two at which no element is over a magnitude.
+
+    And, times that, the total scale.
+    """
+    if on_gpu(array):
+        return _within_on_gpu(scale, total_scale, largest_magnitude(array), largest)
     with numpy.errstate(divide='ignore'):
         highest = largest / largest_magnitude(array)
-    xp = backend.get_array_module(array)
-    if xp is numpy and not scale > highest:  # or NaN
-        return scale
-    lower = formats.floor_power_of_two(highest).astype(numpy.float32)
-    return float(lower) if xp is numpy else xp.where(scale > highest, lower, scale)
+    if scale > highest:  # not if it is NaN
+        scale = float(formats.floor_power_of_two(highest))
+    return scale, times(total_scale, scale)
+
+
+def _within_on_gpu(*arguments):
+    return cuda.elementwise(
+        'float32 scale, float32 carried, float64 magnitude, float64 largest',
+        'float32 alpha, float32 total',
+        """
+        const double highest = largest / magnitude;
+        alpha = scale > highest ? floor_power_of_two(highest) : scale;
+        total = carried * alpha;
+        """,
+        'chainerlp_scale_within_format',
+        preamble=formats.CUDA_FLOOR_POWER_OF_TWO,
+    )(*arguments)
 
 
 def _in_format(policy, format):
@@ -101,7 +120,9 @@ class LayerScale:
     def choose(
         self, call, gy, W, total_scale, *, terms, product, backoff, data_input=0, is_cast=False
     ):
-        """Returns α for one use of the layer; see :meth:`chainerlp.policies.Policy.scale`.
+        """Returns α for one use of the layer, and the total scale of gx.
+
+        See :meth:`chainerlp.policies.Policy.scale_and_total`.
 
         Args:
             call (int): Which use of the layer in this pass, from 0.
@@ -118,18 +139,20 @@ class LayerScale:
         held = self._held.get((call, data_input))
         is_kept = held is not None and held.age < policy.interval
         if is_kept:
-            scale = held.total_scale / total_scale
-            scale = policy.within_bounds(scale, total_scale, backoff)
+            scale, total = kept_scale_and_total(policy, held.total_scale, total_scale, backoff)
         else:
-            scale = policy.scale(gy, W, total_scale, terms=terms, product=product, backoff=backoff)
+            scale, total = scale_and_total(
+                policy, gy, W, total_scale, terms=terms, product=product, backoff=backoff
+            )
         if is_cast:
             largest = formats.get(self.compute_dtype).largest
             if is_kept or largest > _LARGEST_FACTOR:  # nothing overflows that would forget a scale
-                scale = _within(scale, product, min(largest, _LARGEST_FACTOR))
+                largest = min(largest, _LARGEST_FACTOR)
+                scale, total = _within(scale, total_scale, product, largest)
         if not is_kept:
-            held = self._held[call, data_input] = _Held(total_scale * scale, age=0)
+            held = self._held[call, data_input] = _Held(total, age=0)
         held.age += 1
-        return scale
+        return scale, total
 
     @contextlib.contextmanager
     def unchanged(self):

@@ -9,6 +9,7 @@ that CPU and GPU agree.
 
 from chainerlp import formats, gpu
 from chainerlp.gpu import on_gpu
+from chainerlp.moments import moments_on_gpu
 from chainerlp.rounding import to_float32
 
 import numpy
@@ -16,7 +17,6 @@ from chainer import backend
 from chainer.backends import cuda
 
 _SUMMED_AT_ONCE = 1 << 13
-_EXPONENT_FIELD = 2**formats.FLOAT32.exponent_bits  # how many values it has
 _EXPONENT_BIAS = formats.FLOAT32.bias
 
 
@@ -101,99 +101,6 @@ def _sum_of_squares(flat):
     return sums.sum(dtype=numpy.float64) + numpy.dot(flat[whole:], flat[whole:])
 
 
-CUDA_MOMENTS = r"""
-struct Moments {
-    double squares;
-    unsigned largest;  // the bits of |x|
-
-    // The squares of a chunk of halves are added in float; those of floats may leave float's range.
-    __device__ void chunk(const half_bits* x, int size) { add<float>(x, size); }
-    __device__ void chunk(const float* x, int size) { add<double>(x, size); }
-
-    template <typename S, typename T> __device__ void add(const T* x, int size) {
-        S sum = 0;
-        #pragma unroll
-        for (int i = 0; i < size; ++i) {
-            const S value = value_of(x[i]);
-            sum += value * value;
-            largest = Largest::of(largest, bits_of(value_of(x[i])) & 0x7fffffffu);
-        }
-        squares += sum;
-    }
-};
-
-// Measures an array of halves or floats, with all blocks. Returns true in the first thread of the
-// block that is done last; there, moments are E[x^2] and max|x|.
-// partial: two numbers a block; done: 0 at first.
-__device__ bool measure(
-        const void* x, index_t itemsize, index_t size, double* partial, unsigned* done,
-        double* moments) {
-    Moments own = {0, 0};
-    if (itemsize == 2) for_all((const half_bits*)x, size, own);
-    else for_all((const float*)x, size, own);
-    const double squares = over_block<Sum>(own.squares);
-    const unsigned largest = over_block<Largest>(own.largest);
-    __shared__ bool is_last;
-    if (threadIdx.x == 0) {
-        partial[2 * blockIdx.x] = squares;
-        partial[2 * blockIdx.x + 1] = largest;
-        __threadfence();
-        is_last = atomicAdd(done, 1u) == gridDim.x - 1;
-    }
-    __syncthreads();
-    if (!is_last) return false;
-    __threadfence();
-    double sum = 0, maximum = 0;
-    for (unsigned i = threadIdx.x; i < gridDim.x; i += THREADS) {
-        sum += ((volatile double*)partial)[2 * i];
-        maximum = Largest::of(maximum, (double)((volatile double*)partial)[2 * i + 1]);
-    }
-    moments[0] = over_block<Sum>(sum) / (size > 0 ? size : 1);
-    moments[1] = value_of_bits((unsigned)over_block<Largest>(maximum));
-    return threadIdx.x == 0;
-}
-"""
-"""str: For raw kernels that end in something made of an array's moments, in the same launch."""
-
-_STORE_MOMENTS = (
-    CUDA_MOMENTS
-    + r"""
-extern "C" __global__ void store_moments(
-        const void* x, index_t itemsize, index_t size, double* partial, unsigned* done,
-        double* moments) {
-    double found[2];
-    if (!measure(x, itemsize, size, partial, done, found)) return;
-    moments[0] = found[0];
-    moments[1] = found[1];
-}
-"""
-)
-
-
-def moments_on_gpu(array):
-    """Returns (E[x²], max|x|) of a float16 or float32 array on a GPU, as float64, in one launch."""
-    moments = cuda.cupy.empty(2, numpy.float64)
-    launch_with_moments(_STORE_MOMENTS, 'store_moments', array, moments)
-    return moments
-
-
-def launch_with_moments(code, name, array, *arguments):
-    """Launches a raw kernel that measures an array and goes on from there.
-
-    Args:
-        code (str): CUDA C++ that begins with :data:`CUDA_MOMENTS`.
-        name (str): The kernel. It takes what ``measure`` there does but for ``moments``, and then
-            ``arguments``.
-        array (:ref:`ndarray`): A float16 or float32 array of any shape.
-        *arguments: See :func:`chainerlp.gpu.launch`.
-    """
-    row = gpu.contiguous(array)
-    blocks = gpu.blocks_for(row)
-    partial = cuda.cupy.empty((blocks, 2), numpy.float64)
-    done = cuda.cupy.zeros((), numpy.uint32)
-    gpu.launch(code, name, blocks, row, row.itemsize, row.size, partial, done, *arguments)
-
-
 def nonzero_range(array):
     """Returns (min|x|, max|x|) over the nonzero elements: (inf, 0) if there are none."""
     xp = backend.get_array_module(array)
@@ -276,18 +183,38 @@ def all_arrays_finite(arrays):
     return answer
 
 
-_COUNT_EXPONENTS = r"""
-// By the exponent of the next number towards zero; zero itself is number 0.
-extern "C" __global__ void count_exponents(const float* x, index_t size, index_t* partial) {
-    __shared__ unsigned counts[257];
-    for (int i = threadIdx.x; i < 257; i += THREADS) counts[i] = 0;
+EXPONENTS = 2**formats.FLOAT32.exponent_bits
+"""int: How many intervals :func:`exponent_counts` has."""
+
+CUDA_EXPONENT_COUNTS = r"""
+// Adds to 257 counts how many elements have the exponent of the next number towards zero; zero
+// itself is number 0. Returns the bits of the largest magnitude that the thread has seen.
+__device__ unsigned count(const float* x, index_t size, index_t* counts) {
+    __shared__ unsigned of_block[257];
+    for (int i = threadIdx.x; i < 257; i += THREADS) of_block[i] = 0;
     __syncthreads();
-    for (index_t i = first_index(); i < size; i += all_threads())
-        atomicAdd(&counts[((int)(bits_of(x[i]) & 0x7fffffffu) - 1 >> 23) + 1], 1u);
+    unsigned largest = 0;
+    for (index_t i = first_index(); i < size; i += all_threads()) {
+        const unsigned magnitude = bits_of(x[i]) & 0x7fffffffu;
+        largest = Largest::of(largest, magnitude);
+        atomicAdd(&of_block[((int)magnitude - 1 >> 23) + 1], 1u);
+    }
     __syncthreads();
-    for (int i = threadIdx.x; i < 257; i += THREADS) partial[257 * blockIdx.x + i] = counts[i];
+    for (int i = threadIdx.x; i < 257; i += THREADS)
+        if (of_block[i]) atomicAdd((unsigned long long*)&counts[i], of_block[i]);
+    return largest;
 }
 """
+"""str: For raw kernels that end in something made of the counts, in the same launch."""
+
+_COUNT_EXPONENTS = (
+    CUDA_EXPONENT_COUNTS
+    + r"""
+extern "C" __global__ void count_exponents(const float* x, index_t size, index_t* counts) {
+    count(x, size, counts);
+}
+"""
+)
 
 
 def exponent_counts(array):
@@ -305,13 +232,13 @@ def exponent_counts(array):
     array = array.astype(numpy.float32, copy=False)
     if on_gpu(array):  # CuPy's bincount would wait for the device
         row = gpu.contiguous(array)
+        counts = cuda.cupy.zeros(EXPONENTS + 1, numpy.int64)
         blocks = gpu.blocks_for(row)
-        partial = cuda.cupy.empty((blocks, _EXPONENT_FIELD + 1), numpy.int64)
-        gpu.launch(_COUNT_EXPONENTS, 'count_exponents', blocks, row, row.size, partial)
-        return partial.sum(axis=0)[1:]
+        gpu.launch(_COUNT_EXPONENTS, 'count_exponents', blocks, row, row.size, counts)
+        return counts[1:]
     bits = (array.view(numpy.int32) & numpy.int32(0x7FFFFFFF)).ravel()
     field = (bits - 1) >> formats.FLOAT32.mantissa_bits  # -1 for zero
-    return numpy.bincount(field + 1, minlength=_EXPONENT_FIELD + 1)[1:]
+    return numpy.bincount(field + 1, minlength=EXPONENTS + 1)[1:]
 
 
 def magnitude_histogram(array, lowest, highest):

@@ -9,12 +9,16 @@ W = numpy.ones((3, 5), numpy.float32)
 
 
 def choose(layer_scale, total_scale, gy=GY):
-    return layer_scale.choose(0, gy, W, total_scale, terms=3, product=None, backoff=1.0)
+    scale, total = layer_scale.choose(0, gy, W, total_scale, terms=3, product=None, backoff=1.0)
+    assert total == total_scale * scale
+    return scale
 
 
 def choose_amax(layer_scale, total_scale):
     product = numpy.full((4, 5), 2.0**-10, numpy.float32)
-    return layer_scale.choose(0, GY, W, total_scale, terms=3, product=product, backoff=1.0)
+    scale, total = layer_scale.choose(0, GY, W, total_scale, terms=3, product=product, backoff=1.0)
+    assert total == total_scale * scale
+    return scale
 
 
 def test_a_scale_is_kept_for_the_interval_whatever_the_gradient():

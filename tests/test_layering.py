@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = [
     {'chainerlp.compat'},
     {'chainerlp.formats', 'chainerlp.gpu'},
-    {'chainerlp.rounding'},
+    {'chainerlp.rounding', 'chainerlp.moments'},
     {'chainerlp.statistics', 'chainerlp.gemm'},
     {'chainerlp.geometry', 'chainerlp.scaled_array', 'chainerlp.overflow'},
     {'chainerlp.master_weights', 'chainerlp.policies'},

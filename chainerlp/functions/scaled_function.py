@@ -214,18 +214,22 @@ class ScaledFunction:
         """Forms the gradient of one input, chooses its scale, applies it, and rounds once."""
         dtype = self.inputs[index].dtype
         is_half = dtype == numpy.float16
-        format, product, scale = None, None, 1.0
+        format, product, scale, total = None, None, 1.0, gy.scale
         if index in self.data_inputs:
             gradient, format = self.data_gradient(index, inputs, gy.array), self.gradient_format
             is_scaled = layer_scale is not None and (is_half or format is not None)
             if format is not None or (is_scaled and layer_scale.policy.needs_product):
                 product = gradient.product()
             if is_scaled:
-                scale = self._choose(index, gradient, product, gy.scale, layer_scale, backoff)
+                scale, total = self._choose(
+                    index, gradient, product, gy.scale, layer_scale, backoff
+                )
         else:
             product = self.parameter_gradient(index, inputs, gy.array)
             if layer_scale is not None and layer_scale.scale_weights and is_half:
-                scale = _WEIGHT_POLICY.scale(product, None, gy.scale, product=product)
+                scale, total = _WEIGHT_POLICY.scale_and_total(
+                    product, None, gy.scale, product=product
+                )
         if format is not None:
             _check_range(format, dtype, self.label)
             array = from_float32(round_saturating(product, format, scale)[0], dtype)
@@ -233,10 +237,10 @@ class ScaledFunction:
             array = gradient.product(scale, dtype)
         else:
             array = scale_and_round(product, scale, dtype)
-        return ScaledArray(array, _times(gy.scale, scale))
+        return ScaledArray(array, total)
 
     def _choose(self, index, gradient, product, total_scale, layer_scale, backoff, is_cast=False):
-        scale = layer_scale.choose(
+        scale, total = layer_scale.choose(
             self.call,
             gradient.gy,
             gradient.W,
@@ -248,13 +252,13 @@ class ScaledFunction:
             is_cast=is_cast,
         )
         if index == self.data_inputs[0]:
-            self.scale, self.total_scale = scale, _times(total_scale, scale)
-        return scale
+            self.scale, self.total_scale = scale, total
+        return scale, total
 
     def _gradients_of_factors(self, indexes, gy, layer_scale, backoff):
         """Scales and rounds gy, and forms the gradients in float32, α divided out."""
         cast = gradient_to_cast(gy.array)
-        scale = self._choose(
+        scale, _ = self._choose(
             self.data_inputs[0], cast, gy.array, gy.scale, layer_scale, backoff, is_cast=True
         )
         rounded, self.layer_scale.saturated = round_saturating(
@@ -335,8 +339,3 @@ def _check_range(format, dtype, label):
             f'{label}: gradient_format {format.name!r} has a wider range than the {dtype} in which'
             ' gradients are stored; give it to a float32 model'
         )
-
-
-def _times(total_scale, scale):
-    # The same object where nothing is scaled, so that it is seen to be the same scale.
-    return total_scale if isinstance(scale, float) and scale == 1 else total_scale * scale

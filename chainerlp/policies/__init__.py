@@ -7,14 +7,8 @@ zero, inf or NaN among them) α is 1; the bounds hold all the same.
 """
 
 from chainerlp.policies.adaptive import Adaptive
-from chainerlp.policies.baselines import (
-    AbsRange,
-    Amax,
-    ElementWiseRange,
-    Fixed,
-    LogNormal,
-    Measured,
-)
+from chainerlp.policies.baselines import AbsRange, ElementWiseRange, Fixed, LogNormal
+from chainerlp.policies.current import Amax, Measured
 from chainerlp.policies.per_sample import PerSample
 from chainerlp.policies.policy import Policy, check
 

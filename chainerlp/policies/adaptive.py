@@ -1,15 +1,15 @@
 """The paper's policy, from the second moments of gy and W."""
 
 import dataclasses
+import functools
 import math
 from statistics import NormalDist
 
-from chainerlp import formats, statistics
-from chainerlp.gpu import on_gpu
-from chainerlp.policies.policy import CUDA_BOUND, Bounded, Threshold, terms_of
+from chainerlp import formats, moments, statistics
+from chainerlp.policies.bounds import CUDA_CHOICE
+from chainerlp.policies.policy import Bounded, Threshold, terms_of
 
 import numpy
-from chainer.backends import cuda
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +40,6 @@ class Adaptive(Bounded, Threshold):
 
     variance: str = 'sum'
 
-    def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
-        """Returns the factor α for a layer's data gradient; see :meth:`Policy.scale`."""
-        if on_gpu(gy):
-            return self._choose_on_gpu(gy, W, total_scale, terms_of(W, terms), backoff)
-        return super().scale(gy, W, total_scale, terms=terms, backoff=backoff)
-
     def predicted_underflow(self, gy, W, scale=1.0, *, terms=None):
         """Returns the rate of underflow that the policy expects, which it compares with T.
 
@@ -71,30 +65,23 @@ class Adaptive(Bounded, Threshold):
         largest = statistics.largest_magnitude(gy) / backoff * statistics.largest_magnitude(W)
         return numpy.minimum(lowest, format.largest / (terms * largest))
 
-    def _choose_on_gpu(self, gy, W, total_scale, terms, backoff):
-        """Measures W in one launch, and gy in a second one, which ends in the choice of α."""
+    def _kernel(self, gy, W, terms, product, backoff):
         format = formats.get(self.format)
         constants = (
             *(terms, self._terms_of_variance(terms), self._quantile()),
-            *(format.smallest_subnormal, format.largest, backoff),
+            *(format.smallest_subnormal, format.largest),
         )
-        is_on_device = on_gpu(total_scale)
-        alpha = cuda.cupy.empty((), numpy.float32)
-        statistics.launch_with_moments(
+        return functools.partial(
+            moments.launch_with_moments,
             _CUDA_ADAPTIVE,
             'choose_adaptive',
-            gy,
-            statistics.moments_on_gpu(W),
-            total_scale if is_on_device else None,
-            0.0 if is_on_device else float(total_scale),
-            *map(float, (*constants, *self.bounds())),
-            alpha,
+            [gy, W],
+            *map(float, constants),
         )
-        return alpha
 
     def _variance(self, gy, W, terms):
-        moments = statistics.second_moment(gy) * statistics.second_moment(W)
-        return moments * self._terms_of_variance(terms)
+        of_products = statistics.second_moment(gy) * statistics.second_moment(W)
+        return of_products * self._terms_of_variance(terms)
 
     def _terms_of_variance(self, terms):
         return terms / 2 if self.variance == 'sum' else 1
@@ -105,26 +92,26 @@ class Adaptive(Bounded, Threshold):
 
 
 _CUDA_ADAPTIVE = (
-    statistics.CUDA_MOMENTS
-    + CUDA_BOUND
+    moments.CUDA_MOMENTS
+    + CUDA_CHOICE
     + r"""
-// W: E[x^2] and max|x|. What gy carries is on the device, or else, with a null pointer, a number of
-// the host's. A NaN among the moments gives NaN, for which `bound` takes 1.
 extern "C" __global__ void choose_adaptive(
-        const void* x, index_t itemsize, index_t size, double* partial, unsigned* done,
-        const double* W, const float* total_scale, double total_scale_by_value,
-        double terms, double terms_of_variance, double quantile, double smallest, double largest,
-        double backoff, double max_scale, double max_total_scale, double power_of_two,
-        float* alpha) {
-    double gy[2];
-    if (!measure(x, itemsize, size, partial, done, gy)) return;
-    const double variance = gy[0] / (backoff * backoff) * W[0] * terms_of_variance;
+        double* partial, unsigned* done, Measured gy, Measured W, double terms,
+        double terms_of_variance, double quantile, double smallest, double largest,
+        Choice choice) {
+    gy.measure(partial);
+    W.measure(partial);
+    if (!is_last_block(done)) return;
+    double of_gy[2], of_W[2];
+    gy.moments(partial, of_gy);
+    W.moments(partial, of_W);
+    if (threadIdx.x > 0) return;
+    const double backoff = choice.backoff;
+    const double variance = of_gy[0] / (backoff * backoff) * of_W[0] * terms_of_variance;
     double lowest = 1;
     if (variance > 0) lowest = max(smallest / (quantile * sqrt(variance)), 1.0);
-    const double highest = largest / (terms * (gy[1] / backoff * W[1]));
-    const double unbounded = size > 0 ? (lowest < highest ? lowest : highest) : 1;
-    const double total = total_scale ? *total_scale : total_scale_by_value;
-    *alpha = bound(unbounded, total / backoff, max_scale, max_total_scale, power_of_two);
+    const double highest = largest / (terms * (of_gy[1] / backoff * of_W[1]));
+    choice.store(lowest < highest ? lowest : highest);
 }
 """
 )

@@ -1,24 +1,15 @@
 """The policies that the paper's is compared with.
 
-Of the paper's code: a constant, ranges of values, log-normal casts. And two that look at the
-product gx itself before they choose its scale.
+Those of the paper's code: a constant, ranges of values, log-normal casts.
 """
 
 import dataclasses
 import math
 from statistics import NormalDist
 
-from chainerlp import formats, geometry, statistics
-from chainerlp.policies.policy import (
-    LARGEST_TOTAL_SCALE,
-    Bounded,
-    Margin,
-    Policy,
-    Threshold,
-    bounded,
-    is_real,
-)
-from chainerlp.rounding import to_float32
+from chainerlp import formats, statistics
+from chainerlp.policies.bounds import LARGEST_TOTAL_SCALE, bounded
+from chainerlp.policies.policy import Bounded, Policy, Threshold, is_real
 
 import numpy
 from chainer import backend
@@ -120,54 +111,3 @@ class LogNormal(Bounded, Threshold):
         exponent = math.log(format.smallest_subnormal) - mean - deviation * quantile
         largest = statistics.largest_magnitude(gradient) / backoff
         return xp.minimum(backoff * xp.exp(exponent), format.largest / largest)
-
-
-@dataclasses.dataclass(frozen=True)
-class Amax(Bounded, Margin):
-    """The largest scale with max|gx| α <= u_max / 2^margin.
-
-    NVIDIA's Transformer Engine calls this current scaling.
-
-    Args:
-        margin (float): Powers of two between the largest gradient and the largest number, for what
-            comes before the next layer chooses: batch normalization, sums.
-        max_scale (float): No bound by default, nor for ``max_total_scale``.
-    """
-
-    max_scale: float = math.inf
-    max_total_scale: float = math.inf
-
-    scales_weights = True
-    needs_product = True
-
-    def _unbounded_scale(self, gy, W, terms, product, backoff):
-        product = _product(gy, W) if product is None else product
-        limit = formats.get(self.format).largest * 2.0**-self.margin
-        return limit / (statistics.largest_magnitude(product) / backoff)
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured(Amax, Threshold):
-    """The smallest scale at which the measured underflow is T at most.
-
-    That is the smallest power of two, at least 1, at which the share of the nonzero elements of gx
-    that round to zero (magnitudes up to u_min / 2) is at most T; but never more than :class:`Amax`
-    allows.
-
-    Args:
-        threshold (float): T, the rate of underflow that is accepted.
-        margin (float): As :class:`Amax`'s.
-    """
-
-    def _unbounded_scale(self, gy, W, terms, product, backoff):
-        xp = backend.get_array_module(gy)
-        product = _product(gy, W) if product is None else product
-        counts = statistics.exponent_counts(product)
-        lost = formats.get(self.format).underflow_threshold
-        lowest = statistics.smallest_scale_that_keeps(counts, lost, self.threshold)
-        largest = super()._unbounded_scale(gy, W, terms, product, backoff)
-        return xp.minimum(xp.maximum(backoff * lowest, 1.0), largest)
-
-
-def _product(gy, W):
-    return geometry.plain_data_gradient(to_float32(gy), to_float32(W))

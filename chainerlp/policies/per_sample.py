@@ -1,11 +1,12 @@
 """The paper's criterion, given the sample: for batches whose samples differ in size."""
 
 import dataclasses
+import functools
 import math
 
-from chainerlp import formats, gpu, statistics
-from chainerlp.gpu import on_gpu
-from chainerlp.policies.policy import CUDA_BOUND, Bounded, Threshold, terms_of
+from chainerlp import formats, gpu, moments, statistics
+from chainerlp.policies.bounds import CUDA_CHOICE
+from chainerlp.policies.policy import Bounded, Threshold, terms_of
 
 import numpy
 from chainer.backends import cuda
@@ -36,12 +37,6 @@ class PerSample(Bounded, Threshold):
 
     scales_weights = True
 
-    def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
-        """Returns the factor α for a layer's data gradient; see :meth:`Policy.scale`."""
-        if on_gpu(gy) and gy.size > 0:
-            return self._choose_on_gpu(gy, W, total_scale, terms_of(W, terms), backoff)
-        return super().scale(gy, W, total_scale, terms=terms, backoff=backoff)
-
     def predicted_underflow(self, gy, W, scale=1.0, *, terms=None):
         """Returns the rate of underflow that the policy expects, which it compares with T.
 
@@ -59,42 +54,32 @@ class PerSample(Bounded, Threshold):
         largest = statistics.largest_magnitude(gy) / backoff * statistics.largest_magnitude(W)
         return numpy.minimum(lowest, format.largest / (terms * largest))
 
-    def _choose_on_gpu(self, gy, W, total_scale, terms, backoff):
-        """Measures W in one launch, and gy in a second one, which ends in the choice of α."""
+    def _kernel(self, gy, W, terms, product, backoff):
         cupy = cuda.cupy
         format = formats.get(self.format)
         rows = cupy.ascontiguousarray(gy).reshape(len(gy), -1)
         samples, size = rows.shape
         parts = max(1, min(gpu.MOST_BLOCKS // samples, -(-size // _ELEMENTS_A_BLOCK)))
-        blocks = min(samples, gpu.MOST_BLOCKS), parts
-        constants = (terms, self.threshold, format.underflow_threshold, format.largest, backoff)
-        is_on_device = on_gpu(total_scale)
-        alpha = cupy.empty((), numpy.float32)
-        gpu.launch(
+        blocks = min(samples, gpu.MOST_BLOCKS) * parts
+        constants = terms, self.threshold, format.underflow_threshold, format.largest
+        return functools.partial(
+            moments.launch_with_moments,
             _CUDA_PER_SAMPLE,
             'choose_per_sample',
-            blocks,
-            rows,
-            rows.itemsize,
-            samples,
-            size,
+            [W],
+            *(rows, rows.itemsize, samples, size, parts),
             cupy.empty((samples, parts), numpy.float64),
             cupy.empty(samples, numpy.float64),
             cupy.empty(blocks, numpy.uint32),
-            cupy.zeros((), numpy.uint32),
-            statistics.moments_on_gpu(W),
-            total_scale if is_on_device else None,
-            0.0 if is_on_device else float(total_scale),
-            *map(float, (*constants, *self.bounds())),
-            alpha,
+            *map(float, constants),
+            more_blocks=blocks,
         )
-        return alpha
 
 
 def _deviations(gy, W, terms):
     """Returns σ_i of each sample."""
-    moments = statistics.second_moments_by_sample(gy)
-    return numpy.sqrt(moments * (statistics.second_moment(W) * terms))
+    of_samples = statistics.second_moments_by_sample(gy)
+    return numpy.sqrt(of_samples * (statistics.second_moment(W) * terms))
 
 
 def _smallest_scale(deviations, threshold, rate):
@@ -146,7 +131,8 @@ def _erf(x):
 # So much of a sample is measured by one block at least, unless there are few samples.
 _ELEMENTS_A_BLOCK = 16 * gpu.THREADS
 _CUDA_PER_SAMPLE = (
-    CUDA_BOUND
+    moments.CUDA_MOMENTS
+    + CUDA_CHOICE
     + r"""
 // The rate of loss at 2^exponent, by all threads of a block. at_one: u_min / 2 over
 // sqrt(2) sigma_i; 0 of a sample of zeros, of which nothing is lost.
@@ -157,47 +143,50 @@ __device__ double lost_at(const double* at_one, index_t samples, int exponent) {
     return over_block<Sum>(sum) / samples;
 }
 
-// Blocks (x, y) measure part y of the samples x, x + gridDim.x ...; the last one chooses.
-extern "C" __global__ void choose_per_sample(
-        const void* gy, index_t itemsize, index_t samples, index_t size, double* partial,
-        double* at_one, unsigned* largest, unsigned* done, const double* W,
-        const float* total_scale, double total_scale_by_value, double terms, double rate,
-        double lost, double u_max, double backoff, double max_scale, double max_total_scale,
-        double power_of_two, float* alpha) {
-    const unsigned parts = gridDim.y, part = blockIdx.y;
+// gy has `samples` rows of `size` elements. Block k measures part k % parts of row k / parts and of
+// every (blocks / parts)th one from there on. squares has a number for each row and part, largest
+// one for each block.
+__device__ void measure_samples(
+        const void* gy, index_t itemsize, index_t samples, index_t size, index_t parts,
+        index_t k, index_t blocks, double* squares, unsigned* largest) {
+    const index_t part = k % parts;
     const index_t begin = size * part / parts, end = size * (part + 1) / parts;
     unsigned maximum = 0;
-    for (index_t i = blockIdx.x; i < samples; i += gridDim.x) {
+    for (index_t i = k / parts; i < samples; i += blocks / parts) {
         double sum = 0;
-        for (index_t k = begin + threadIdx.x; k < end; k += THREADS) {
-            const float value = itemsize == 2 ? value_of(((const half_bits*)gy)[i * size + k])
-                                              : value_of(((const float*)gy)[i * size + k]);
+        for (index_t j = begin + threadIdx.x; j < end; j += THREADS) {
+            const float value = itemsize == 2 ? value_of(((const half_bits*)gy)[i * size + j])
+                                              : value_of(((const float*)gy)[i * size + j]);
             sum += (double)value * value;
             maximum = Largest::of(maximum, bits_of(value) & 0x7fffffffu);
         }
         sum = over_block<Sum>(sum);
-        if (threadIdx.x == 0) partial[i * parts + part] = sum;
+        if (threadIdx.x == 0) squares[i * parts + part] = sum;
     }
     maximum = over_block<Largest>(maximum);
-    __shared__ bool is_last;
-    if (threadIdx.x == 0) {
-        largest[blockIdx.x * parts + part] = maximum;
-        __threadfence();
-        is_last = atomicAdd(done, 1u) == gridDim.x * gridDim.y - 1;
-    }
-    __syncthreads();
-    if (!is_last) return;
-    __threadfence();
+    if (threadIdx.x == 0) largest[k] = maximum;
+}
 
-    maximum = 0;
-    for (unsigned i = threadIdx.x; i < gridDim.x * parts; i += THREADS)
+extern "C" __global__ void choose_per_sample(
+        double* partial, unsigned* done, Measured W, const void* gy, index_t itemsize,
+        index_t samples, index_t size, index_t parts, double* squares, double* at_one,
+        unsigned* largest, double terms, double rate, double lost, double u_max, Choice choice) {
+    const index_t blocks = gridDim.x - W.blocks, k = blockIdx.x - W.blocks;
+    if (k < 0) W.measure(partial);
+    else measure_samples(gy, itemsize, samples, size, parts, k, blocks, squares, largest);
+    if (!is_last_block(done)) return;
+
+    double of_W[2];
+    W.moments(partial, of_W);
+    unsigned maximum = 0;
+    for (index_t i = threadIdx.x; i < blocks; i += THREADS)
         maximum = Largest::of(maximum, ((volatile unsigned*)largest)[i]);
-    const double highest_gy = value_of_bits(over_block<Largest>(maximum)) / backoff;
-    const double spread = sqrt(W[0] * terms) / backoff;
+    const double highest_gy = value_of_bits(over_block<Largest>(maximum)) / choice.backoff;
+    const double spread = sqrt(of_W[0] * terms) / choice.backoff;
     double bound_sum = 0;
     for (index_t i = threadIdx.x; i < samples; i += THREADS) {
         double sum = 0;
-        for (unsigned k = 0; k < parts; ++k) sum += ((volatile double*)partial)[i * parts + k];
+        for (index_t k = 0; k < parts; ++k) sum += ((volatile double*)squares)[i * parts + k];
         const double deviation = spread * sqrt(sum / size);
         at_one[i] = deviation > 0 ? lost / (1.4142135623730951 * deviation) : 0;
         bound_sum += at_one[i];
@@ -218,12 +207,9 @@ extern "C" __global__ void choose_per_sample(
             if (lost_at(at_one, samples, middle) <= rate) enough = middle;
             else too_little = middle;
         }
-        found = min(ldexp(1.0, enough), u_max / (terms * (highest_gy * W[1])));
+        found = min(ldexp(1.0, enough), u_max / (terms * (highest_gy * of_W[1])));
     }
-    if (threadIdx.x == 0) {
-        const double total = total_scale ? *total_scale : total_scale_by_value;
-        *alpha = bound(found, total / backoff, max_scale, max_total_scale, power_of_two);
-    }
+    if (threadIdx.x == 0) choice.store(found);
 }
 """
 )

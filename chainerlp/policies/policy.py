@@ -6,14 +6,16 @@ import numbers
 
 from chainerlp import formats
 from chainerlp.gpu import on_gpu
+from chainerlp.policies.bounds import (
+    LARGEST_TOTAL_SCALE,
+    bounded,
+    choose_on_gpu,
+    kept_on_gpu,
+    times,
+)
 from chainerlp.scaled_array import MARGIN
 
 import numpy
-from chainer.backends import cuda
-
-# A total scale and its reciprocal have to be normal numbers of float32, in which they are applied.
-SMALLEST_TOTAL_SCALE = formats.FLOAT32.smallest_normal
-LARGEST_TOTAL_SCALE = 1 / SMALLEST_TOTAL_SCALE
 
 
 class Policy:
@@ -62,6 +64,29 @@ class Policy:
         """
         raise NotImplementedError(f'{type(self).__name__} has no method scale')
 
+    def scale_and_total(self, gy, W, total_scale=1.0, **context):
+        """Returns α and the total scale that gx then carries, their product.
+
+        A policy whose kernel chooses α has it form the product, too, which saves a launch. In a
+        subclass with a ``scale`` of its own it is this method, which calls that.
+
+        Args:
+            gy (:ref:`ndarray`): As of :meth:`scale`, like all others.
+            W (:ref:`ndarray`): As there.
+            total_scale (float or 0-d array): As there.
+            **context: The others.
+        """
+        scale = self.scale(gy, W, total_scale, **context)
+        return scale, times(total_scale, scale)
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # A method that is inherited from beyond a `scale` of one's own would not know of that.
+        names = {'scale', 'scale_and_total'}
+        nearest = next(base for base in cls.__mro__ if names & vars(base).keys())
+        if 'scale_and_total' not in vars(nearest):
+            cls.scale_and_total = Policy.scale_and_total
+
     def within_bounds(self, scale, total_scale, backoff=1.0):
         """Returns a scale that was kept over an ``interval``, smaller where bounds ask for it now.
 
@@ -92,6 +117,26 @@ def check(policy):
                 ' chainerlp.policies.Policy'
             )
     return policy
+
+
+def scale_and_total(policy, *arguments, **context):
+    """Calls :meth:`Policy.scale_and_total`, which a policy that is no subclass need not have."""
+    method = getattr(policy, 'scale_and_total', None)
+    if method is None:
+        return Policy.scale_and_total(policy, *arguments, **context)
+    return method(*arguments, **context)
+
+
+def kept_scale_and_total(policy, held, total_scale, backoff):
+    """Returns α and the total scale of gx: ``held``, where the policy's bounds allow for it.
+
+    On a GPU in one launch, unless the policy has a ``within_bounds`` of its own.
+    """
+    has_bounds = getattr(type(policy), 'within_bounds', None) is Bounded.within_bounds
+    if has_bounds and (on_gpu(held) or on_gpu(total_scale)):
+        return kept_on_gpu(held, total_scale, backoff, policy.bounds())
+    scale = policy.within_bounds(held / total_scale, total_scale, backoff)
+    return scale, times(total_scale, scale)
 
 
 def margin_of(policy):
@@ -164,11 +209,22 @@ class Bounded(Policy):
 
     def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
         """Returns the factor α for a layer's data gradient; see :meth:`Policy.scale`."""
+        chosen = self._choose_on_gpu(gy, W, total_scale, terms, product, backoff)
+        if chosen is not None:
+            return chosen[0]
         alpha = 1.0
-        if gy.size > 0 and (W is None or W.size > 0):
+        if _are_none_empty(gy, W):
             with numpy.errstate(all='ignore'):
                 alpha = self._unbounded_scale(gy, W, terms_of(W, terms), product, backoff)
         return self.within_bounds(alpha, total_scale, backoff)
+
+    def scale_and_total(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
+        """Returns α and the total scale of gx; see :meth:`Policy.scale_and_total`."""
+        chosen = self._choose_on_gpu(gy, W, total_scale, terms, product, backoff)
+        if chosen is not None:
+            return chosen
+        context = {'terms': terms, 'product': product, 'backoff': backoff}
+        return super().scale_and_total(gy, W, total_scale, **context)
 
     def within_bounds(self, scale, total_scale, backoff=1.0):
         """Returns a scale within the bounds; see :meth:`Policy.within_bounds`."""
@@ -180,50 +236,29 @@ class Bounded(Policy):
         """Returns α before it is bounded: a float64 scalar or 0-d array; it may be NaN or inf."""
         raise NotImplementedError
 
+    def _kernel(self, gy, W, terms, product, backoff):
+        """Returns what launches a kernel with a ``Choice`` of α that is the policy's; or ``None``.
+
+        See :func:`chainerlp.policies.bounds.choose_on_gpu`. Arrays are on a GPU, none is empty.
+        """
+        return None
+
+    def _choose_on_gpu(self, gy, W, total_scale, terms, product, backoff):
+        """Returns α and the total scale of gx, or ``None`` where no kernel chooses them."""
+        if not on_gpu(gy) or not _are_none_empty(gy, W):
+            return None
+        launch = self._kernel(gy, W, terms_of(W, terms), product, backoff)
+        if launch is None:
+            return None
+        return choose_on_gpu(launch, total_scale, backoff, self.bounds())
+
     def bounds(self):
         """Returns largest scale, largest total scale, and whether scales are powers of two."""
         return self.max_scale, min(self.max_total_scale, LARGEST_TOTAL_SCALE), self.power_of_two
 
 
-def bounded(alpha, total_scale, max_scale, max_total_scale, power_of_two):
-    """Returns α within bounds: 1 in place of one that is not a positive, finite number.
-
-    Of numbers it is a float; where one of the first two is on a GPU a 0-d float32 array, in one
-    launch.
-    """
-    if on_gpu(alpha) or on_gpu(total_scale):
-        return _bounded_on_gpu(alpha, total_scale, max_scale, max_total_scale, power_of_two)
-    alpha = alpha if 0 < alpha < math.inf else 1.0
-    alpha = min(alpha, max_scale, max_total_scale / total_scale)
-    alpha = max(alpha, SMALLEST_TOTAL_SCALE / total_scale)
-    return float(formats.floor_power_of_two(alpha) if power_of_two else alpha)
-
-
-CUDA_BOUND = (
-    formats.CUDA_FLOOR_POWER_OF_TWO
-    + r"""
-__device__ inline double bound(
-        double alpha, double total_scale, double max_scale, double max_total_scale,
-        bool power_of_two) {
-    if (!(alpha > 0 && alpha <= 1.7976931348623157e308)) alpha = 1;
-    alpha = min(alpha, min(max_scale, max_total_scale / total_scale));
-    alpha = max(alpha, 1.1754943508222875e-38 / total_scale);
-    return power_of_two ? floor_power_of_two(alpha) : alpha;
-}
-"""
-)
-
-
-def _bounded_on_gpu(alpha, *arguments):
-    dtype = alpha.dtype.name if on_gpu(alpha) else 'float64'
-    return cuda.elementwise(
-        f'{dtype} unbounded, float32 total_scale, float64 max_scale, float64 max_total_scale,'
-        ' bool power_of_two',
-        'float32 alpha',
-        'alpha = bound(unbounded, total_scale, max_scale, max_total_scale, power_of_two)',
-        'chainerlp_bound',
-        preamble=CUDA_BOUND,
-    )(alpha, *arguments)
+def _are_none_empty(gy, W):
+    return gy.size > 0 and (W is None or W.size > 0)
 
 
 def terms_of(W, terms):

@@ -9,7 +9,8 @@ import tracemalloc
 from unittest import mock
 
 from chainerlp.gpu import on_gpu
-from chainerlp.statistics import largest_magnitude, moments_on_gpu, second_moment
+from chainerlp.moments import moments_on_gpu
+from chainerlp.statistics import largest_magnitude, second_moment
 
 import numpy
 

@@ -15,6 +15,24 @@ import numpy
 CPU = chainer.get_device('@numpy')
 UNIT = {'float16': 2.0**-11, 'float32': 2.0**-24}
 SUBNORMAL = {'float16': 2.0**-24, 'float32': 2.0**-149}
+SPECIAL = (0.0, -0.0, 2.0**-24, -(2.0**-24), 2.0**-14, 65504.0, -65504.0)
+NONFINITE = (numpy.inf, -numpy.inf, numpy.nan)
+
+
+def gradients(size, dtype, *, special=SPECIAL, seed=0):
+    """Gradients over 30 powers of two, subnormals and zeros among them."""
+    rng = numpy.random.RandomState(seed)
+    array = rng.standard_normal(size) * 2.0 ** rng.randint(-26, 4, size)
+    with numpy.errstate(over='ignore'):
+        array = array.astype(dtype)
+    places = rng.permutation(size)[: len(special)]
+    array[places] = special[: len(places)]
+    return array
+
+
+def scalar(device, value):
+    """Returns a number as a total scale is on a device."""
+    return device.send(numpy.array(value, numpy.float32))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,19 +1,16 @@
 """Each kernel against the NumPy code that it stands beside, on the same arrays."""
 
-import math
-
 from chainerlp import (
     formats,
     geometry,
     master_weights,
     overflow,
-    policies,
     rounding,
     statistics,
 )
 from chainerlp.rounding import round_saturating
 from chainerlp.scaled_array import ScaledArray, align, join
-from tests.gpu.agreement import CPU
+from tests.gpu.agreement import CPU, NONFINITE, SPECIAL, gradients, scalar
 
 import numpy
 import pytest
@@ -23,23 +20,6 @@ pytestmark = pytest.mark.gpu
 DTYPES = ('float16', 'float32')
 # Around a chunk of 16 bytes, a block, a grid of several blocks with a rest.
 SIZES = (0, 1, 3, 4, 7, 8, 9, 255, 256, 257, 2047, 2048, 2049, 20011)
-SPECIAL = (0.0, -0.0, 2.0**-24, -(2.0**-24), 2.0**-14, 65504.0, -65504.0)
-NONFINITE = (numpy.inf, -numpy.inf, numpy.nan)
-
-
-def gradients(size, dtype, *, special=SPECIAL, seed=0):
-    """Gradients over 30 powers of two, subnormals and zeros among them."""
-    rng = numpy.random.RandomState(seed)
-    array = rng.standard_normal(size) * 2.0 ** rng.randint(-26, 4, size)
-    with numpy.errstate(over='ignore'):
-        array = array.astype(dtype)
-    places = rng.permutation(size)[: len(special)]
-    array[places] = special[: len(places)]
-    return array
-
-
-def scalar(device, value):
-    return device.send(numpy.array(value, numpy.float32))
 
 
 def assert_same_statistics(device, sent, array):
@@ -243,82 +223,6 @@ def test_exponent_counts(device, size):
     array = gradients(size, 'float32', special=SPECIAL + NONFINITE + (1.0, 2.0**-149, 3e38))
     found = statistics.exponent_counts(device.send(array))
     numpy.testing.assert_array_equal(CPU.send(found), statistics.exponent_counts(array))
-
-
-NO_BOUND = math.inf
-ADAPTIVE = [
-    policies.Adaptive(max_scale=NO_BOUND, max_total_scale=NO_BOUND),
-    policies.Adaptive(),
-    policies.Adaptive(max_scale=NO_BOUND, max_total_scale=NO_BOUND, variance='product'),
-    policies.Adaptive(0.5, max_scale=NO_BOUND, max_total_scale=NO_BOUND, power_of_two=False),
-]
-
-
-@pytest.mark.parametrize('policy', ADAPTIVE, ids=repr)
-@pytest.mark.parametrize('terms, backoff', [(1, 1.0), (4608, 1.0), (64, 2.0**-5)])
-@pytest.mark.parametrize('exponent', [-20, -6, 0, 9])
-def test_the_papers_formula(device, exponent, terms, backoff, policy):
-    rng = numpy.random.RandomState(exponent + 30)
-    gy = (rng.standard_normal(500) * 2.0**exponent).astype(numpy.float16)
-    W = rng.standard_normal(300).astype(numpy.float32)
-    expected = policy.scale(gy, W, 32.0, terms=terms, backoff=backoff)
-    for total_scale in (32.0, scalar(device, 32)):
-        found = policy.scale(
-            device.send(gy), device.send(W), total_scale, terms=terms, backoff=backoff
-        )
-        assert found.dtype == numpy.float32 and found.shape == ()
-        # Second moments may differ by 1e-5, and the root of their product by half of that each.
-        numpy.testing.assert_allclose(float(found), expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize('gy', [[0.0, 0.0], [], [1.0, numpy.nan], [numpy.inf, 1.0], [2.0**-24]])
-def test_the_papers_formula_where_it_has_no_answer(device, gy):
-    gy, W = numpy.array(gy, numpy.float16), numpy.ones(3, numpy.float16)
-    found = ADAPTIVE[0].scale(device.send(gy), device.send(W), terms=1)
-    assert float(found) == ADAPTIVE[0].scale(gy, W, terms=1)
-
-
-@pytest.mark.parametrize('shape', [(1, 7), (5, 3, 4, 4), (3, 20011), (700, 6), (1100, 300)])
-@pytest.mark.parametrize('dtype', DTYPES)
-@pytest.mark.parametrize('spread', [0, 20])
-def test_the_scale_given_the_sample(device, shape, dtype, spread):
-    rng = numpy.random.RandomState(len(shape) + spread)
-    sizes = 2.0 ** (-18 - spread * rng.rand(shape[0], *[1] * (len(shape) - 1)))
-    gy = (rng.standard_normal(shape) * sizes).astype(dtype)
-    gy[::5] = 0
-    gy[0].flat[0] = 2.0**-20
-    W = rng.standard_normal(300).astype(numpy.float32)
-    for threshold in (1e-3, 0.3):
-        policy = policies.PerSample(threshold)
-        for backoff, total_scale in ((1.0, 64.0), (2.0**-5, scalar(device, 64))):
-            expected = policy.scale(gy, W, 64.0, terms=9, backoff=backoff)
-            arrays = device.send(gy), device.send(W)
-            found = policy.scale(*arrays, total_scale, terms=9, backoff=backoff)
-            assert found.dtype == numpy.float32 and found.shape == ()
-            assert float(found) == expected  # a power of two, and no tie
-
-
-@pytest.mark.parametrize('gy', [[[0.0, 0]], [[1.0, numpy.nan]], [[numpy.inf, 1]], [[]]])
-def test_the_scale_given_the_sample_where_it_has_no_answer(device, gy):
-    gy, W = numpy.array(gy, numpy.float16), numpy.ones(3, numpy.float16)
-    policy = policies.PerSample()
-    found = policy.scale(device.send(gy), device.send(W), terms=1)
-    assert float(found) == policy.scale(gy, W, terms=1) == 1
-
-
-@pytest.mark.parametrize('policy', ADAPTIVE, ids=repr)
-@pytest.mark.parametrize('scale', [1.0, 3.0, 4.0, 2.0**20, numpy.inf, numpy.nan, 0.0])
-def test_bounds(device, scale, policy):
-    expected = policy.within_bounds(scale, 64.0)
-    for total_scale in (64.0, scalar(device, 64)):
-        found = policy.within_bounds(scalar(device, scale), total_scale)
-        assert found.dtype == numpy.float32 and float(found) == expected
-
-
-def test_a_scale_of_a_snapshot_is_bounded_by_what_is_on_the_device(device):
-    policy = policies.Adaptive(max_total_scale=1024, interval=10)
-    found = policy.within_bounds(16.0, scalar(device, 256))
-    assert found.dtype == numpy.float32 and float(found) == 4
 
 
 @pytest.mark.parametrize('dtypes', [('float16',), ('float32',), ('float64', 'float16', 'float32')])

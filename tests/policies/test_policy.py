@@ -6,6 +6,7 @@ import pickle
 
 import chainerlp
 from chainerlp import policies
+from chainerlp.functions import LayerScale
 from tests.policies.drawn import (
     BOUNDED,
     EVERY,
@@ -155,6 +156,55 @@ def test_a_policy_of_ones_own_is_one_method():
     y = link(chainer.Variable(numpy.ones((2, 3), 'e')))
     chainerlp.backward(F.sum(y))
     assert y.creator_node.scale == 0.5
+
+
+class _Twice:
+    def scale(self, *args, **context):
+        return 2 * super().scale(*args, **context)
+
+
+class Doubling(policies.Adaptive):
+    def scale(self, *args, **context):
+        return 2 * super().scale(*args, **context)
+
+
+class MixedIn(_Twice, policies.Adaptive):
+    pass
+
+
+class OfDoubling(Doubling):
+    pass
+
+
+class WithTotal(Doubling):
+    def scale_and_total(self, *args, **context):
+        return 1.0, 7.0
+
+
+@pytest.mark.parametrize('cls', [Doubling, MixedIn, OfDoubling])
+def test_the_total_scale_is_that_of_the_own_method(cls):
+    gy, W = normal(0, 4, 6, scale=1e-7), normal(1, 6, 2)
+    alpha = policies.Adaptive().scale(gy, W, 4.0)
+    assert policies.Adaptive().scale_and_total(gy, W, 4.0) == (alpha, 4 * alpha)
+    assert cls().scale_and_total(gy, W, 4.0) == (2 * alpha, 8 * alpha)
+    assert WithTotal().scale_and_total(gy, W, 4.0) == (1.0, 7.0)
+
+
+def test_a_policy_that_is_no_subclass_need_not_know_of_the_total_scale():
+    class Mine:
+        interval, scales_weights, needs_product = 2, False, False
+
+        def scale(self, gy, W, total_scale=1.0, **context):
+            return 0.5
+
+        def within_bounds(self, scale, total_scale, backoff=1.0):
+            return min(scale, 0.25)
+
+    layer_scale = LayerScale(policies.check(Mine()))
+    gy = numpy.ones((2, 3), 'e')
+    context = {'terms': 3, 'product': None, 'backoff': 1.0}
+    assert layer_scale.choose(0, gy, gy, 8.0, **context) == (0.5, 4.0)
+    assert layer_scale.choose(0, gy, gy, 8.0, **context) == (0.25, 2.0)
 
 
 @pytest.mark.parametrize('part', ['interval', 'scales_weights', 'needs_product', 'within_bounds'])

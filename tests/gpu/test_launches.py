@@ -1,0 +1,70 @@
+"""How many kernels an iteration launches, counted by an emulated device, which alone can tell."""
+
+import chainerlp
+from chainerlp import policies
+from experiments.models.resnet import CIFARResNet
+from experiments.models.small_models import MLP
+
+import chainer
+import numpy
+import pytest
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def cuemu():
+    """Returns the emulated device's counters."""
+    return pytest.importorskip('cuemu', reason='only an emulated device counts launches')
+
+
+def launches(cuemu, device, build, shape, policy):
+    """Returns the launches of one iteration in the steady state; of no policy, of Fixed(1)'s."""
+    numpy.random.seed(0)
+    with chainer.using_config('dtype', chainer.mixed16):
+        model = chainer.links.Classifier(build())
+        model(numpy.zeros((2, *shape), 'e'), numpy.zeros(2, 'i'))
+    model.to_device(device)
+    optimizer = chainer.optimizers.MomentumSGD(1e-3)
+    if policy is None:
+        chainerlp.convert(model, policies.Fixed(1))
+        optimizer.use_fp32_update()
+        optimizer.loss_scaling(scale=128.0)
+    else:
+        optimizer = chainerlp.AdaptiveLossScaling(optimizer, policy)
+    optimizer.setup(model)
+    random = numpy.random.RandomState(0)
+    x = device.send(random.standard_normal((4, *shape)).astype('e'))
+    t = device.send(numpy.zeros(4, 'i'))
+    for _ in range(3):  # the first makes the optimizer's state
+        optimizer.update(model, x, t)
+    with cuemu.counting() as counts:
+        optimizer.update(model, x, t)
+    return counts['launches']
+
+
+MOST = {
+    policies.Adaptive(): 1.05,
+    policies.Adaptive(interval=100): 1.05,
+    policies.PerSample(): 1.05,
+    policies.Amax(): 1.10,
+    policies.Measured(): 1.10,
+    policies.Measured(interval=100): 1.10,
+}
+
+
+def test_a_scaled_layer_launches_hardly_more_than_an_unscaled_one(device, cuemu):
+    residual = (lambda: CIFARResNet(14, 10)), (3, 8, 8)
+    fixed = launches(cuemu, device, *residual, None)
+    shares = {p: launches(cuemu, device, *residual, p) / fixed for p in MOST}
+    assert all(share <= MOST[policy] for policy, share in shares.items()), shares
+
+
+@pytest.mark.parametrize('policy', [policies.Adaptive(), policies.Measured()], ids=repr)
+def test_launches_grow_linearly_with_layers(device, cuemu, policy):
+    def of_layers(count):
+        return launches(cuemu, device, lambda: MLP(8, 8, 10, count), (8,), policy)
+
+    few, more, many = map(of_layers, (10, 20, 100))
+    # One launch more for each hundred or two of arrays: copies, whether all are finite.
+    assert many - few <= 9 * (more - few) + 8
