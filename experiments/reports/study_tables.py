@@ -97,6 +97,7 @@ def _of_windows(found):
         named[f'best {name}'] = percent(window.best)
         named[f'window {name}'] = windows.shown_range(window.scales)
         unscaled = window.fixed.get(1.0, math.nan)
+        named[f'best ratio none {name}'] = f'{_over(unscaled, window.best):.2f}'
         row = [window.experiment, window.format, percent(unscaled), percent(window.best)]
         row += [windows.shown_range(window.scales)]
         rows.append(row + [_beside(window.policies.get(way), window.best) for way in ways])
