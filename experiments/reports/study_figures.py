@@ -5,7 +5,7 @@ import math
 
 from chainerlp.extensions import pictures
 from experiments.reports import figures, windows
-from experiments.reports.study_tables import SEEDS
+from experiments.reports.study_tables import SEEDS, place
 
 import numpy
 from matplotlib.figure import Figure
@@ -58,7 +58,7 @@ def wishing(runs):
         is_exact = windows.format_of(run) == 'float32' and run.config.get('seed') == _SEED
         if is_exact and wishes(run):
             found.setdefault(task_of(run).removesuffix(SEEDS), run)
-    return found
+    return dict(sorted(found.items(), key=lambda item: place(item[0], '')))
 
 
 def wishes(run):
@@ -117,11 +117,11 @@ def _underflow(by_task, threshold):
     colours, norm = pictures.underflow_colours(threshold, math.log10(threshold) - 3)
     for line, (task, of_task) in zip(panels, by_task.items()):
         for axes, way in zip(line, ways):
-            axes.set_title(f'{task}, {way}', fontsize=8)
-            axes.tick_params(labelsize=7)
             if way not in of_task or not of_task[way].scales:
                 axes.set_axis_off()
                 continue
+            axes.set_title(f'{task}, {way}', fontsize=8)
+            axes.tick_params(labelsize=7)
             uses, iterations, grid = pictures.grid_of(of_task[way].scales, 'underflow')
             with numpy.errstate(divide='ignore'):
                 rates = numpy.ma.masked_invalid(numpy.maximum(numpy.log10(grid), norm.vmin - 1))
@@ -133,10 +133,11 @@ def _underflow(by_task, threshold):
         axes.set_ylabel('layer from input', fontsize=8)
     for axes in panels[-1]:
         axes.set_xlabel('iteration', fontsize=8)
-    bar = figure.colorbar(mesh, ax=panels, fraction=0.03, extend='min')
+    bar = figure.colorbar(mesh, ax=panels, fraction=0.03, aspect=40, extend='min')
     bar.set_label('log$_{10}$ of the underflow rate (white: less)', fontsize=8)
     bar.ax.axhline(math.log10(threshold), color='black', linewidth=2)
-    bar.ax.text(-0.9, math.log10(threshold), 'T', transform=bar.ax.get_yaxis_transform())
+    powers = [power for power in range(math.ceil(norm.vmin), 1) if 10.0**power != threshold]
+    bar.set_ticks([*powers, math.log10(threshold)], labels=[*powers, 'T'])
     return figure
 
 
@@ -175,6 +176,9 @@ def _predictions(runs):
     for line, format in zip(panels, formats):
         for axes, task in zip(line, tasks):
             rows = groups.get((task, format), [])
+            if not rows:
+                axes.set_axis_off()
+                continue
             axes.plot([1e-5, 1], [1e-5, 1], color='black', linewidth=0.8)
             for column, label, colour in _CRITERIA:
                 measured = [max(row.underflow, 1e-5) for row in rows]
