@@ -38,7 +38,8 @@ quickstart: env  ## train the digits MLP in fp32 and in fp16 by every method; pr
 	@$(PY) -m experiments report results/digits_mlp --html
 
 STUDY = digits digits_seeds sigmoid sigmoid_seeds text text_seeds resnet20 resnet20_seeds ssd300 ssd300_seeds cnn cnn_bn
-study: data  ## all runs of docs/study.md, and the page anew; hours; it goes on where it was interrupted
+study: env  ## all runs of docs/study.md, and the page anew; hours; it goes on where it was interrupted
+	@if [ -d ../shared/data ]; then $(MAKE) --no-print-directory data; fi
 	for name in $(STUDY); do $(PY) -m experiments sweep configs/study_$$name.yaml --jobs 2 || exit; done
 	$(PY) -m experiments study $(STUDY:%=results/study_%) --out docs
 
