@@ -19,6 +19,7 @@ TABLES = {
 _UNSCALED = 'none'
 _EXACT = 'fp32', 'float32'
 _CLOSE = 1.2  # times the error of the best fixed scale
+_CHANCE = 0.05  # a p-value below it is called a difference
 _ORDERS = (  # of tasks, formats and ways, in tables and pictures; others come last
     ('digits', 'sigmoid', 'text', 'resnet20', 'ssd300', 'cnn', 'cnn_bn'),
     ('float32', 'float16', 'float8_e5m2', 'float8_e4m3'),
@@ -70,7 +71,7 @@ def values(runs, comparisons, predictions, wishes):
         **_of_predictions(predictions),
         **_of_wishes(wishes),
         'table threshold': _threshold_table(swept),
-        'table accuracy': _accuracy_table(seeded),
+        **_of_accuracies(seeded),
         'runs': str(len(runs)),
     }
 
@@ -171,17 +172,19 @@ def _threshold_table(runs):
     return markdown_table(['task', 'format', *ways], rows, left=2)
 
 
-def _accuracy_table(runs):
-    rows = []
+def _of_accuracies(runs):
+    rows, differ = [], []
     for (experiment,), group in _by(runs, 'experiment').items():
         by_way = _by(group, 'way', 'format')
         values = {key: {run.seed: run.value for run in of} for key, of in by_way.items()}
         exact = values.get(_EXACT, {})
         tests = {key: paired_t_test(of, exact) for key, of in values.items() if key != _EXACT}
         adjusted = holm({key: p for key, (_, p) in tests.items()})
+        task = experiment.removesuffix(SEEDS)
+        differ += [f'{task} in {f} by {way}' for (way, f), p in adjusted.items() if p < _CHANCE]
         for (way, format), of in by_way.items() if tests else ():
             found = [run.value for run in of]
-            row = [experiment.removesuffix(SEEDS), way, format, str(len(of))]
+            row = [task, way, format, str(len(of))]
             spread = f' ± {percent(statistics.stdev(found))}' if len(found) > 1 else ''
             row.append(percent(statistics.fmean(found)) + spread)
             if (way, format) in tests:
@@ -189,7 +192,8 @@ def _accuracy_table(runs):
                 row += [f'{difference * 100:+.2f}', f'{p:.2g}', f'{adjusted[way, format]:.2g}']
             rows.append(row + [''] * (8 - len(row)))
     header = ['task', 'way', 'format', 'seeds', 'accuracy', 'less fp32, points', 'p', 'p, Holm']
-    return markdown_table(header, rows, left=3)
+    table = markdown_table(header, rows, left=3)
+    return {'table accuracy': table, 'accuracies that differ': _listed(differ)}
 
 
 def _by(rows, *columns):

@@ -231,6 +231,17 @@ def test_what_one_format_wants_another_wants_so_many_times_larger(written, resul
     assert allowed['float16'] / allowed['float8_e4m3'] in (2**7, 2**8)
 
 
+def test_ways_that_differ_from_float32_are_named():
+    far = [0.2, 0.21, 0.19, 0.2]
+    near = [0.5, 0.51, 0.5, 0.49]
+    runs = [run('fp32', 'float32', seed, 0.5) for seed in range(4)]
+    runs += [run('none', 'float8_e4m3', seed, value) for seed, value in enumerate(far)]
+    runs += [run('amax', 'float16', seed, value) for seed, value in enumerate(near)]
+    said = study_tables.values(runs, [], [], [])
+    assert said['accuracies that differ'] == 'tiny in float8_e4m3 by none'
+    assert study_tables.values(runs[:4], [], [], [])['accuracies that differ'] == 'none'
+
+
 def test_a_task_without_its_float32_runs_is_shown_without_differences():
     runs = [run('none', 'float16', 0, 0.5), run('amax', 'float16', 1, 0.6)]
     assert rows_of_table('table accuracy', runs) == [
