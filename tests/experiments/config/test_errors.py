@@ -58,7 +58,7 @@ def one_line(result):
         ),
         ('dataset.test_size=5000', 'dataset.test_size', '5000', 'an integer >= 10 and <= 1787'),
         ('model.layers=1', 'model.layers', '1', 'an integer >= 2'),
-        ('model=null', 'model', 'null', 'a mapping with name: one of cnn, mlp, '),
+        ('model=null', 'model', 'null', 'a mapping with name: one of cnn, deep_cnn, mlp, '),
         ('scaling.method=adapt', 'scaling.method', "'adapt'", SCALINGS),
         ('scaling.threshold=1', 'scaling.threshold', '1', 'a number > 0 and < 1'),
         ('scaling.dtype=f', 'scaling.dtype', "'f'", 'one of mixed16, float16, float32'),

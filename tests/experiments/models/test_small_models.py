@@ -51,6 +51,7 @@ def test_a_sigmoid_net_lets_its_gradients_decay():
         h = (1 / (1 + numpy.exp(-h)) if index > 1 else h) @ layer.W.array.T + layer.b.array
     y = model(x)
     numpy.testing.assert_allclose(y.array, h, rtol=1e-4)
+    model.cleargrads()
     chainer.functions.softmax_cross_entropy(y, numpy.arange(16, dtype=numpy.int32) % 10).backward()
     sizes = [numpy.linalg.norm(model[f'fc{index}'].b.grad) for index in (2, 3, 4, 5)]
     # A sigmoid passes a quarter on at most, and weights of variance 1 / n add nothing to it.
