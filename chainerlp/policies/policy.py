@@ -67,8 +67,7 @@ class Policy:
     def scale_and_total(self, gy, W, total_scale=1.0, **context):
         """Returns α and the total scale that gx then carries, their product.
 
-        A policy whose kernel chooses α has it form the product, too, which saves a launch. In a
-        subclass with a ``scale`` of its own it is this method, which calls that.
+        A policy whose kernel chooses α has it form the product, too, which saves a launch.
 
         Args:
             gy (:ref:`ndarray`): As of :meth:`scale`, like all others.
@@ -78,14 +77,6 @@ class Policy:
         """
         scale = self.scale(gy, W, total_scale, **context)
         return scale, times(total_scale, scale)
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        # A method that is inherited from beyond a `scale` of one's own would not know of that.
-        names = {'scale', 'scale_and_total'}
-        nearest = next(base for base in cls.__mro__ if names & vars(base).keys())
-        if 'scale_and_total' not in vars(nearest):
-            cls.scale_and_total = Policy.scale_and_total
 
     def within_bounds(self, scale, total_scale, backoff=1.0):
         """Returns a scale that was kept over an ``interval``, smaller where bounds ask for it now.
@@ -220,7 +211,9 @@ class Bounded(Policy):
 
     def scale_and_total(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
         """Returns α and the total scale of gx; see :meth:`Policy.scale_and_total`."""
-        chosen = self._choose_on_gpu(gy, W, total_scale, terms, product, backoff)
+        chosen = None
+        if type(self).scale is Bounded.scale:  # and no subclass has one of its own
+            chosen = self._choose_on_gpu(gy, W, total_scale, terms, product, backoff)
         if chosen is not None:
             return chosen
         context = {'terms': terms, 'product': product, 'backoff': backoff}

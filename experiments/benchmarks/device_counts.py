@@ -6,6 +6,7 @@ from experiments.benchmarks import iteration, measurement
 from experiments.config.errors import ConfigError
 from experiments.models.small_models import MLP
 from experiments.reports.tables import markdown_table
+from experiments.run import optimizers
 
 import chainer
 
@@ -38,7 +39,7 @@ def page(device, progress):
     """
     compared = {
         name.replace(', interval 1', ''): method
-        for name, method in iteration.methods(iteration.optimizers.POLICIES).items()
+        for name, method in iteration.methods(optimizers.POLICIES).items()
         if not name.endswith(('interval 10', 'interval 100', 'compute float16'))
     }
     parts = [_PAGE.format(warm_up=_WARM_UP)]

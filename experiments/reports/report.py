@@ -10,8 +10,7 @@ from chainerlp.extensions import pictures
 from chainerlp.extensions.files import write_text
 from experiments.config import loading
 from experiments.reports import figures, published, run_files, run_folder, windows
-from experiments.reports.summary import percent
-from experiments.reports.tables import markdown_table
+from experiments.reports.tables import markdown_table, percent
 
 import markdown
 
@@ -192,7 +191,7 @@ def _picture(draw, folder, name, alternative):
 
 
 def _shown(value):
-    return '' if value is None else ' '.join(str(value).split()).replace('|', '\\|')
+    return '' if value is None else ' '.join(str(value).split())
 
 
 def _page(text, folder):

@@ -21,10 +21,6 @@ RECORD, RESULT, SCALES = 'run.json', 'result.json', 'scales.csv'
 ERRORS, NONZERO, PREDICTIONS = 'gradient_error.csv', 'nonzero.csv', 'predictions.csv'
 COMPARISON = 'comparison.csv'
 
-_WITH_CHECKSUMS = (
-    *(CONFIG, LOG, SCALES, ERRORS, NONZERO, PREDICTIONS, COMPARISON),
-    RESULT,
-)
 _BLOCK = 2**20  # bytes
 _SECTIONS = ('dataset', 'model', 'scaling', 'train')
 _LONGEST = 80
@@ -102,6 +98,8 @@ def read_config(path):
     threshold = content.get('scaling', {}).get('threshold')
     if threshold is not None:
         _check(_is_number(threshold) and 0 < threshold < 1, 'scaling.threshold is no rate')
+    _check(_is_number(content.get('scaling', {}).get('scale', 1)), 'scaling.scale is no number')
+    _check(_is_count(content.get('seed', 0), 0), 'seed is no count')
     return content
 
 
@@ -193,6 +191,19 @@ def read_result(path):
     return content
 
 
+READERS = {
+    CONFIG: read_config,
+    LOG: read_log,
+    SCALES: read_scales,
+    ERRORS: read_errors,
+    NONZERO: read_nonzero,
+    PREDICTIONS: read_predictions,
+    COMPARISON: read_comparison,
+    RESULT: read_result,
+}
+"""dict: What reads each file that a run may leave; of a finished run each has a checksum."""
+
+
 def read_record(path):
     """Returns the record of a run's starts and of its files' checksums, a dict."""
     content = _read_json(path)
@@ -208,7 +219,7 @@ def checksums(folder, result):
 
     ``result`` is the text of the result, which is written after its checksum is.
     """
-    paths = {name: os.path.join(folder, name) for name in _WITH_CHECKSUMS}
+    paths = {name: os.path.join(folder, name) for name in READERS}
     found = {name: _sha256(path) for name, path in paths.items() if os.path.exists(path)}
     return {**found, RESULT: hashlib.sha256(result.encode()).hexdigest()}
 
@@ -226,7 +237,7 @@ def damages(folder):
     except (OSError, ValueError) as error:
         return {RECORD: reason(error)}
     found = {}
-    for name in _WITH_CHECKSUMS:
+    for name in READERS:
         try:
             if name in recorded and _sha256(os.path.join(folder, name)) != recorded[name]:
                 found[name] = f'it does not fit its checksum in {RECORD}'

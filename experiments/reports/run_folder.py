@@ -7,19 +7,18 @@ from typing import Optional
 
 from experiments.config.errors import ConfigError
 from experiments.reports import run_files
-from experiments.reports.run_files import (
-    COMPARISON,
-    CONFIG,
-    ERROR,
-    ERRORS,
-    LOG,
-    NONZERO,
-    PREDICTIONS,
-    RESULT,
-    SCALES,
-)
 from experiments.reports.summary import Underflow, mean_error, mean_underflow
 
+_FILES = {
+    'config': run_files.CONFIG,
+    'log': run_files.LOG,
+    'scales': run_files.SCALES,
+    'errors': run_files.ERRORS,
+    'nonzero': run_files.NONZERO,
+    'predictions': run_files.PREDICTIONS,
+    'comparison': run_files.COMPARISON,
+    'result': run_files.RESULT,
+}
 _DEPTH = 3
 _LONGEST = 200
 
@@ -100,7 +99,7 @@ def find(paths):
             raise ConfigError(f'{path}: no such folder; allowed: folders of runs, such as results')
         below = [folder for folder in _folders(path, _DEPTH) if _is_run(folder)]
         if not below:
-            raise ConfigError(f'{path}: no run in it; a run is a folder with a {CONFIG}')
+            raise ConfigError(f'{path}: no run in it; a run is a folder with a {run_files.CONFIG}')
         found.update(dict.fromkeys(map(os.path.normpath, below)))
     return list(found)
 
@@ -109,19 +108,10 @@ def read(path):
     """Returns the :class:`RunFolder` of a path; what is missing or damaged is its ``problem``."""
     run = RunFolder(path)
     damages = run_files.damages(path)
-    for attribute, filename, reader in (
-        ('config', CONFIG, run_files.read_config),
-        ('log', LOG, run_files.read_log),
-        ('scales', SCALES, run_files.read_scales),
-        ('errors', ERRORS, run_files.read_errors),
-        ('nonzero', NONZERO, run_files.read_nonzero),
-        ('predictions', PREDICTIONS, run_files.read_predictions),
-        ('comparison', COMPARISON, run_files.read_comparison),
-        ('result', RESULT, run_files.read_result),
-    ):
+    for attribute, filename in _FILES.items():
         if filename not in damages:
             try:
-                setattr(run, attribute, reader(os.path.join(path, filename)))
+                setattr(run, attribute, run_files.READERS[filename](os.path.join(path, filename)))
             except FileNotFoundError:
                 pass
             except (OSError, ValueError) as error:
@@ -133,15 +123,15 @@ def read(path):
 
 def _problem(run, damages):
     problems = [f'{name} is damaged ({why})' for name, why in damages.items()]
-    if not os.path.exists(os.path.join(run.path, LOG)) and LOG not in damages:
+    if not os.path.exists(os.path.join(run.path, run_files.LOG)) and run_files.LOG not in damages:
         problems.append('no log yet')
-    error = os.path.join(run.path, ERROR)
+    error = os.path.join(run.path, run_files.ERROR)
     if os.path.isfile(error):
         with open(error, encoding='utf-8', errors='replace') as file:
             lines = [line.rstrip('\n') for line in file if line.strip()]
         reason = lines[-1] if lines else 'no reason given'
         problems = [f'failed: {reason[:_LONGEST]}', *problems]
-    elif not os.path.exists(os.path.join(run.path, RESULT)):
+    elif not os.path.exists(os.path.join(run.path, run_files.RESULT)):
         iterations = run.last('iteration') or 0
         problems = [f'not finished; the log ends at iteration {iterations}', *problems]
     return '; '.join(problems) or None
@@ -156,4 +146,4 @@ def _folders(path, depth):
 
 
 def _is_run(path):
-    return os.path.isfile(os.path.join(path, CONFIG))
+    return os.path.isfile(os.path.join(path, run_files.CONFIG))

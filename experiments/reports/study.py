@@ -44,6 +44,9 @@ def write(paths, folder):
     """
     found = [run_folder.read(path) for path in run_folder.find(paths)]
     runs = sorted((run for run in found if run.problem is None), key=_place)
+    twice = [name for name, count in collections.Counter(r.name for r in runs).items() if count > 1]
+    if twice:
+        raise ConfigError(f'{paths[0]}: given {twice[0]} in two folders, allowed: each run once')
     if not runs:
         raise ConfigError(f'{paths[0]}: no run in it is finished; the first: {found[0].problem}')
     below = os.path.join(folder, FOLDER)
@@ -137,7 +140,7 @@ def _wishes(runs):
         for row in late(run.scales):
             largest[row.layer, row.call] = max(largest[row.layer, row.call], row.absmax)
         for (layer, call), (wanted, _) in study_figures.wishes(run).items():
-            for format in map(formats.get, _FORMATS):
+            for format in map(formats.get, _FORMATS if largest[layer, call] > 0 else ()):
                 # Where a format begins is a power of two: what is wanted moves along.
                 begins = format.underflow_threshold / formats.FLOAT16.underflow_threshold
                 allowed = 2.0 ** math.floor(math.log2(format.largest / largest[layer, call]))

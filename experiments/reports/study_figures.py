@@ -55,7 +55,7 @@ def wishing(runs):
     """
     found = {}
     for run in sorted(runs, key=lambda run: not task_of(run).endswith(SEEDS)):
-        is_exact = windows.format_of(run) == 'float32' and run.config.get('seed') == _SEED
+        is_exact = windows.format_of(run) == windows.EXACT and run.config.get('seed') == _SEED
         if is_exact and wishes(run):
             found.setdefault(task_of(run).removesuffix(SEEDS), run)
     return dict(sorted(found.items(), key=lambda item: place(item[0], '')))

@@ -17,12 +17,12 @@ TABLES = {
     'table accuracy': 'Accuracies, in pairs with those of float32',
 }
 _UNSCALED = 'none'
-_EXACT = 'fp32', 'float32'
+_EXACT = 'fp32', windows.EXACT
 _CLOSE = 1.2  # times the error of the best fixed scale
 _CHANCE = 0.05  # a p-value below it is called a difference
 _ORDERS = (  # of tasks, formats and ways, in tables and pictures; others come last
     ('digits', 'sigmoid', 'text', 'resnet20', 'ssd300', 'cnn', 'cnn_bn'),
-    ('float32', 'float16', 'float8_e5m2', 'float8_e4m3'),
+    (windows.EXACT, 'float16', 'float8_e5m2', 'float8_e4m3'),
     ('fp32', 'none', 'fixed', 'dynamic', 'adaptive', 'per_sample', 'amax', 'measured'),
 )
 SEEDS = '_seeds'
@@ -59,9 +59,7 @@ def values(runs, comparisons, predictions, wishes):
     """
     swept = [run for run in runs if not run.experiment.endswith(SEEDS)]
     trained = windows.grouped(
-        (run.experiment, run.format, run.way, run.scale, run.error)
-        for run in swept
-        if run.format != 'float32'
+        (run.experiment, run.format, run.way, run.scale, run.error) for run in swept
     )
     seeded = [run for run in runs if run.experiment.endswith(SEEDS)]
     return {
@@ -98,10 +96,10 @@ def _of_windows(found):
         named[f'best {name}'] = percent(window.best)
         named[f'window {name}'] = windows.shown_range(window.scales)
         unscaled = window.fixed.get(1.0, math.nan)
-        named[f'best ratio none {name}'] = f'{_over(unscaled, window.best):.2f}'
+        named[f'best ratio none {name}'] = f'{windows.ratio(unscaled, window.best):.2f}'
         row = [window.experiment, window.format, percent(unscaled), percent(window.best)]
         row += [windows.shown_range(window.scales)]
-        rows.append(row + [_beside(window.policies.get(way), window.best) for way in ways])
+        rows.append(row + [windows.beside(window.policies.get(way), window.best) for way in ways])
     header = ['task', 'format', 'none', 'best fixed', 'window', *ways]
     named['table windows'] = markdown_table(header, rows, left=2)
     named['windows'] = str(len(found))
@@ -109,7 +107,7 @@ def _of_windows(found):
     named['windows that are empty'] = _listed(empty)
     for way in ways:
         ratios = {
-            f'{each.experiment} in {each.format}': _over(each.policies[way], each.best)
+            f'{each.experiment} in {each.format}': windows.ratio(each.policies[way], each.best)
             for each in found
             if way in each.policies
         }
@@ -156,7 +154,7 @@ def _of_wishes(wishes):
 
 
 def _threshold_table(runs):
-    runs = [run for run in runs if run.format != 'float32' and run.way != 'dynamic-1000']
+    runs = [run for run in runs if run.format != windows.EXACT and run.way != 'dynamic-1000']
     runs = [run for run in runs if math.isnan(run.scale) or run.way == _UNSCALED]
     ways = list(dict.fromkeys(run.way for run in runs))
     rows = []
@@ -201,17 +199,6 @@ def _by(rows, *columns):
     for row in rows:
         groups[tuple(getattr(row, column) for column in columns)].append(row)
     return groups
-
-
-def _beside(error, best):
-    return '' if error is None else f'{percent(error)} (× {_over(error, best):.2f})'
-
-
-def _over(error, best):
-    """Returns the ratio of two errors; 1 where both are 0, or inf."""
-    if error == best:
-        return 1.0
-    return error / best if best > 0 else math.inf
 
 
 def _power(scale):

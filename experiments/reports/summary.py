@@ -236,15 +236,6 @@ def _mean_and_deviation(values, form):
     return f'{mean:{form}} ± {statistics.stdev(values):{form}}'
 
 
-def percent(rate, digits):
-    """Shows a rate in percent; what was not measured is nan, and no percentage.
-
-    >>> percent(0.0123, 1), percent(math.nan, 1)
-    ('1.2%', 'nan')
-    """
-    return f'{rate:.{digits}%}' if math.isfinite(rate) else 'nan'
-
-
 def aligned(rows):
     """Returns lines of rows of strings in columns, the first to the left, the others to the right.
 

@@ -7,6 +7,8 @@ import math
 def markdown_table(header, rows, left=1):
     """Returns a table, its first columns to the left and the others to the right.
 
+    A stroke in a cell is no end of it.
+
     Args:
         header (list of str): The columns' names.
         rows (list of list of str): The cells.
@@ -14,20 +16,27 @@ def markdown_table(header, rows, left=1):
     """
     line = ['---'] * left + ['---:'] * (len(header) - left)
     lines = itertools.chain([header], [line], rows)
+    lines = ([cell.replace('|', '\\|') for cell in cells] for cells in lines)
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
 
 
-def percent(rate):
-    """Shows a rate in percent, to two digits that count.
+def percent(rate, digits=None):
+    """Shows a rate in percent; one that is not finite is no percentage.
 
-    >>> percent(0.01), percent(0.000456), percent(0.957), percent(1e-9), percent(float('inf'))
-    ('1.0 %', '0.046 %', '95.7 %', '< 0.0001 %', 'inf')
+    Args:
+        rate (float): The rate.
+        digits (int): How many after the point; by default so many that two count.
+
+    >>> percent(0.01), percent(0.000456), percent(0.957), percent(1e-9), percent(math.inf)
+    ('1.0%', '0.046%', '95.7%', '<0.0001%', 'inf')
+    >>> percent(0.0123, 1), percent(math.nan, 1)
+    ('1.2%', 'nan')
     """
     if not math.isfinite(rate):
         return str(rate)
-    if 0 < rate < 1e-6:
-        return '< 0.0001 %'
-    return f'{rate * 100:.1f} %' if rate >= 0.1 or rate == 0 else f'{two_digits(rate * 100)} %'
+    if digits is None and 0 < rate < 0.1:
+        return '<0.0001%' if rate < 1e-6 else f'{two_digits(rate * 100)}%'
+    return f'{rate:.{1 if digits is None else digits}%}'
 
 
 def two_digits(value):

@@ -11,8 +11,12 @@ import itertools
 import math
 
 from experiments.reports import figures
+from experiments.reports.tables import percent
 
 from matplotlib.figure import Figure
+
+EXACT = 'float32'
+"""str: The format of runs that round nothing."""
 
 LEAST = 4
 """int: So many fixed scales make a window."""
@@ -59,7 +63,6 @@ def windows(runs):
     return grouped(
         (run.name.split('/')[0], format_of(run), way_of(run), scale_of(run), run.gradient_error)
         for run in runs
-        if format_of(run) != 'float32'
     )
 
 
@@ -68,13 +71,13 @@ def grouped(entries):
 
     Args:
         entries (iterable of tuple): Experiment, format, way of scaling, scale (NaN if it is not
-            fixed) and gradient error; those without an error do not count.
+            fixed) and gradient error; those without an error, or in float32, do not count.
     """
     fixed = collections.defaultdict(lambda: collections.defaultdict(list))
     policies = collections.defaultdict(lambda: collections.defaultdict(list))
     for experiment, format, way, scale, error in entries:
         group = experiment, format
-        if math.isnan(error):
+        if math.isnan(error) or format == EXACT:
             continue
         if math.isnan(scale):
             policies[group][way].append(error)
@@ -91,7 +94,7 @@ def format_of(run):
     """Returns the name of the format that a run's gradients were rounded to."""
     scaling = run.config.get('scaling', {})
     if scaling.get('method') == 'fp32':
-        return 'float32'
+        return EXACT
     return scaling.get('gradient_format') or scaling.get('compute') or 'float16'
 
 
@@ -116,9 +119,9 @@ def table(found):
     rows = [
         [
             f'`{window.experiment}`, {window.format}',
-            f'{window.best:.2%}',
+            percent(window.best),
             shown_range(window.scales),
-            *(_beside(window.policies.get(name), window.best) for name in names),
+            *(beside(window.policies.get(name), window.best) for name in names),
         ]
         for window in found
     ]
@@ -183,5 +186,17 @@ def shown_range(scales):
     return first if first == last else f'{first} to {last}'
 
 
-def _beside(error, best):
-    return '' if error is None else f'{error:.2%} (× {error / best:.2f})'
+def beside(error, best):
+    """Shows an error and its ratio to another one; nothing if there is none.
+
+    >>> beside(0.0121, 0.011), beside(None, 0.011)
+    ('1.2% (× 1.10)', '')
+    """
+    return '' if error is None else f'{percent(error)} (× {ratio(error, best):.2f})'
+
+
+def ratio(error, best):
+    """Returns the ratio of two errors; 1 where both are 0, or inf."""
+    if error == best:
+        return 1.0
+    return error / best if best > 0 else math.inf

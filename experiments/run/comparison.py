@@ -6,6 +6,7 @@ import typing
 import chainerlp
 from chainerlp import policies
 from chainerlp.extensions import files
+from chainerlp.extensions.gradient_error import batch_of
 from experiments.reports.run_files import COMPARISON, ComparisonRow
 from experiments.run.optimizers import POLICIES
 
@@ -58,7 +59,7 @@ class Comparison(extension.Extension):
         """Compares and writes."""
         updater = trainer.updater
         model = updater.get_optimizer('main').target
-        batch = chainerlp.extensions.gradient_error.batch_of(updater)
+        batch = batch_of(updater)
         rows = []
         for format in FORMATS:
             for way in ways():

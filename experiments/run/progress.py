@@ -3,7 +3,7 @@
 import sys
 import time
 
-from experiments.reports.summary import percent
+from experiments.reports.tables import percent
 
 import chainer
 import tqdm

@@ -19,18 +19,7 @@ from chainerlp.extensions.files import write_text
 from experiments.config import loading
 from experiments.config.errors import ConfigError, RunError, shown
 from experiments.reports import run_files, summary
-from experiments.reports.run_files import (
-    COMPARISON,
-    CONFIG,
-    ERROR,
-    ERRORS,
-    LOG,
-    NONZERO,
-    PREDICTIONS,
-    RECORD,
-    RESULT,
-    SCALES,
-)
+from experiments.reports.run_files import CONFIG, ERROR, LOG, RECORD, RESULT, SCALES
 from experiments.run import snapshots
 
 import chainer
@@ -44,18 +33,7 @@ except ImportError:  # Windows: two processes are not kept from one folder there
 
 _LOCK = '.lock'
 _OUTDATED = ('*.unfinished*', ERROR, RESULT)  # a result that is there is damaged
-_OF_A_RUN = (
-    CONFIG,
-    LOG,
-    SCALES,
-    ERRORS,
-    NONZERO,
-    PREDICTIONS,
-    COMPARISON,
-    RECORD,
-    'snapshot_iter_*',
-    *_OUTDATED,
-)
+_OF_A_RUN = (*run_files.READERS, RECORD, 'snapshot_iter_*', *_OUTDATED)
 _WAY_OUT = '--fresh starts over, another --out leaves it as it is'
 _HERE = os.path.dirname(os.path.abspath(__file__))
 

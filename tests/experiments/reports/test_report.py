@@ -9,7 +9,7 @@ import shutil
 
 from chainerlp.extensions import files
 from experiments.__main__ import main
-from experiments.reports import run_folder
+from experiments.reports import run_files, run_folder
 
 import pytest
 
@@ -25,7 +25,7 @@ def results(tmp_path_factory):
         'model: {name: mlp, layers: 3, units: 16}\n'
         'optimizer: {name: momentum_sgd, lr: 0.05}\n'
         'train: {batch_size: 128, epochs: 1, max_iterations: 4}\n'
-        'report: {gradient_error: 2}\n'
+        'report: {gradient_error: 2, predictions: true, comparison: 2}\n'
         'sweep: {seeds: [0], scaling: [{method: fp32}, {method: adaptive}]}\n',
         encoding='utf-8',
     )
@@ -183,7 +183,10 @@ def test_a_line_that_was_cut_off_does_not_spoil_the_others(copied):
     assert report(copied) == 0
 
 
-FILES = ('config.yaml', 'log', 'scales.csv', 'gradient_error.csv', 'nonzero.csv', 'result.json')
+FILES = (
+    *('config.yaml', 'log', 'scales.csv', 'gradient_error.csv', 'nonzero.csv'),
+    *('predictions.csv', 'comparison.csv', 'result.json'),  # comparison.csv in float32 alone
+)
 
 
 def broken(folder):
@@ -195,7 +198,8 @@ def broken(folder):
 def test_what_is_whole_fits_its_checksums(copied):
     for run in ('fp32-seed=0', 'adaptive-seed=0'):
         record = json.loads((copied / run / 'run.json').read_text())
-        assert set(record['checksums']) == set(FILES) and len(record['starts']) == 1
+        of_run = {*FILES} if run.startswith('fp32') else {*FILES} - {'comparison.csv'}
+        assert set(record['checksums']) == of_run and len(record['starts']) == 1
         for name, checksum in record['checksums'].items():
             content = (copied / run / name).read_bytes()
             assert checksum == hashlib.sha256(content).hexdigest()
@@ -245,6 +249,8 @@ ROWS = {
     'scales.csv': files.Row,
     'gradient_error.csv': files.ErrorRow,
     'nonzero.csv': files.NonzeroRow,
+    'predictions.csv': run_files.PredictionRow,
+    'comparison.csv': run_files.ComparisonRow,
 }
 ODD = {
     'config.yaml': {
@@ -253,6 +259,8 @@ ODD = {
         'a section that is text': 'dataset: digits',
         'a threshold that is text': 'scaling: {method: adaptive, threshold: high}',
         'a threshold of 0': 'scaling: {method: adaptive, threshold: 0}',
+        'a scale that is a list': 'scaling: {method: fixed, scale: [1]}',
+        'a seed that is a list': 'seed: [1]',
         'a date': 'name: 2020-01-01',
         'no date': 'name: 2020-13-41',
         'half a character': 'name: "\\ud800"',
@@ -304,6 +312,20 @@ ODD = {
         'a share over 1': '1,/fc,0,1.5,1',
         'a negative share': '1,/fc,0,1,-1',
         'a negative call': '1,/fc,-1,1,1',
+    },
+    'predictions.csv': {
+        'no call': '1,/fc,x,0,0,0,1,1',
+        'a rate over 1': '1,/fc,0,1.5,0,0,1,1',
+        'a rate that is no number': '1,/fc,0,0,nan,0,1,1',
+        'a scale of 0': '1,/fc,0,0,0,0,0,1',
+        'a negative scale': '1,/fc,0,0,0,0,1,-1',
+    },
+    'comparison.csv': {
+        'no iteration': '0,fixed,float16,1,0,0',
+        'an unknown format': '1,fixed,float12,1,0,0',
+        'a scale of 0': '1,fixed,float16,0,0,0',
+        'a negative error': '1,fixed,float16,1,-1,0',
+        'a formula': '1,$x,float16,1,0,0',
     },
     'result.json': {
         'a list': '[]',

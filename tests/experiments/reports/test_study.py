@@ -12,21 +12,13 @@ from experiments.__main__ import main
 from experiments.reports import study, study_files, study_tables
 from experiments.reports.study_files import ComparedWay, PredictionRatio, StudyRun, Wish
 from experiments.reports.tables import percent
+from tests.experiments.conftest import TINY
 
 import numpy
 import pytest
 from scipy import stats
 
 DOCS = pathlib.Path(__file__).parents[3] / 'docs'
-CONFIG = """\
-name: NAME
-dataset: {name: digits}
-model: {name: mlp, layers: 3, units: 16}
-optimizer: {name: momentum_sgd, lr: 0.5}
-train: {batch_size: 128, epochs: 1, max_iterations: 8}
-report: {gradient_error: 2, predictions: true, comparison: 4}
-sweep: {seeds: SEEDS, scaling: [{method: fp32}, {method: none}, {method: per_sample}, MORE]}
-"""
 E4M3 = 'dtype: float32, gradient_format: float8_e4m3'
 MORE = [
     *(f'{{method: fixed, scale: {8**exponent}, {E4M3}}}' for exponent in (1, 2, 3)),
@@ -38,14 +30,22 @@ MORE = [
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp('results')
+    (folder / 'tiny.yaml').write_text(TINY)
     for name, seeds, more in (
-        ('study_tiny', '[0, 1]', ', '.join(MORE)),
-        ('study_tiny_seeds', '[0, 1, 2]', '{method: amax}'),
+        ('study_tiny', '[0, 1]', MORE),
+        ('study_tiny_seeds', '[0, 1, 2]', ['{method: amax}']),
     ):
-        path = folder / f'{name}.yaml'
-        content = CONFIG.replace('NAME', name).replace('SEEDS', seeds).replace('MORE', more)
-        path.write_text(content, encoding='utf-8')
-        assert main(['sweep', str(path), '--out', str(folder), '--quiet']) == 0
+        ways = ['{method: fp32}', '{method: none}', '{method: per_sample}', *more]
+        options = [
+            f'name={name}',
+            'optimizer.lr=0.5',
+            'train.max_iterations=8',
+            'report={gradient_error: 2, predictions: true, comparison: 4}',
+            f'sweep={{seeds: {seeds}, scaling: [{", ".join(ways)}]}}',
+        ]
+        options = [part for option in options for part in ('-o', option)]
+        folders = ['--out', str(folder), '--quiet']
+        assert main(['sweep', str(folder / 'tiny.yaml'), *options, *folders]) == 0
     return folder
 
 
@@ -242,11 +242,20 @@ def test_ways_that_differ_from_float32_are_named():
     assert study_tables.values(runs[:4], [], [], [])['accuracies that differ'] == 'none'
 
 
+def test_a_run_in_two_folders_is_an_error(results, tmp_path, capsys):
+    shutil.copytree(results / 'study_tiny', tmp_path / 'copy' / 'study_tiny')
+    capsys.readouterr()
+    folders = [str(results), str(tmp_path / 'copy')]
+    assert main(['study', *folders, '--out', str(tmp_path / 'docs')]) == 2
+    said = capsys.readouterr().err
+    assert 'given study_tiny/' in said and 'each run once' in said and said.count('\n') == 1
+
+
 def test_a_task_without_its_float32_runs_is_shown_without_differences():
     runs = [run('none', 'float16', 0, 0.5), run('amax', 'float16', 1, 0.6)]
     assert rows_of_table('table accuracy', runs) == [
-        ['tiny', 'none', 'float16', '1', '50.0 %', '+nan', 'nan', 'nan'],
-        ['tiny', 'amax', 'float16', '1', '60.0 %', '+nan', 'nan', 'nan'],
+        ['tiny', 'none', 'float16', '1', '50.0%', '+nan', 'nan', 'nan'],
+        ['tiny', 'amax', 'float16', '1', '60.0%', '+nan', 'nan', 'nan'],
     ]
 
 

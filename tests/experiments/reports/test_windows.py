@@ -39,7 +39,7 @@ def test_the_window_is_what_comes_within_twice_the_best():
     assert window.policies == {'per_sample': pytest.approx(0.1)}
     header, (row,) = windows.table([window])
     assert header == ['experiment, format', 'best fixed scale', 'window', 'per_sample']
-    assert row == ['`tiny`, float8_e4m3', '10.00%', '2^3 to 2^9', '10.00% (× 1.00)']
+    assert row == ['`tiny`, float8_e4m3', '10.0%', '2^3 to 2^9', '10.0% (× 1.00)']
 
 
 def test_formats_are_apart_and_few_scales_are_no_window():
@@ -54,7 +54,7 @@ def test_where_no_scale_works_the_window_is_empty():
     (window,) = windows.windows(runs)
     assert window.scales == []
     (row,) = windows.table([window])[1]
-    assert row[1:] == ['inf%', 'empty', '10.00% (× 0.00)']
+    assert row[1:] == ['inf', 'empty', '10.0% (× 0.00)']
 
 
 def test_the_window_is_empty_where_a_policy_is_more_than_twice_as_good():

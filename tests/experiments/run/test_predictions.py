@@ -56,8 +56,8 @@ def row(tmp_path):
 @pytest.mark.parametrize('threshold', [1e-3, 0.03, 0.3])
 def test_the_wanted_scale_loses_no_more_than_is_accepted_and_half_of_it_does(row, threshold):
     random = numpy.random.RandomState(0)
-    gy = (random.randn(16, 8) * 2.0 ** random.uniform(-40, -20, (16, 1))).astype(numpy.float32)
-    W = random.randn(8, 32).astype(numpy.float32)
+    gy = (random.randn(64, 64) * 2.0 ** random.uniform(-40, -20, (64, 1))).astype(numpy.float32)
+    W = random.randn(64, 128).astype(numpy.float32)
     product = gy.astype(numpy.float64) @ W
     found = row(gy, W, threshold)
 
@@ -70,8 +70,8 @@ def test_the_wanted_scale_loses_no_more_than_is_accepted_and_half_of_it_does(row
     assert found.wanted == 2.0 ** round(math.log2(found.wanted))
     most = abs(product).max()
     assert most * found.largest <= 65504 < most * found.largest * 2
-    # Given the sample they are Gaussian; 512 elements tell the rate to 0.02.
-    assert found.per_sample == pytest.approx(found.underflow, abs=0.08)
+    # Five standard deviations: over 300 seeds the difference's is 0.0022.
+    assert found.per_sample == pytest.approx(found.underflow, abs=0.011)
     assert found.gaussian < found.per_sample / 3
 
 
