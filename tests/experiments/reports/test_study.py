@@ -301,6 +301,18 @@ def test_every_number_of_that_page_has_a_place_in_its_template():
     assert '(not measured)' not in study.render(str(DOCS))
 
 
+def test_what_the_page_says_in_words_of_float16_is_so():
+    said = study_tables.values(
+        *(study_files.read(str(DOCS / 'study'), kind) for kind in study_files.FILES)
+    )
+    assert 'In float16 nothing differs' in (DOCS / 'study.md').read_text(encoding='utf-8')
+    assert 'in float16' not in said['accuracies that differ']
+    # Each of the ways that the sentence is about was trained with ten seeds.
+    for task in ('digits', 'sigmoid', 'text'):
+        for way in ('none', 'dynamic-10', 'per_sample'):
+            assert f'| {task} | {way} | float16 | 10 |' in said['table accuracy']
+
+
 @pytest.mark.parametrize('name', ['windows', 'underflow', 'error', 'predictions', 'wanted'])
 def test_the_pictures_that_the_page_shows_are_there(name):
     assert f'(study/{name}.png)' in (DOCS / 'study.md').read_text(encoding='utf-8')
