@@ -9,6 +9,7 @@ from chainerlp import policies as available
 from chainerlp.extensions.layer_probe import LayerProbe
 from chainerlp.initial_scale import DelayedScale
 from chainerlp.model_state import loss_of, preserved
+from chainerlp.policies.policy import window_for
 from chainerlp.rounding import to_float32
 from chainerlp.statistics import count_underflow_and_overflow, largest_magnitude
 
@@ -230,9 +231,9 @@ def _measure(function, in_data, gy, initial_scale, formats, policies):
         for name, policy in policies.items():
             if hasattr(policy, 'format'):
                 policy = dataclasses.replace(policy, format=format.name)
-            scales[name] = float(
-                policy.scale(gradient.gy, gradient.W, terms=gradient.terms, product=product)
-            )
+            context = {'terms': gradient.terms, 'product': product}
+            context.update(window_for(policy, gradient.window))
+            scales[name] = float(policy.scale(gradient.gy, gradient.W, **context))
         headroom = math.log2(format.largest) - largest
         by_format.append((float(lost) / size, float(overflowed) / size, headroom, scales))
     return by_format

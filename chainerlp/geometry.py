@@ -12,6 +12,7 @@ import math
 from chainerlp import gemm
 from chainerlp.gpu import on_gpu
 from chainerlp.rounding import scale_and_round
+from chainerlp.window import MOST_AXES, Window
 
 import numpy
 from chainer.backends import cuda
@@ -28,6 +29,13 @@ class Geometry:
     def weight_by_output(self, W):
         """Returns W with the outputs, or the output channels, on its first axis."""
         return W
+
+    def window(self, gy_shape, W_shape, x_size):
+        """Returns the :class:`~chainerlp.window.Window` of gx on gy.
+
+        ``None`` where there are no positions, but only rows, or too many axes of them.
+        """
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +106,16 @@ class Convolution(Geometry):
     def terms(self, W_shape):
         """Returns K."""
         return W_shape[0] // self.groups * math.prod(W_shape[2:])
+
+    def window(self, gy_shape, W_shape, x_size):
+        """Returns the :class:`~chainerlp.window.Window`, of one to three axes."""
+        return self._window(gy_shape[2:], x_size, W_shape[2:])
+
+    def _window(self, gy_size, x_size, k, is_convolved=False):
+        if len(k) > MOST_AXES:
+            return None
+        steps = self.stride, self.pad, self.dilate
+        return Window(gy_size, x_size, k, *steps, self.groups, is_convolved)
 
     def smallest_input(self, out_size, k):
         """Returns the smallest spatial size of x that gives y this spatial size."""
@@ -218,6 +236,10 @@ class Deconvolution(Geometry):
         """Returns K."""
         return math.prod(W_shape[1:])
 
+    def window(self, gy_shape, W_shape, x_size):
+        """Returns the :class:`~chainerlp.window.Window`, of one to three axes."""
+        return self.transpose._window(gy_shape[2:], x_size, W_shape[2:], is_convolved=True)
+
     def weight_by_output(self, W):
         """Returns W with the output channels on its first axis: (out, in / groups, *k)."""
         groups, (channels, per_group, *k) = self.transpose.groups, W.shape
@@ -258,6 +280,10 @@ class LocalConvolution2D(Geometry):
     def terms(self, W_shape):
         """Returns K."""
         return W_shape[0] * math.prod(W_shape[4:])
+
+    def window(self, gy_shape, W_shape, x_size):
+        """Returns the :class:`~chainerlp.window.Window`."""
+        return Convolution(self.stride)._window(gy_shape[2:], x_size, W_shape[4:])
 
     def _columns(self, x, W_shape):
         _, oh, ow, channels, kh, kw = W_shape

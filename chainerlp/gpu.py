@@ -89,16 +89,20 @@ template <typename Operation, typename V> __device__ V over_block(V value) {
     return value;
 }
 
-// Returns true in all threads of the block that comes here last: it sees (past its cache, which is
-// what `volatile` is for) what the others have written. done: 0 at first.
+// Returns true in all threads of the block that comes here last of so many: it sees (past its
+// cache, which is what `volatile` is for) what the others have written. done: 0 at first.
+__device__ bool is_last(unsigned* done, index_t expected) {
+    __shared__ bool answer;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) answer = atomicAdd(done, 1u) == expected - 1;
+    __syncthreads();
+    __threadfence();
+    return answer;
+}
+
 __device__ bool is_last_block(unsigned* done) {
-    __shared__ bool is_last;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) is_last = atomicAdd(done, 1u) == gridDim.x * gridDim.y - 1;
-    __syncthreads();
-    __threadfence();
-    return is_last;
+    return is_last(done, (index_t)gridDim.x * gridDim.y);
 }
 """
 

@@ -7,7 +7,12 @@ import dataclasses
 from chainerlp import formats
 from chainerlp.gpu import on_gpu
 from chainerlp.policies.bounds import times
-from chainerlp.policies.policy import Bounded, kept_scale_and_total, scale_and_total
+from chainerlp.policies.policy import (
+    Bounded,
+    kept_scale_and_total,
+    scale_and_total,
+    window_for,
+)
 from chainerlp.statistics import largest_magnitude
 
 import numpy
@@ -118,7 +123,18 @@ class LayerScale:
         return LayerScale(self.policy, self.scale_weights, *rounded_to)
 
     def choose(
-        self, call, gy, W, total_scale, *, terms, product, backoff, data_input=0, is_cast=False
+        self,
+        call,
+        gy,
+        W,
+        total_scale,
+        *,
+        terms,
+        product,
+        window=None,
+        backoff,
+        data_input=0,
+        is_cast=False,
     ):
         """Returns α for one use of the layer, and the total scale of gx.
 
@@ -131,6 +147,7 @@ class LayerScale:
             total_scale (float or 0-d array): The scale that gy carries.
             terms (int): K of the paper.
             product (:ref:`ndarray`): gx in float32, before α.
+            window (~chainerlp.window.Window): Which positions of gy belong to one of gx.
             backoff (float): What gradients are multiplied by because of overflows.
             data_input (int): Which of the layer's data inputs gx belongs to, from 0.
             is_cast (bool): Whether ``product`` is gy, which is rounded to the ``compute_dtype``.
@@ -141,8 +158,9 @@ class LayerScale:
         if is_kept:
             scale, total = kept_scale_and_total(policy, held.total_scale, total_scale, backoff)
         else:
+            context = {'terms': terms, 'product': product, 'backoff': backoff}
             scale, total = scale_and_total(
-                policy, gy, W, total_scale, terms=terms, product=product, backoff=backoff
+                policy, gy, W, total_scale, **context, **window_for(policy, window)
             )
         if is_cast:
             largest = formats.get(self.compute_dtype).largest

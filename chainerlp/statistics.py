@@ -7,6 +7,8 @@ operations that turn them into a scale are done in float64, where a product of m
 that CPU and GPU agree.
 """
 
+import math
+
 from chainerlp import formats, gpu
 from chainerlp.gpu import on_gpu
 from chainerlp.moments import moments_on_gpu
@@ -91,6 +93,53 @@ def second_moments_by_sample(array):
             squares = numpy.square(rows[wide], dtype=numpy.float64)
             moments[wide] = squares.mean(axis=1)
     return moments
+
+
+def squares_by_position(gy, window):
+    """Returns Σ gy² over what an element of gx sums over, for each position and group of channels.
+
+    Args:
+        gy (ndarray): A float16 or float32 array of NumPy, (n, channels, *window.gy_size), no side
+            of it 0.
+        window (~chainerlp.window.Window): Which positions of gy belong to one of gx.
+
+    Returns:
+        ndarray: A float64 array of shape (n, groups, *window.gx_size).
+    """
+    gy = to_float32(gy)
+    # Squares of float32 gradients may leave float32's range.
+    largest = largest_magnitude(gy)
+    unit = 1.0 if 1e-12 < largest < 1e12 or not 0 < largest < numpy.inf else largest
+    if unit != 1:
+        gy = gy / numpy.float32(unit)
+    by_group = gy.reshape(len(gy), window.groups, -1, *window.gy_size)
+    squares = numpy.einsum('ngc...,ngc...->ng...', by_group, by_group)
+    return window.sums(squares.astype(numpy.float64)) * unit**2
+
+
+BINS_AN_OCTAVE = 8
+_FLOAT64_MANTISSA_BITS = 52
+
+
+def binned(array):
+    """Counts positive numbers in eighths of the intervals between powers of two.
+
+    Args:
+        array (ndarray): A float64 array of NumPy, of no negative numbers.
+
+    Returns:
+        tuple of ndarray: The middles of the intervals that have any, and their counts; zeros are
+        left out.
+    """
+    shift = _FLOAT64_MANTISSA_BITS - int(math.log2(BINS_AN_OCTAVE))
+    bins = array[array != 0].view(numpy.int64) >> shift
+    if not bins.size:
+        return numpy.empty(0), numpy.empty(0, int)
+    lowest = bins.min()
+    counts = numpy.bincount(bins - lowest)
+    (present,) = counts.nonzero()
+    bits = (present + lowest << shift) + (1 << shift - 1)
+    return bits.view(numpy.float64), counts[present]
 
 
 def _sum_of_squares(flat):

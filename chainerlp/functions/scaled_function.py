@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 import itertools
-from typing import Callable
+from typing import Callable, Optional
 
 from chainerlp import formats, policies
 from chainerlp.gemm import factor
 from chainerlp.rounding import from_float32, round_saturating, scale_and_round
 from chainerlp.scaled_array import ScaledArray
+from chainerlp.window import Window, of_each_position
 
 import chainer
 import numpy
@@ -31,12 +32,15 @@ class DataGradient:
         terms (int): K, how many products are summed into an element of gx.
         product (callable): Forms gx from them in float32, times a ``scale`` (1 by default), rounded
             once to a ``dtype`` (float32 by default).
+        window (~chainerlp.window.Window): Which positions of gy an element of gx sums over; or
+            ``None``, where there are rows only.
     """
 
     gy: object
     W: object
     terms: int
     product: Callable
+    window: Optional[Window] = None
 
 
 def gradient_to_cast(gy):
@@ -52,7 +56,7 @@ def gradient_to_cast(gy):
     def product(scale=1.0, dtype=numpy.float32):
         return scale_and_round(gy.copy(), scale, dtype)
 
-    return DataGradient(gy, ones, 1, product)
+    return DataGradient(gy, ones, 1, product, of_each_position(gy.shape[2:]))
 
 
 @functools.cache
@@ -247,6 +251,7 @@ class ScaledFunction:
             total_scale,
             terms=gradient.terms,
             product=product,
+            window=gradient.window,
             backoff=backoff,
             data_input=self.data_inputs.index(index),
             is_cast=is_cast,
@@ -322,7 +327,9 @@ class ScaledLayerFunction(ScaledFunction):
         def product(scale=1.0, dtype=numpy.float32):
             return geometry.data_gradient(gy, W, x.shape[2:], scale, dtype)
 
-        return DataGradient(gy, geometry.weight_by_output(W), geometry.terms(W.shape), product)
+        by_output, terms = geometry.weight_by_output(W), geometry.terms(W.shape)
+        window = geometry.window(gy.shape, W.shape, x.shape[2:])
+        return DataGradient(gy, by_output, terms, product, window)
 
     def parameter_gradient(self, index, inputs, gy):
         """Returns gW or gb in float32."""

@@ -56,7 +56,7 @@ class Adaptive(Bounded, Threshold):
         smallest = formats.get(self.format).smallest_subnormal
         return math.erf(smallest / (scale * math.sqrt(2) * deviation)) if deviation > 0 else 0.0
 
-    def _unbounded_scale(self, gy, W, terms, product, backoff):
+    def _unbounded_scale(self, gy, W, terms, product, window, backoff):
         format = formats.get(self.format)
         variance = self._variance(gy, W, terms) / backoff**2
         lowest = numpy.float64(1)
@@ -65,7 +65,7 @@ class Adaptive(Bounded, Threshold):
         largest = statistics.largest_magnitude(gy) / backoff * statistics.largest_magnitude(W)
         return numpy.minimum(lowest, format.largest / (terms * largest))
 
-    def _kernel(self, gy, W, terms, product, backoff):
+    def _kernel(self, gy, W, terms, product, window, backoff):
         format = formats.get(self.format)
         constants = (
             *(terms, self._terms_of_variance(terms), self._quantile()),

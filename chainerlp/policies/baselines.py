@@ -57,7 +57,7 @@ class AbsRange(Bounded):
     α = min(max((u_min / K) / o_min, 1), (u_max / K) / o_max), then as :class:`Adaptive`.
     """
 
-    def _unbounded_scale(self, gy, W, terms, product, backoff):
+    def _unbounded_scale(self, gy, W, terms, product, window, backoff):
         xp = backend.get_array_module(gy)
         format = formats.get(self.format)
         gy_smallest, gy_largest = statistics.nonzero_range(gy)
@@ -77,7 +77,7 @@ class ElementWiseRange(Bounded):
     gives the same α from the extremes of each output channel.
     """
 
-    def _unbounded_scale(self, gy, W, terms, product, backoff):
+    def _unbounded_scale(self, gy, W, terms, product, window, backoff):
         xp = backend.get_array_module(gy)
         format = formats.get(self.format)
         smallest, largest = numpy.inf, 0.0
@@ -102,7 +102,7 @@ class LogNormal(Bounded, Threshold):
 
     needs_product = True
 
-    def _unbounded_scale(self, gy, W, terms, product, backoff):
+    def _unbounded_scale(self, gy, W, terms, product, window, backoff):
         xp = backend.get_array_module(gy)
         format = formats.get(self.format)
         gradient = gy if product is None else product

@@ -32,14 +32,14 @@ class Amax(Bounded, Margin):
     scales_weights = True
     needs_product = True
 
-    def _unbounded_scale(self, gy, W, terms, product, backoff):
+    def _unbounded_scale(self, gy, W, terms, product, window, backoff):
         product = _product(gy, W) if product is None else product
         return self._limit() / (statistics.largest_magnitude(product) / backoff)
 
     def _limit(self):
         return float(formats.get(self.format).largest * 2.0**-self.margin)
 
-    def _kernel(self, gy, W, terms, product, backoff):
+    def _kernel(self, gy, W, terms, product, window, backoff):
         product = _product(gy, W) if product is None else product
         if product.dtype == numpy.float64:
             return None
@@ -68,16 +68,16 @@ class Measured(Amax, Threshold):
         margin (float): As :class:`Amax`'s.
     """
 
-    def _unbounded_scale(self, gy, W, terms, product, backoff):
+    def _unbounded_scale(self, gy, W, terms, product, window, backoff):
         xp = backend.get_array_module(gy)
         product = _product(gy, W) if product is None else product
         counts = statistics.exponent_counts(product)
         lost = formats.get(self.format).underflow_threshold
         lowest = statistics.smallest_scale_that_keeps(counts, lost, self.threshold)
-        largest = super()._unbounded_scale(gy, W, terms, product, backoff)
+        largest = super()._unbounded_scale(gy, W, terms, product, window, backoff)
         return xp.minimum(xp.maximum(backoff * lowest, 1.0), largest)
 
-    def _kernel(self, gy, W, terms, product, backoff):
+    def _kernel(self, gy, W, terms, product, window, backoff):
         product = _product(gy, W) if product is None else product
         if product.dtype == numpy.float64:
             return None

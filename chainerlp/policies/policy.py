@@ -36,11 +36,13 @@ class Policy:
             :class:`Amax`) unless the optimizer is told otherwise; ``False`` by default.
         needs_product (bool): Whether ``scale`` looks at the product gx. Where no policy does, a
             GPU forms, scales and rounds it at once; ``True`` by default.
+        needs_window (bool): Whether ``scale`` takes a ``window``; ``False`` by default.
     """
 
     interval = 1
     scales_weights = False
     needs_product = True
+    needs_window = False
 
     def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
         """Returns the factor α for a layer's data gradient.
@@ -54,6 +56,8 @@ class Policy:
             product (:ref:`ndarray`): gx in float32, before α, if the policy ``needs_product``.
                 Without it, policies that look at it form it themselves (then W is a plain layer's:
                 stride 1, no padding).
+            window (~chainerlp.window.Window): Given to a policy that ``needs_window``: which
+                positions of gy belong to one of gx; ``None`` where there are rows only.
             backoff (float): The factor, at most 1, by which gradients are kept smaller than the
                 policy would have them, because they overflowed. gy / backoff is what it would be
                 without: a policy that looks at gy looks at that, so as not to make up for it.
@@ -116,6 +120,11 @@ def scale_and_total(policy, *arguments, **context):
     if method is None:
         return Policy.scale_and_total(policy, *arguments, **context)
     return method(*arguments, **context)
+
+
+def window_for(policy, window):
+    """Returns the argument ``window`` for a policy that takes one, and none for others."""
+    return {'window': window} if getattr(policy, 'needs_window', False) else {}
 
 
 def kept_scale_and_total(policy, held, total_scale, backoff):
@@ -198,25 +207,28 @@ class Bounded(Policy):
                     f'{type(self).__name__}: {field.name} must be {allowed}, not {value!r}'
                 )
 
-    def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
+    def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, window=None, backoff=1.0):
         """Returns the factor α for a layer's data gradient; see :meth:`Policy.scale`."""
-        chosen = self._choose_on_gpu(gy, W, total_scale, terms, product, backoff)
+        chosen = self._choose_on_gpu(gy, W, total_scale, terms, product, window, backoff)
         if chosen is not None:
             return chosen[0]
         alpha = 1.0
         if _are_none_empty(gy, W):
             with numpy.errstate(all='ignore'):
-                alpha = self._unbounded_scale(gy, W, terms_of(W, terms), product, backoff)
+                alpha = self._unbounded_scale(gy, W, terms_of(W, terms), product, window, backoff)
         return self.within_bounds(alpha, total_scale, backoff)
 
-    def scale_and_total(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
+    def scale_and_total(
+        self, gy, W, total_scale=1.0, *, terms=None, product=None, window=None, backoff=1.0
+    ):
         """Returns α and the total scale of gx; see :meth:`Policy.scale_and_total`."""
         chosen = None
         if type(self).scale is Bounded.scale:  # and no subclass has one of its own
-            chosen = self._choose_on_gpu(gy, W, total_scale, terms, product, backoff)
+            chosen = self._choose_on_gpu(gy, W, total_scale, terms, product, window, backoff)
         if chosen is not None:
             return chosen
         context = {'terms': terms, 'product': product, 'backoff': backoff}
+        context.update(window_for(self, window))
         return super().scale_and_total(gy, W, total_scale, **context)
 
     def within_bounds(self, scale, total_scale, backoff=1.0):
@@ -225,22 +237,22 @@ class Bounded(Policy):
             total_scale = total_scale / backoff
         return bounded(scale, total_scale, *self.bounds())
 
-    def _unbounded_scale(self, gy, W, terms, product, backoff):
+    def _unbounded_scale(self, gy, W, terms, product, window, backoff):
         """Returns α before it is bounded: a float64 scalar or 0-d array; it may be NaN or inf."""
         raise NotImplementedError
 
-    def _kernel(self, gy, W, terms, product, backoff):
+    def _kernel(self, gy, W, terms, product, window, backoff):
         """Returns what launches a kernel with a ``Choice`` of α that is the policy's; or ``None``.
 
         See :func:`chainerlp.policies.bounds.choose_on_gpu`. Arrays are on a GPU, none is empty.
         """
         return None
 
-    def _choose_on_gpu(self, gy, W, total_scale, terms, product, backoff):
+    def _choose_on_gpu(self, gy, W, total_scale, terms, product, window, backoff):
         """Returns α and the total scale of gx, or ``None`` where no kernel chooses them."""
         if not on_gpu(gy) or not _are_none_empty(gy, W):
             return None
-        launch = self._kernel(gy, W, terms_of(W, terms), product, backoff)
+        launch = self._kernel(gy, W, terms_of(W, terms), product, window, backoff)
         if launch is None:
             return None
         return choose_on_gpu(launch, total_scale, backoff, self.bounds())

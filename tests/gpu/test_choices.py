@@ -2,7 +2,7 @@
 
 import math
 
-from chainerlp import formats, policies
+from chainerlp import formats, geometry, policies
 from chainerlp.functions import LayerScale
 from chainerlp.initial_scale import DelayedScale
 from chainerlp.scaled_array import ScaledArray
@@ -64,6 +64,69 @@ def test_the_scale_given_the_sample(device, shape, dtype, spread):
             found = policy.scale(*arrays, total_scale, terms=9, backoff=backoff)
             assert found.dtype == numpy.float32 and found.shape == ()
             assert float(found) == expected  # a power of two, and no tie
+
+
+GEOMETRIES = {
+    'plain': (geometry.Convolution(), (3, 4, 9, 7), (4, 5, 3, 3)),
+    'one position': (geometry.Convolution(pad=(1, 1)), (3, 300, 1, 1), (300, 4, 3, 3)),
+    'strided, padded, dilated': (
+        geometry.Convolution((2, 3), (1, 2), (2, 1)),
+        (2, 6, 5, 6),
+        (6, 3, 3, 2),
+    ),
+    'groups': (geometry.Convolution(groups=3, pad=(1, 1)), (5, 6, 8, 8), (6, 2, 3, 3)),
+    'one axis': (geometry.Convolution((2,), (1,), (1,)), (4, 6, 33), (6, 2, 4)),
+    'three axes': (
+        geometry.Convolution((1,) * 3, (1,) * 3, (1,) * 3),
+        (2, 4, 3, 4, 5),
+        (4, 2, 3, 1, 3),
+    ),
+    'four axes': (
+        geometry.Convolution((1,) * 4, (0,) * 4, (1,) * 4),
+        (2, 4, 2, 2, 2, 2),
+        (4, 2, 1, 1, 2, 2),
+    ),
+    'deconvolution': (
+        geometry.Deconvolution(geometry.Convolution((2, 1), (1, 0), (1, 2), 2), (8, 9)),
+        (3, 4, 8, 9),
+        (6, 2, 4, 3),
+    ),
+    'local': (geometry.LocalConvolution2D((2, 1)), (2, 3, 4, 5), (3, 4, 5, 2, 3, 3)),
+    'large image': (geometry.Convolution(pad=(1, 1)), (2, 3, 130, 150), (3, 4, 3, 3)),
+    'many samples': (geometry.Convolution(), (1200, 2, 3, 3), (2, 4, 2, 2)),
+}
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'float32'])
+@pytest.mark.parametrize('name', GEOMETRIES)
+def test_the_scale_given_the_positions(device, name, dtype):
+    layer, gy_shape, W_shape = GEOMETRIES[name]
+    rng = numpy.random.RandomState(0)
+    gy = rng.standard_normal(gy_shape) * 2.0 ** rng.uniform(
+        -30, -10, gy_shape[:1] + (1,) + gy_shape[2:]
+    )
+    gy = (gy * (rng.rand(*gy_shape) < 0.3)).astype(dtype)
+    W = (rng.standard_normal(W_shape) / 4000).astype('f')
+    x_size = layer_input(layer, gy, W)
+    by_output, terms = layer.weight_by_output(W), layer.terms(W_shape)
+    window = layer.window(gy_shape, W_shape, x_size)
+    assert (window is None) == (name == 'four axes')
+    for threshold in (1e-3, 0.2):
+        policy = policies.PerSample(threshold)
+        for backoff in (1.0, 2.0**-5):
+            context = dict(terms=terms, window=window, backoff=backoff)
+            expected = policy.scale(gy, by_output, 64.0, **context)
+            found = policy.scale(device.send(gy), device.send(by_output), 64.0, **context)
+            assert float(found) == expected  # a power of two, and no tie
+
+
+def layer_input(layer, gy, W):
+    """Returns a spatial size of x that gives y this size."""
+    if isinstance(layer, geometry.LocalConvolution2D):
+        return 9, 7
+    if isinstance(layer, geometry.Deconvolution):
+        return layer.transpose.output(gy.astype('f'), W).shape[2:]
+    return layer.smallest_input(gy.shape[2:], W.shape[2:])
 
 
 @pytest.mark.parametrize('gy', [[[0.0, 0]], [[1.0, numpy.nan]], [[numpy.inf, 1]], [[]]])
