@@ -90,9 +90,13 @@ def _measure(function, in_data, gy, loss_scale, threshold):
     scale = float(getattr(function, 'scale', 1.0))
     total_scale = getattr(function, 'total_scale', None)
     before = loss_scale if total_scale is None else float(total_scale) / scale
+    gaussian, per_sample = (
+        policy(format=format.name) for policy in (policies.Adaptive, policies.PerSample)
+    )
+    terms, window = gradient.terms, gradient.window
     predicted = (
-        policy(format=format.name).predicted_underflow(stored, W, scale, terms=gradient.terms)
-        for policy in (policies.Adaptive, policies.PerSample)
+        gaussian.predicted_underflow(stored, W, scale, terms=terms),
+        per_sample.predicted_underflow(stored, W, scale, terms=terms, window=window),
     )
     product = numpy.abs(cuda.to_cpu(gradient.product())).ravel()
     present = product[product > 0]
