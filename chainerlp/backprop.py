@@ -25,17 +25,17 @@ from chainerlp.scaled_array import (
     MARGIN,
     ScaledArray,
     align,
-    gradient_of,
     join,
     round_to_fit,
-    set_true_gradient,
-    true_sum,
 )
+from chainerlp.true_gradients import gradient_of, set_true_gradient, true_sum, true_sums
 
 import chainer
 import numpy
 from chainer import backend, variable
 from chainer.functions.util.forget import Forget
+
+_SET_AT_ONCE = 1 << 24  # bytes of gradients
 
 
 def backward(loss, initial_scale=1.0, retain_grad=False, backoff=1.0, enable_double_backprop=False):
@@ -111,6 +111,7 @@ class ScaledBackprop:
         self._find_culprit = find_culprit
         self._uses = collections.Counter()
         self._stored = set()
+        self._arrived = []  # parameters, their gradients, and whether there were none before
         self.first_gradients = []
         self.scaled = set()
         self.culprit = None
@@ -175,6 +176,7 @@ class ScaledBackprop:
                     hand_on(node, gradient)
             for leaf in leaves:
                 accumulate(leaf, gradients.pop(leaf), leaf in unscaled)
+            self._set_gradients()
 
     def _accumulate(self, leaf, gradients, is_unscaled):
         holder = leaf.get_variable_or_none()
@@ -185,15 +187,23 @@ class ScaledBackprop:
         present = gradient_of(holder)
         if present is not None:
             gradients = [present, *gradients]
-        with chainer.using_device(backend.get_device_from_array(gradients[0].array)):
-            array = true_sum(gradients)
+        self._arrived.append((holder, gradients, present is None))
+        # All at once save launches, and keep what they are made of for longer.
+        if sum(gradients[0].array.nbytes for _, gradients, _ in self._arrived) > _SET_AT_ONCE:
+            self._set_gradients()
+
+    def _set_gradients(self):
+        arrived, self._arrived = self._arrived, []
+        arrays = true_sums([gradients for _, gradients, _ in arrived])
+        for (holder, _, is_first), array in zip(arrived, arrays):
             # Hooks write to it, but it may be another parameter's gradient too (p + q), or a
             # read-only view (of a sum).
             if id(array) in self._stored or not array.flags.owndata:
-                array = array.copy()
+                with chainer.using_device(backend.get_device_from_array(array)):
+                    array = array.copy()
             self._stored.add(id(array))
-        set_true_gradient(holder, array)
-        self._on_parameter(holder, present is None)
+            set_true_gradient(holder, array)
+            self._on_parameter(holder, is_first)
 
     def _store(self, node, gradient):
         holder = None if node is None else node.get_variable_or_none()

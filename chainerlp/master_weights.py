@@ -11,8 +11,8 @@ import contextlib
 from chainerlp import formats, gpu
 from chainerlp.gpu import on_gpu
 from chainerlp.rounding import from_float32
-from chainerlp.scaled_array import gradient_of, true_sum
 from chainerlp.statistics import largest_magnitude
+from chainerlp.true_gradients import gradient_of, true_sum
 
 import chainer
 import numpy

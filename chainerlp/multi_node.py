@@ -26,11 +26,9 @@ from chainerlp.scaled_array import (
     MARGIN,
     ScaledArray,
     common_scale,
-    gradient_of,
-    set_true_gradient,
-    true_sum,
 )
 from chainerlp.statistics import largest_magnitude
+from chainerlp.true_gradients import gradient_of, set_true_gradient, true_sum
 
 import chainer
 import numpy

@@ -9,8 +9,8 @@ to the true gradient what Chainer's do, and may be used under both.
 from chainerlp.gpu import on_gpu
 from chainerlp.master_weights import is_trained
 from chainerlp.rounding import from_float32
-from chainerlp.scaled_array import gradient_of
 from chainerlp.statistics import second_moment
+from chainerlp.true_gradients import gradient_of
 
 import chainer
 import numpy

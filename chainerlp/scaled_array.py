@@ -12,13 +12,11 @@ import dataclasses
 import math
 
 from chainerlp import formats
-from chainerlp.compat.patching import patch
 from chainerlp.gpu import on_gpu
 from chainerlp.rounding import from_float32, to_float32
 from chainerlp.statistics import largest_magnitude
 
 import numpy
-from chainer import variable as chainer_variable
 from chainer.backends import cuda
 
 MARGIN = 4.0
@@ -44,7 +42,7 @@ class ScaledArray:
 
     def to(self, scale):
         """Returns the same gradient at another total scale, in the same dtype; self if it is it."""
-        if _are_same([self.scale, scale]):
+        if are_same([self.scale, scale]):
             return self
         if on_gpu(self.array):
             return ScaledArray(_rescale_on_gpu(self.array, self.scale, scale), scale)
@@ -58,69 +56,10 @@ class ScaledArray:
             array = _at_scale(self, 1.0)
             return array.copy() if array is self.array else array
         dtype = numpy.promote_types(self.array.dtype, numpy.float32)
-        if _are_same([self.scale, 1.0]):
+        if are_same([self.scale, 1.0]):
             return self.array.astype(dtype)
         true = cuda.cupy.empty(self.array.shape, dtype)
         return _rescale_on_gpu(self.array, self.scale, 1.0, true)
-
-
-def gradient_of(variable):
-    """Returns the gradient that a variable holds, a :class:`ScaledArray`, or ``None``.
-
-    Args:
-        variable (~chainer.Variable): A parameter, or another variable.
-    """
-    if variable.grad is None:
-        return None
-    scale = variable._loss_scale  # of Chainer's loss.backward(loss_scale=...)
-    return ScaledArray(variable.grad, 1.0 if scale is None else scale)
-
-
-def set_true_gradient(variable, array):
-    """Gives a variable its true gradient, which may be float32 where the variable is float16.
-
-    Args:
-        variable (~chainer.Variable): A parameter, or another variable.
-        array (:ref:`ndarray`): The gradient.
-    """
-    # Chainer's setter insists on the variable's own dtype, in which small gradients are lost.
-    variable._set_grad_without_check(array)
-    variable._loss_scale = None
-
-
-def _allowing_float32(check):
-    def check_grad_type(function, x, is_node, gradient):
-        is_wide = getattr(gradient, 'dtype', None) == numpy.float32
-        if not is_node and is_wide and x.array is not None and x.dtype == numpy.float16:
-            gradient = gradient.astype(numpy.float16)  # shape and device are checked as ever
-        check(function, x, is_node, gradient)
-
-    return check_grad_type
-
-
-# So that `param.grad *= rate` works on a gradient of float32, too.
-patch(chainer_variable, '_check_grad_type', _allowing_float32)
-
-
-def true_sum(gradients):
-    """Adds gradients of one array, without their scales, in float32.
-
-    Args:
-        gradients (list of ScaledArray): At least one; all of one shape.
-
-    Returns:
-        :ref:`ndarray`: The sum, float32 (float64 if an array is); a new array, unless there is one
-        gradient only, of that dtype, that carries the scale 1.
-    """
-    first, *others = gradients
-    with numpy.errstate(over='ignore', invalid='ignore'):  # a sum that is not finite says so itself
-        if not others:
-            is_true = first.array.dtype != numpy.float16 and _are_same([first.scale, 1.0])
-            return first.array if is_true else first.true()
-        total = first.true()
-        for gradient in others:
-            total += gradient.true()
-    return total
 
 
 def join(gradients, margin=MARGIN):
@@ -140,7 +79,7 @@ def join(gradients, margin=MARGIN):
     scales = [gradient.scale for gradient in gradients]
     dtype = arrays[0].dtype
     with numpy.errstate(over='ignore', invalid='ignore'):  # a sum that is not finite says so itself
-        if _are_same(scales) and dtype != numpy.float16:
+        if are_same(scales) and dtype != numpy.float16:
             return ScaledArray(_as_array(sum(arrays[1:], arrays[0])), scales[0])
         return _join_to_fit(gradients, dtype, margin)
 
@@ -199,7 +138,7 @@ def _chosen(total, scale, highest, limit):
 
 def _scale_of_largest(gradients):
     """Returns the scale of the largest true gradient; the larger scale of equals."""
-    if _are_same([gradient.scale for gradient in gradients]):
+    if are_same([gradient.scale for gradient in gradients]):
         return gradients[0].scale
     with numpy.errstate(all='ignore'):
         largest = [float(largest_magnitude(g.array)) / g.scale for g in gradients]
@@ -217,7 +156,7 @@ def align(gradients, margin=MARGIN):
         list of ScaledArray: The same gradients. The scale is chosen as for :func:`join`, from the
         sum of their maxima, since the function may add them.
     """
-    if _are_same([gradient.scale for gradient in gradients]):
+    if are_same([gradient.scale for gradient in gradients]):
         return gradients
     largest_of_formats = min(
         formats.get(gradient.array.dtype.name).largest for gradient in gradients
@@ -251,7 +190,7 @@ def _at_scale(gradient, scale):
     array = gradient.array
     if array.dtype == numpy.float16:
         array = to_float32(array)
-    if _are_same([gradient.scale, scale]):
+    if are_same([gradient.scale, scale]):
         return array
     return _as_array(array * (scale / gradient.scale)).astype(array.dtype, copy=False)
 
@@ -261,7 +200,8 @@ def _as_array(value):
     return numpy.asarray(value) if isinstance(value, numpy.generic) else value
 
 
-def _are_same(scales):
+def are_same(scales):
+    """Returns whether total scales are known to be the same, without waiting for a device."""
     # Comparing device arrays by value would wait for the device; one that was handed on is the
     # same object.
     first = scales[0]

@@ -13,6 +13,7 @@ LEVELS = [
     {'chainerlp.rounding', 'chainerlp.moments'},
     {'chainerlp.statistics', 'chainerlp.gemm'},
     {'chainerlp.geometry', 'chainerlp.scaled_array', 'chainerlp.overflow'},
+    {'chainerlp.true_gradients'},
     {'chainerlp.master_weights', 'chainerlp.policies'},
     {'chainerlp.optimizer_hooks'},
     {'chainerlp.layer_scale', 'chainerlp.multi_node'},

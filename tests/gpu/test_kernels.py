@@ -10,6 +10,7 @@ from chainerlp import (
 )
 from chainerlp.rounding import round_saturating
 from chainerlp.scaled_array import ScaledArray, align, join
+from chainerlp.true_gradients import true_sums
 from tests.gpu.agreement import CPU, NONFINITE, SPECIAL, gradients, scalar
 
 import numpy
@@ -311,3 +312,41 @@ def test_rounding_saturates(device, name, scale):
     _, again = round_saturating(device.send(array), format, scale, saturated)
     assert again is saturated  # nothing is waited for
     assert int(again) == 2 * count - 3
+
+
+def test_true_gradients_of_many_parameters(device):
+    """Of every dtype and layout, with scales on the device and off it, in two launches and more."""
+    cases = [
+        (numpy.float16, (5,), 8.0, False),
+        (numpy.float16, (3, 4), 3.0, True),
+        (numpy.float16, (1000, 301), 2.0**-20, True),
+        (numpy.float16, (), 4.0, True),
+        (numpy.float32, (7,), 2.0**100, True),
+        (numpy.float32, (7,), 1.0, False),
+        (numpy.float64, (7,), 5.0, False),
+        (numpy.float16, (0, 3), 5.0, True),
+    ]
+    rng = numpy.random.RandomState(0)
+    many, sent, given = [], [], []
+    for dtype, shape, scale, is_on_device in cases * 30:
+        array = rng.standard_normal(shape).astype(dtype)
+        many.append([ScaledArray(array, scale)])
+        on_device = device.send(array)
+        given.append(on_device)
+        of_device = ScaledArray(on_device, scalar(device, scale) if is_on_device else scale)
+        sent.append([of_device])
+    # Two gradients, and one that is no row in memory.
+    half = rng.standard_normal((6, 4)).astype(numpy.float16)
+    many += [[ScaledArray(half, 2.0), ScaledArray(half, 4.0)], [ScaledArray(half.T, 2.0)]]
+    on_device = device.send(half)
+    sent += [
+        [ScaledArray(on_device, 2.0), ScaledArray(on_device, 4.0)],
+        [ScaledArray(on_device.T, 2.0)],
+    ]
+    found = true_sums(sent)
+    for array, true, expected in zip(given, found, true_sums(many)):
+        assert array is not true or (array.dtype != numpy.float16)
+        assert true.dtype == expected.dtype
+        numpy.testing.assert_array_equal(CPU.send(true), expected)
+    for true, expected in zip(found[-2:], true_sums(many[-2:])):
+        numpy.testing.assert_array_equal(CPU.send(true), expected)
