@@ -44,16 +44,17 @@ def launches(cuemu, device, build, shape, policy):
 
 
 MOST = {
-    policies.Adaptive(): 1.05,
-    policies.Adaptive(interval=100): 1.05,
-    policies.PerSample(): 1.05,
-    policies.Amax(): 1.10,
-    policies.Measured(): 1.10,
-    policies.Measured(interval=100): 1.10,
+    policies.Adaptive(): 0.95,
+    policies.Adaptive(interval=100): 0.95,
+    policies.PerSample(): 0.98,
+    policies.Amax(): 1.0,
+    policies.Measured(): 1.0,
+    policies.Measured(interval=100): 1.0,
 }
 
 
-def test_a_scaled_layer_launches_hardly_more_than_an_unscaled_one(device, cuemu):
+def test_scaling_launches_less_than_chainers_static_loss_scaling(device, cuemu):
+    """What each layer adds is less than what Chainer spends on a division for each parameter."""
     residual = (lambda: CIFARResNet(14, 10)), (3, 8, 8)
     fixed = launches(cuemu, device, *residual, None)
     shares = {p: launches(cuemu, device, *residual, p) / fixed for p in MOST}
@@ -66,5 +67,6 @@ def test_launches_grow_linearly_with_layers(device, cuemu, policy):
         return launches(cuemu, device, lambda: MLP(8, 8, 10, count), (8,), policy)
 
     few, more, many = map(of_layers, (10, 20, 100))
-    # One launch more for each hundred or two of arrays: copies, whether all are finite.
-    assert many - few <= 9 * (more - few) + 8
+    # One launch more for each hundred or two of arrays: copies, true gradients, whether all are
+    # finite.
+    assert many - few <= 9 * (more - few) + 10
