@@ -3,7 +3,7 @@
 import math
 
 import chainerlp
-from chainerlp import formats, policies
+from chainerlp import formats, geometry, policies
 
 import chainer
 import chainer.functions as F
@@ -287,8 +287,9 @@ def test_a_plain_deconvolutions_product_and_its_length_are_those_of_its_geometry
     net = PlainDeconvolution(groups, stride)
     x = numpy.random.RandomState(1).standard_normal((2, 4, 5, 5)).astype('f') * 2.0**-14
     by_terms = policies.Adaptive(max_scale=math.inf, max_total_scale=math.inf)
+    by_position = policies.PerSample()
     (row,) = chainerlp.diagnose(
-        net, net, x, policies=[by_terms], formats=['float16'], show=False
+        net, net, x, policies=[by_terms, by_position], formats=['float16'], show=False
     ).rows
     scaled = chainer.Variable(x)
     y = F.deconvolution_2d(scaled, net.W, **net.options)
@@ -298,6 +299,12 @@ def test_a_plain_deconvolutions_product_and_its_length_are_those_of_its_geometry
     assert row.underflow == ((rounded == 0) & (scaled.grad != 0)).mean()
     expected = by_terms.scale(y.grad, net.W.array, terms=6 // groups * 9)
     assert row.scales['Adaptive'] == float(expected)
+    convolution = geometry.Convolution((stride,) * 2, (1, 1), (1, 1), groups)
+    layer = geometry.Deconvolution(convolution, y.shape[2:])
+    window = layer.window(y.shape, net.W.shape, x.shape[2:])
+    assert row.scales['PerSample'] == by_position.scale(
+        y.grad, layer.weight_by_output(net.W.array), terms=6 // groups * 9, window=window
+    )
 
 
 def test_the_convolutions_of_a_gradient_penalty_are_diagnosed_too():

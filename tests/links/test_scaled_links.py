@@ -376,6 +376,30 @@ def test_terms_are_the_products_summed_into_an_element_of_gx(name):
         assert W.shape[0] == gy.shape[1]
 
 
+class WindowSpy(Spy):
+    """A spy that asks for the window as well."""
+
+    needs_window = True
+
+    def scale(self, gy, W, total_scale=1.0, *, window, product, **context):
+        self.shown.append((gy, window, product))
+        return 1.0
+
+
+@pytest.mark.parametrize('name', [n for n, layer in LAYERS.items() if layer.roundings == 1])
+def test_the_window_is_of_the_positions_that_are_summed_into_an_element_of_gx(name):
+    spy = WindowSpy()
+    link = chainerlp.convert(make(name, numpy.float16, change=numpy.ones_like), spy)
+    run(name, link, numpy.float16, chainerlp.backward, change=numpy.ones_like)
+    for gy, window, product in spy.shown:
+        if window is None:
+            assert gy.ndim == 2 or gy.ndim > 5
+        else:  # of ones, gx is the number of terms
+            of_ones = window.sums(numpy.ones((1, 1, *gy.shape[2:])))
+            expected = of_ones * (gy.shape[1] // window.groups)
+            numpy.testing.assert_array_equal(product, numpy.broadcast_to(expected, product.shape))
+
+
 @every_layer
 @pytest.mark.parametrize('policy', [policies.ElementWiseRange(), policies.Adaptive()], ids=repr)
 def test_policies_are_shown_the_weight_with_the_outputs_first(name, policy):
