@@ -53,14 +53,14 @@ def scales(rows, title=None):
     return figure
 
 
-def underflow(rows, threshold=1e-3, title=None):
+def underflow(rows, threshold=None, title=None):
     """Draws a heat map of the underflow rate on a log axis, layers by iterations.
 
-    The colours go from white (none) to yellow and, with a jump at T, from grey to dark blue.
+    The colours go from white (none) over yellow and grey to dark blue, with a jump at T.
 
     Args:
         rows (list of ~chainerlp.extensions.files.Row): What was reported.
-        threshold (float): T, the rate that is accepted; it is marked.
+        threshold (float): T, the rate that is accepted; it is marked. ``None``: there is none.
         title (str): As for :func:`scales`.
     """
     uses, iterations, grid = grid_of(rows, 'underflow')
@@ -74,18 +74,19 @@ def underflow(rows, threshold=1e-3, title=None):
     bar = _colour_bar(figure, mesh, axes, 'underflow rate (white: none)', extend='min')
     bar.set_ticks(numpy.arange(numpy.ceil(lowest), 1))
     bar.ax.yaxis.set_major_formatter(lambda value, _: f'$10^{{{value:.0f}}}$')
-    bar.ax.axhline(numpy.log10(threshold), color='black', linewidth=2)
-    beside = dict(transform=bar.ax.get_yaxis_transform(), ha='right', va='center', rotation=90)
-    bar.ax.text(-0.3, numpy.log10(threshold), f'T = {threshold:.3g}', **beside)
+    if threshold is not None:
+        bar.ax.axhline(numpy.log10(threshold), color='black', linewidth=2)
+        beside = dict(transform=bar.ax.get_yaxis_transform(), ha='right', va='center', rotation=90)
+        bar.ax.text(-0.3, numpy.log10(threshold), f'T = {threshold:.3g}', **beside)
     return figure
 
 
-def layers(rows, threshold=1e-3, title=None):
+def layers(rows, threshold=None, title=None):
     """Draws the newest iteration, layer by layer: scales, and underflow with and without them.
 
     Args:
         rows (list of ~chainerlp.extensions.files.Row): What was reported.
-        threshold (float): T, the rate that is accepted; it is marked.
+        threshold (float): As for :func:`underflow`.
         title (str): As for :func:`scales`.
     """
     newest = max(row.iteration for row in _checked(rows))
@@ -110,7 +111,8 @@ def layers(rows, threshold=1e-3, title=None):
     without = dict(color=_ORANGE, mfc='none', ms=size + 1, label='without scaling')
     right.plot(lossy[:, 0], places, 's', **without)
     right.plot(lossy[:, 1], places, 'o', color=_BLUE, ms=size, label='with scaling')
-    right.axvline(threshold, color='black', lw=1, ls='--', label=f'T = {threshold:.3g}')
+    if threshold is not None:
+        right.axvline(threshold, color='black', lw=1, ls='--', label=f'T = {threshold:.3g}')
     right.set_xscale('symlog', linthresh=lowest, linscale=0.5)
     right.set_xlim(-lowest / 5, 1.5)
     right.set_xticks([0, *10.0 ** numpy.arange(numpy.log10(lowest), 1)])
@@ -313,9 +315,12 @@ def underflow_colours(threshold, lowest):
 
     Args:
         threshold (float): T; whatever it is, it lies in the middle, with a jump of the colours.
+            ``None``: there is none, and no jump.
         lowest (float): log10 of the rate at which they begin; what is less is white.
     """
     palette = matplotlib.colormaps['cividis_r']
+    if threshold is None:
+        return palette.with_extremes(under='white'), colors.Normalize(lowest, 0)
     accepted = palette(numpy.linspace(0.05, 0.35, 128))
     over = palette(numpy.linspace(0.6, 1, 128))
     listed = colors.ListedColormap(numpy.concatenate([accepted, over]))
@@ -334,6 +339,7 @@ def edges_of(centres):
 
 def _lowest_rate(rates, threshold):
     """Returns the power of ten from which rates are drawn: T / 100, or the smallest that occurs."""
+    threshold = 1e-3 if threshold is None else threshold
     present = rates[rates > 0]
     smallest = min(present.min(initial=1.0), threshold / 100)
     # T has to be within what is drawn, however small it is.

@@ -1,13 +1,14 @@
 """The figures of a report: the curves of runs, and underflow and scales layer by layer."""
 
 import itertools
+import math
 
+from chainerlp.extensions import pictures
 from experiments import tasks
 
 import matplotlib
 import numpy
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's palette; runs beyond it differ by the line's style.
 _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
@@ -19,6 +20,7 @@ _PANELS = (
 )
 # Of the lines by layer.
 _MOST_ITERATIONS = 5
+_MOST_LABELS = 40
 _MOST_NAMES = 60  # a legend of more leaves no room for the curves
 
 
@@ -80,14 +82,16 @@ def by_layer(rows, threshold=None, title=None):
     if not reports:
         raise ValueError('nothing to draw: no rows were reported')
     # The first, the last and a few in between.
-    places = numpy.linspace(0, len(reports) - 1, min(len(reports), _MOST_ITERATIONS)).round()
-    shown = [reports[i] for i in sorted(set(places.astype(int).tolist()))]
-    figure = Figure(figsize=(11, 4), layout='constrained', dpi=110)
+    chosen = numpy.linspace(0, len(reports) - 1, min(len(reports), _MOST_ITERATIONS)).round()
+    shown = [reports[i] for i in sorted(set(chosen.astype(int).tolist()))]
+    uses = pictures.layer_order([(row.layer, row.call) for row in report] for report in shown)
+    places = {use: place for place, use in enumerate(uses)}
+    figure = Figure(figsize=(11, 4.6), layout='constrained', dpi=110)
     figure.suptitle(title or 'Gradients by layer', fontsize=11)
     left, right = figure.subplots(1, 2)
     colours = matplotlib.colormaps['viridis'](numpy.linspace(0, 0.9, len(shown)))
     for colour, report in zip(colours, shown):
-        layers = numpy.arange(1, len(report) + 1)
+        layers = numpy.array([places[row.layer, row.call] for row in report])
         style = {'color': colour, 'marker': '.', 'label': f'iteration {report[0].iteration}'}
         left.plot(layers, [row.underflow for row in report], **style)
         right.plot(layers, [row.total_scale for row in report], **style)
@@ -99,8 +103,26 @@ def by_layer(rows, threshold=None, title=None):
     right.set_yscale('log', base=2)
     right.set(ylabel='total scale of the gradient')
     for axes in (left, right):
-        axes.set_xlabel('layer, from input to output')
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        name_layers(axes, uses)
         axes.grid(alpha=0.3)
     left.legend(fontsize=8)
     return figure
+
+
+def name_layers(axes, uses, most=_MOST_LABELS):
+    """Puts layer i at x = i, from input to output, and names as many as there is room for.
+
+    They are named, not counted: the first layer of a model passes no gradient down, and is not
+    among those that are measured.
+
+    Args:
+        axes (~matplotlib.axes.Axes): Where.
+        uses (list of tuple): Paths and calls, from input to output.
+        most (int): So many names have room.
+    """
+    names, holder = pictures.layer_names(uses)
+    every = math.ceil(len(names) / most)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_xticks(range(0, len(names), every), names[::every], rotation=90, fontsize=7)
+    where = f' of {holder}' if holder else ''
+    axes.set_xlabel(f'layer{where}, from input to output', fontsize=9)

@@ -167,10 +167,9 @@ def _scales(runs, folder):
         yield f'### `{run.name}`'
         stem = run.name.replace('/', '-')
         accepted = run.config.get('scaling', {}).get('threshold')
-        threshold = 1e-3 if accepted is None else accepted
         for kind, what, draw, *arguments in (
             ('scales', 'scales', pictures.scales),
-            ('underflow', 'underflow', pictures.underflow, threshold),
+            ('underflow', 'underflow', pictures.underflow, accepted),
             ('layers', 'underflow and scales', figures.by_layer, accepted),
             ('error', 'gradient error', pictures.gradient_error),
         ):

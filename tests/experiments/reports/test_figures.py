@@ -31,5 +31,7 @@ def test_layers_are_drawn_at_a_few_iterations_from_the_first_to_the_last():
     assert len(labels) == 6
     numpy.testing.assert_allclose(left.lines[0].get_ydata(), [0, 0.1, 0.2])
     assert list(right.lines[0].get_ydata()) == [4, 4, 4]
+    # A count would call the second layer the first: that one passes no gradient down.
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ['fc0', 'fc1', 'fc2']
     with pytest.raises(ValueError, match='nothing to draw'):
         figures.by_layer([])
