@@ -122,9 +122,9 @@ def test_an_extreme_is_logged_as_the_extreme_and_a_count_as_the_newest(tmp_path,
     trainer = trainer_until(stop)
     trainer.run()
     if stop < 4:
-        chainer.serializers.save_npz(tmp_path / 'snapshot', trainer)
+        chainer.serializers.save_npz(tmp_path / 'snapshot.npz', trainer)
         trainer = trainer_until(4)
-        chainer.serializers.load_npz(tmp_path / 'snapshot', trainer)
+        chainer.serializers.load_npz(tmp_path / 'snapshot.npz', trainer)
         trainer.run()
     for key, expected in {
         'scaling/scale_max': [16.0, 8.0],
