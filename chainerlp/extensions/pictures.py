@@ -47,7 +47,7 @@ def scales(rows, title=None):
     room = max(0, 2 - (high - low) / 2)
     norm = colors.Normalize(numpy.floor(low - room), numpy.ceil(high + room))
     figure, axes = _canvas(uses, title or 'Total scale of the layers’ gradients')
-    mesh = _heat_map(axes, iterations, uses, exponents, cmap='viridis', norm=norm)
+    mesh = heat_map(axes, iterations, uses, exponents, cmap='viridis', norm=norm)
     bar = _colour_bar(figure, mesh, axes, 'log$_2$(total scale)')
     bar.locator = ticker.MaxNLocator(integer=True)
     return figure
@@ -68,7 +68,7 @@ def underflow(rows, threshold=None, title=None):
     colours, norm = underflow_colours(threshold, lowest)
     rates = numpy.log10(numpy.maximum(grid, 10 ** (lowest - 1)))  # none: below the lowest colour
     figure, axes = _canvas(uses, title or 'Underflow rate of the layers’ gradients')
-    mesh = _heat_map(axes, iterations, uses, rates, cmap=colours, norm=norm)
+    mesh = heat_map(axes, iterations, uses, rates, cmap=colours, norm=norm)
     if not (grid > 0).any():
         axes.text(0.5, 0.5, 'no underflow', transform=axes.transAxes, ha='center', va='center')
     bar = _colour_bar(figure, mesh, axes, 'underflow rate (white: none)', extend='min')
@@ -251,11 +251,11 @@ def _canvas(uses, title, panels=1):
     return figure, figure.subplots(1, panels, sharey=True)
 
 
-def _label_layers(axes, uses):
+def _label_layers(axes, uses, inches=None):
     """Puts layer i at y = i, the input at the top, and names as many as there is room for."""
     names, holder = layer_names(uses)
     count = len(names)
-    every = math.ceil(count * _LABEL_INCHES / (axes.figure.get_figheight() - 1.4))
+    every = math.ceil(count * _LABEL_INCHES / ((inches or axes.figure.get_figheight()) - 1.4))
     axes.set_ylim(count - 0.5, -0.5)
     axes.set_yticks(range(0, count, every), names[::every], fontsize=8)
     every_so_many = '' if every == 1 else f', 1 in {every} named'
@@ -284,7 +284,20 @@ def grid_of(rows, column):
     return uses, numpy.array(iterations), grid
 
 
-def _heat_map(axes, iterations, uses, grid, **colouring):
+def heat_map(axes, iterations, uses, grid, inches=None, **colouring):
+    """Draws a map, layers by iterations; what was not reported is hatched.
+
+    Args:
+        axes (~matplotlib.axes.Axes): Where.
+        iterations (ndarray): As :func:`grid_of` returns it, like the following.
+        uses (list of tuple): The layers.
+        grid (ndarray): (layers, iterations), what is shown.
+        inches (float): How high the axes are with title and label; by default the figure.
+        **colouring: Of the mesh.
+
+    Returns:
+        ~matplotlib.collections.QuadMesh: The map.
+    """
     # More columns than pixels would be drawn by chance; the largest of some neighbours is shown.
     merged = -(-len(iterations) // _MOST_COLUMNS)
     starts = numpy.arange(0, len(iterations), merged)
@@ -297,7 +310,7 @@ def _heat_map(axes, iterations, uses, grid, **colouring):
         axes.set_xticks(iterations)
     else:
         axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    _label_layers(axes, uses)
+    _label_layers(axes, uses, inches)
     return mesh
 
 

@@ -1,13 +1,10 @@
-"""The figures of a report: the curves of runs, and underflow and scales layer by layer."""
+"""The curves of runs, and the axes of layers that other figures share."""
 
-import itertools
 import math
 
 from chainerlp.extensions import pictures
 from experiments import tasks
 
-import matplotlib
-import numpy
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette; runs beyond it differ by the line's style.
@@ -18,9 +15,6 @@ _PANELS = (
     ('validation/main/loss', 'test loss', 'log'),
     *((key, title, 'linear') for key, title in tasks.titles().items()),
 )
-# Of the lines by layer.
-_MOST_ITERATIONS = 5
-_MOST_LABELS = 40
 _MOST_NAMES = 60  # a legend of more leaves no room for the curves
 
 
@@ -63,54 +57,8 @@ def style(index):
     return _COLOURS[index % len(_COLOURS)], _STYLES[index // len(_COLOURS) % len(_STYLES)]
 
 
-def by_layer(rows, threshold=None, title=None):
-    """Draws underflow and total scale by layer, a line for each of a few iterations.
-
-    Args:
-        rows (list of ~chainerlp.extensions.files.Row): What ScaleReport wrote, iteration by
-            iteration.
-        threshold (float): T, the underflow that is accepted; it is marked. ``None``: there is none.
-        title (str): What to write above it.
-
-    Returns:
-        ~matplotlib.figure.Figure: The picture.
-
-    Raises:
-        ValueError: If there are no rows.
-    """
-    reports = [list(group) for _, group in itertools.groupby(rows, lambda row: row.iteration)]
-    if not reports:
-        raise ValueError('nothing to draw: no rows were reported')
-    # The first, the last and a few in between.
-    chosen = numpy.linspace(0, len(reports) - 1, min(len(reports), _MOST_ITERATIONS)).round()
-    shown = [reports[i] for i in sorted(set(chosen.astype(int).tolist()))]
-    uses = pictures.layer_order([(row.layer, row.call) for row in report] for report in shown)
-    places = {use: place for place, use in enumerate(uses)}
-    figure = Figure(figsize=(11, 4.6), layout='constrained', dpi=110)
-    figure.suptitle(title or 'Gradients by layer', fontsize=11)
-    left, right = figure.subplots(1, 2)
-    colours = matplotlib.colormaps['viridis'](numpy.linspace(0, 0.9, len(shown)))
-    for colour, report in zip(colours, shown):
-        layers = numpy.array([places[row.layer, row.call] for row in report])
-        style = {'color': colour, 'marker': '.', 'label': f'iteration {report[0].iteration}'}
-        left.plot(layers, [row.underflow for row in report], **style)
-        right.plot(layers, [row.total_scale for row in report], **style)
-    if threshold is not None:
-        left.axhline(threshold, color='#d55e00', lw=1, ls='--', label=f'T = {threshold:g}')
-    # From the largest power of ten below what occurs; a layer that loses nothing stands at 0.
-    left.set_yscale('symlog', linthresh=1e-5, linscale=0.3)
-    left.set(ylabel='share of elements that underflow', ylim=(0, 1))
-    right.set_yscale('log', base=2)
-    right.set(ylabel='total scale of the gradient')
-    for axes in (left, right):
-        name_layers(axes, uses)
-        axes.grid(alpha=0.3)
-    left.legend(fontsize=8)
-    return figure
-
-
-def name_layers(axes, uses, most=_MOST_LABELS):
-    """Puts layer i at x = i, from input to output, and names as many as there is room for.
+def name_layers(axes, uses, most, from_loss=False):
+    """Puts layer i at x = i, and names as many as there is room for.
 
     They are named, not counted: the first layer of a model passes no gradient down, and is not
     among those that are measured.
@@ -119,10 +67,13 @@ def name_layers(axes, uses, most=_MOST_LABELS):
         axes (~matplotlib.axes.Axes): Where.
         uses (list of tuple): Paths and calls, from input to output.
         most (int): So many names have room.
+        from_loss (bool): Whether they go from the loss to the input, and not the other way.
     """
     names, holder = pictures.layer_names(uses)
+    names = names[::-1] if from_loss else names
     every = math.ceil(len(names) / most)
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_xticks(range(0, len(names), every), names[::every], rotation=90, fontsize=7)
     where = f' of {holder}' if holder else ''
-    axes.set_xlabel(f'layer{where}, from input to output', fontsize=9)
+    way = 'from the loss to the input' if from_loss else 'from input to output'
+    axes.set_xlabel(f'layer{where}, {way}', fontsize=8)

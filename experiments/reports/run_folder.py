@@ -17,6 +17,7 @@ _FILES = {
     'nonzero': run_files.NONZERO,
     'predictions': run_files.PREDICTIONS,
     'comparison': run_files.COMPARISON,
+    'unbounded': run_files.UNBOUNDED,
     'result': run_files.RESULT,
 }
 _DEPTH = 3
@@ -39,6 +40,7 @@ class RunFolder:
             likewise.
         comparison (list of ~experiments.reports.run_files.ComparisonRow): Other ways of scaling on
             the same weights; likewise.
+        unbounded (list of ~experiments.reports.run_files.UnboundedRow): Scales without bounds.
         result (dict): How the run ended; empty while it has not.
         problem (str): Why it is not whole, or ``None``.
     """
@@ -52,6 +54,7 @@ class RunFolder:
     nonzero: list = dataclasses.field(default_factory=list)
     predictions: list = dataclasses.field(default_factory=list)
     comparison: list = dataclasses.field(default_factory=list)
+    unbounded: list = dataclasses.field(default_factory=list)
     result: dict = dataclasses.field(default_factory=dict)
     problem: Optional[str] = None
 
