@@ -1,6 +1,7 @@
 """The curves of runs, and the axes of layers that other figures share."""
 
 import math
+import statistics
 
 from chainerlp.extensions import pictures
 from experiments import tasks
@@ -50,6 +51,40 @@ def curves(runs):
         place = {'loc': 'outside lower center', 'ncols': min(3, len(runs)), 'fontsize': 8}
         figure.legend(shown.values(), shown.keys(), **place)
     return figure
+
+
+def gradient_errors(runs):
+    """Draws the gradient error over the training, a line for each run.
+
+    Args:
+        runs (list of ~experiments.reports.run_folder.RunFolder): Some that measured it.
+    """
+    figure = Figure(figsize=(8, 4.2), layout='constrained', dpi=110)
+    axes = figure.add_subplot()
+    for index, run in enumerate(runs):
+        colour, line = style(index)
+        points = median_errors(run.errors)
+        axes.plot(points.keys(), points.values(), color=colour, linestyle=line, label=run.name)
+    if any(any(line.get_ydata()) for line in axes.lines):  # not if all are of float32
+        axes.set_yscale('log')
+    axes.set(xlabel='iteration', ylabel='gradient error, median over parameters')
+    axes.grid(alpha=0.3)
+    figure.legend(loc='outside lower center', ncols=min(3, len(runs)), fontsize=8)
+    return figure
+
+
+def median_errors(rows):
+    """Returns the medians over the parameters that are finite, a dict by iteration.
+
+    Args:
+        rows (list of ~chainerlp.extensions.files.ErrorRow): What was measured.
+    """
+    errors = {}
+    for row in rows:
+        if not math.isnan(row.error):
+            errors.setdefault(row.iteration, []).append(row.error)
+    medians = {iteration: statistics.median(found) for iteration, found in errors.items()}
+    return {iteration: median for iteration, median in medians.items() if math.isfinite(median)}
 
 
 def style(index):

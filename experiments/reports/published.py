@@ -1,4 +1,4 @@
-"""The authors' published numbers, each with the setting that it belongs to, and a table of runs.
+"""The authors' published numbers, each with the setting that it belongs to.
 
 The numbers are of the repositories of arXiv 1910.12385 and IJCAI 2020/404 (kumasento/ada-loss and
 kumasento/gradient-scaling): their READMEs, notebooks and scripts. Each is the best of a training's
@@ -308,45 +308,3 @@ def number(config):
     """Returns what the authors published for a run's setting as a str, or ``None``."""
     found = find(config)
     return None if found is None else str(found)
-
-
-def table(runs):
-    """Makes the paper's table of finished runs: a row a way of scaling, a column an experiment.
-
-    Returns:
-        tuple: The header, and the rows, of strings: way of scaling; for each experiment the mean of
-        its metric over the seeds in percent, with the standard deviation if there are several; and,
-        where the authors published numbers for one of them, these.
-    """
-    found, theirs = {}, {}
-    for run in runs:
-        row = _name_of_scaling(run)
-        found.setdefault(row, {}).setdefault(_column(run), []).append(float(run.result[run.metric]))
-        published = number(run.config)
-        if published is not None:
-            theirs.setdefault(row, {})[_column(run)] = published
-    columns = list(dict.fromkeys(column for values in found.values() for column in values))
-    with_theirs = [column for column in columns if any(column in row for row in theirs.values())]
-    header = ['scaling', *columns, *(f"{column}, the authors' number" for column in with_theirs)]
-    table_rows = []
-    for row, values in found.items():
-        cells = [_mean(values.get(column, [])) for column in columns]
-        cells += [theirs.get(row, {}).get(column, '') for column in with_theirs]
-        table_rows.append([row, *cells])
-    return header, table_rows
-
-
-def _name_of_scaling(run):
-    name = run.name.rpartition('/')[2]
-    return name.rpartition('-seed=')[0] or name
-
-
-def _column(run):
-    return f'{run.config.get("name", run.name)}, {run.metric} %'
-
-
-def _mean(values):
-    if not values:
-        return ''
-    mean = f'{100 * statistics.fmean(values):.2f}'
-    return mean if len(values) < 2 else f'{mean} ± {100 * statistics.stdev(values):.2f}'

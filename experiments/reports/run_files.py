@@ -20,6 +20,7 @@ CONFIG, ERROR, LOG = 'config.yaml', 'error.txt', 'log'
 RECORD, RESULT, SCALES = 'run.json', 'result.json', 'scales.csv'
 ERRORS, NONZERO, PREDICTIONS = 'gradient_error.csv', 'nonzero.csv', 'predictions.csv'
 COMPARISON, UNBOUNDED = 'comparison.csv', 'unbounded.csv'
+SUMMARY = 'summary.csv'  # of a sweep, beside its runs' folders
 
 _BLOCK = 2**20  # bytes
 _SECTIONS = ('dataset', 'model', 'scaling', 'train')

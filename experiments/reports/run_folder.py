@@ -1,5 +1,6 @@
 """What a run left in its folder, whole, half-finished or broken."""
 
+import csv
 import dataclasses
 import math
 import os
@@ -68,6 +69,14 @@ class RunFolder:
         """str: The name of the task's metric: a key of the result."""
         return self.result.get('metric', 'accuracy')
 
+    @property
+    def best(self):
+        """float: The highest value of the task's metric in the log; NaN if it was not evaluated."""
+        key = f'validation/main/{self.metric}'
+        return max(
+            (e[key] for e in self.log if not math.isnan(e.get(key, math.nan))), default=math.nan
+        )
+
     def last(self, key):
         """Returns the last value of a key in the log, or ``None``."""
         values = [entry[key] for entry in self.log if key in entry]
@@ -91,7 +100,9 @@ class RunFolder:
 
 
 def find(paths):
-    """Returns the folders of runs in paths, up to three levels down, each once and in order.
+    """Returns the folders of runs in paths, up to three levels down, each once.
+
+    Those of a sweep come in the order of its config, and others in that of their names.
 
     Raises:
         ConfigError: If a path is no folder, or holds no run.
@@ -143,9 +154,19 @@ def _problem(run, damages):
 def _folders(path, depth):
     yield path
     if depth and not _is_run(path):
-        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-            if entry.is_dir():
-                yield from _folders(entry.path, depth - 1)
+        ordered = _names_in_order(path)
+        folders = {entry.name: entry.path for entry in os.scandir(path) if entry.is_dir()}
+        for name in sorted(folders, key=lambda name: (ordered.get(name, len(ordered)), name)):
+            yield from _folders(folders[name], depth - 1)
+
+
+def _names_in_order(path):
+    """Returns the places of a sweep's runs, by name, as the summary has them: as its config."""
+    try:
+        with open(os.path.join(path, run_files.SUMMARY), encoding='utf-8', newline='') as file:
+            return {row['name']: place for place, row in enumerate(csv.DictReader(file))}
+    except (OSError, ValueError, KeyError, csv.Error):  # none, or another's: the alphabet's order
+        return {}
 
 
 def _is_run(path):

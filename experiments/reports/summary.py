@@ -11,6 +11,7 @@ from typing import Optional
 from chainerlp.extensions.files import write_text
 from experiments import tasks
 from experiments.config import Config, label
+from experiments.reports.tables import percent
 
 _LEGEND = """\
 underflow  elements of the layers' data gradients that float16 (or the run's own format) rounds to
@@ -184,7 +185,7 @@ def render(results):
     """Renders results of one task, at least one, as a table with a legend.
 
     Several seeds of one way of scaling are one line, mean ± standard deviation. Runs that failed
-    are left out of it and listed below, as are those that diverged.
+    are left out of it and listed above, as are those that diverged.
     """
     groups = {}
     for result in results:
@@ -193,7 +194,10 @@ def render(results):
     header += ['underflow', 'worst layer', 'gradient error']
     rows = [header] + [_row(name, runs) for name, runs in groups.items()]
     has_errors = not all(math.isnan(result.gradient_error) for result in results)
-    lines = aligned(rows if has_errors else [row[:-1] for row in rows])
+    lines = [f'failed: {result.name}: {result.error}' for result in results if result.error]
+    lines += [f'diverged: {result.name}' for result in results if result.diverged]
+    lines += [''] * bool(lines)
+    lines += aligned(rows if has_errors else [row[:-1] for row in rows])
     lines += ['', _LEGEND]
     if has_errors:
         lines.append(_ERROR)
@@ -201,8 +205,7 @@ def render(results):
         lines.append(_COMPUTE)
     if any(result.config.scaling.method == 'fp32' for result in results):
         lines.append(_FP32)
-    lines += [f'diverged: {result.name}' for result in results if result.diverged]
-    lines += [f'failed: {result.name}: {result.error}' for result in results if result.error]
+    lines += [f'–          {reason}' for reason in _reasons(groups.values(), has_errors)]
     return '\n'.join(lines)
 
 
@@ -216,7 +219,7 @@ def _row(name, runs):
         _mean_and_deviation([run.value for run in good], '.3f'),
         _mean_and_deviation([run.loss for run in good], '.3f'),
         _mean_and_deviation([run.underflow.mean_unscaled for run in good], '.2%'),
-        '-' if threshold is None else f'{threshold:.2%}',
+        '–' if threshold is None else percent(threshold, 2),
         _mean_and_deviation([run.skipped for run in good], '.0f' if len(good) == 1 else '.1f'),
         _mean_and_deviation([run.seconds for run in good], '.1f'),
         _mean_and_deviation([run.underflow.mean for run in good], '.2%'),
@@ -225,10 +228,24 @@ def _row(name, runs):
     )
 
 
+def _reasons(groups, has_errors):
+    """Yields why something in the table was not measured."""
+    if any(all(run.error for run in runs) for runs in groups):
+        yield 'no run of the method went through'
+    good = [run for runs in groups for run in runs if run.error is None]
+    if any(getattr(run.config.scaling, 'threshold', None) is None for run in good):
+        yield 'T: the method knows none'
+    if any(math.isnan(run.underflow.mean) for run in good):
+        yield 'underflow: a run ended before its report.interval'
+    if has_errors and any(math.isnan(run.gradient_error) for run in good):
+        yield 'gradient error: a run had no report.gradient_error, or ended before it'
+
+
 def _mean_and_deviation(values, form):
-    if not values:
-        return '-'
+    """Shows a mean; NaN of a rate, which was not measured, is a dash, that of a loss is ``nan``."""
     mean = _mean(values)
+    if not values or (form.endswith('%') and math.isnan(mean)):
+        return '–'
     if not math.isfinite(mean):
         return 'nan'  # and not nan%
     if len(values) == 1:

@@ -21,7 +21,7 @@ def markdown_table(header, rows, left=1):
 
 
 def percent(rate, digits=None):
-    """Shows a rate in percent; one that is not finite is no percentage.
+    """Shows a rate in percent; what was not measured, NaN, as a dash.
 
     Args:
         rate (float): The rate.
@@ -30,8 +30,10 @@ def percent(rate, digits=None):
     >>> percent(0.01), percent(0.000456), percent(0.957), percent(1e-9), percent(math.inf)
     ('1.0%', '0.046%', '95.7%', '<0.0001%', 'inf')
     >>> percent(0.0123, 1), percent(math.nan, 1)
-    ('1.2%', 'nan')
+    ('1.2%', '–')
     """
+    if math.isnan(rate):
+        return '–'
     if not math.isfinite(rate):
         return str(rate)
     if digits is None and 0 < rate < 0.1:
