@@ -52,21 +52,21 @@ def table(groups):
     """Makes a table of finished runs, the authors' number beside those of their setting.
 
     Args:
-        groups (dict): As :func:`group` returns it, with one metric.
+        groups (dict): As :func:`group` returns it.
 
     Returns:
         tuple: The header, and the rows, lists of str: way of scaling, number of runs, the last and
         the best evaluation of the metric, as means over the seeds with the standard deviation if
         there are several; and, if there is one, the authors' number.
     """
-    metric = next(iter(groups.values()))[0].metric
+    metrics = ', '.join(dict.fromkeys(run.metric for runs in groups.values() for run in runs))
     numbers = [published.number(runs[0].config) for runs in groups.values()]
-    header = ['scaling', 'runs', f'{metric}, last', f'{metric}, best']
+    header = ['scaling', 'runs', f'{metrics}, last', f'{metrics}, best']
     rows = [
         [
             name,
             str(len(runs)),
-            _mean([float(run.result[metric]) for run in runs]),
+            _mean([float(run.result[run.metric]) for run in runs]),
             _mean([run.best for run in runs]),
         ]
         for name, runs in groups.items()

@@ -57,7 +57,8 @@ def gradient_errors(runs):
     """Draws the gradient error over the training, a line for each run.
 
     Args:
-        runs (list of ~experiments.reports.run_folder.RunFolder): Some that measured it.
+        runs (list of ~experiments.reports.run_folder.RunFolder): Some that measured it, and round
+            something: in float32 it is 0.
     """
     figure = Figure(figsize=(8, 4.2), layout='constrained', dpi=110)
     axes = figure.add_subplot()
@@ -65,8 +66,7 @@ def gradient_errors(runs):
         colour, line = style(index)
         points = median_errors(run.errors)
         axes.plot(points.keys(), points.values(), color=colour, linestyle=line, label=run.name)
-    if any(any(line.get_ydata()) for line in axes.lines):  # not if all are of float32
-        axes.set_yscale('log')
+    axes.set_yscale('log')
     axes.set(xlabel='iteration', ylabel='gradient error, median over parameters')
     axes.grid(alpha=0.3)
     figure.legend(loc='outside lower center', ncols=min(3, len(runs)), fontsize=8)

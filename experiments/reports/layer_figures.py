@@ -7,10 +7,11 @@ in their order, and returns a :class:`~matplotlib.figure.Figure`.
 
 import math
 import os
+import textwrap
 
 from chainerlp.extensions import pictures
 from experiments.config.errors import ConfigError
-from experiments.reports import figures, windows
+from experiments.reports import figures
 from experiments.reports.tables import percent
 
 import matplotlib
@@ -82,9 +83,8 @@ def nonzero(runs):
             axes.plot(values, color=shown.colour(iteration), **_SOLID)
         for iteration, values in shown.values(run.nonzero, 'nonzero_float32'):
             axes.plot(values, color=shown.colour(iteration), **_DOTTED)
-        axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(ticker.PercentFormatter(1))
-    looks = {'stored': _SOLID, 'in a float32 pass': _DOTTED}
+    looks = {'after rounding': _SOLID, 'in a float32 pass': _DOTTED}
     return _finish(figure, panels, 'share of elements that are not zero', shown, looks)
 
 
@@ -122,7 +122,8 @@ def difference(runs):
         row._replace(underflow=row.underflow - subtracted[row.iteration, row.layer, row.call])
         for row in rows
     ]
-    title = f'Underflow of {first.name}\nless that of {second.name}'
+    names = _names(runs)
+    title = f'Underflow of {names[0]}\nless that of {names[1]}'
     figure, (axes,), shown = _panels([first], title, 'scales', from_loss=True)
     axes.set_title('')
     for iteration, values in shown.values(rows, 'underflow'):
@@ -172,8 +173,10 @@ FIGURES = {
 
 def can_be_drawn(name, run):
     """Returns whether a run has what the picture of a name shows."""
-    is_float32 = windows.format_of(run) == windows.EXACT
-    if is_float32 != (name == 'expected') and name in ('expected', 'alpha'):
+    method = run.config.get('scaling', {}).get('method')
+    if name == 'expected' and method != 'fp32':
+        return False
+    if name == 'alpha' and method in ('fp32', 'none', 'fixed', 'dynamic'):  # no scales of layers
         return False
     return bool(getattr(run, FIGURES[name][1]))
 
@@ -211,8 +214,7 @@ class _Iterations:
     def values(self, rows, column):
         """Yields the first, the last and a few iterations in between, each with its values."""
         _, iterations, grid = pictures.grid_of(rows, column)
-        chosen = numpy.linspace(0, len(iterations) - 1, min(len(iterations), _MOST_ITERATIONS))
-        for place in chosen.round().astype(int).tolist():
+        for place in _spread(len(iterations)):
             yield int(iterations[place]), grid[:, place]
 
     def explain(self, figure, panels):
@@ -220,9 +222,14 @@ class _Iterations:
         if len(self._all) > 1:
             bar = figure.colorbar(self._map, ax=panels, fraction=0.03, aspect=40)
             bar.set_label('iteration', fontsize=9)
-            bar.locator = ticker.MaxNLocator(integer=True)
+            bar.set_ticks([self._all[place] for place in _spread(len(self._all))])
         else:
             figure.suptitle(f'{figure.get_suptitle()}, iteration {self._all[0]}', fontsize=11)
+
+
+def _spread(count):
+    """Returns the first, the last and a few places in between, of so many."""
+    return numpy.linspace(0, count - 1, min(count, _MOST_ITERATIONS)).round().astype(int).tolist()
 
 
 def _panels(runs, title, attribute, from_loss=False):
@@ -267,12 +274,14 @@ def _maps(runs, column, of_values, extend='neither', **colouring):
         uses, iterations, grid = pictures.grid_of(run.scales, column)
         with numpy.errstate(all='ignore'):
             mesh = pictures.heat_map(axes, iterations, uses, of_values(grid), inches, **colouring)
+        axes.set_ylabel('')
+    figure.supylabel('layer, from input to output', fontsize=9)
     return figure, figure.colorbar(mesh, ax=panels, fraction=0.03, aspect=40, extend=extend)
 
 
 def _names(runs):
-    """Names runs: as their folders are named, and where they are of several experiments."""
+    """Names runs in lines that fit: as their folders; with that of several experiments before."""
     names = [run.name for run in runs]
     if len({os.path.dirname(name) for name in names}) == 1:
-        return [os.path.basename(name) for name in names]
-    return names
+        names = [os.path.basename(name) for name in names]
+    return [textwrap.fill(name.replace('-', '- '), 44).replace('- ', '-') for name in names]

@@ -201,7 +201,7 @@ def _layers(runs, stem, folder):
         ('scales', layer_figures.total_scales, scaled),
         ('underflow', layer_figures.underflow, scaled),
         ('layers', layer_figures.underflow_by_layer, scaled),
-        ('errors', figures.gradient_errors, [run for run in runs if run.errors]),
+        ('errors', figures.gradient_errors, [r for r in runs if any(e.error for e in r.errors)]),
     ]
     for name, (draw, *_) in layer_figures.FIGURES.items():
         having = [run for run in runs if layer_figures.can_be_drawn(name, run)]

@@ -1,17 +1,9 @@
-"""The authors' numbers stand where task and method are theirs, and the table is like theirs."""
+"""The authors' numbers stand where task and method are theirs."""
 
 from experiments.config import loading
-from experiments.reports import published, run_folder
+from experiments.reports import published
 
 import pytest
-
-
-def finished(name, accuracy, scaling=None):
-    return run_folder.RunFolder(
-        f'results/cifar/{name}',
-        config={'name': 'cifar', 'scaling': scaling or {'method': 'none'}},
-        result={'metric': 'accuracy', 'accuracy': accuracy},
-    )
 
 
 def nested(setting):
@@ -84,16 +76,3 @@ def test_a_config_with_values_that_no_version_has_has_no_number():
 def test_a_small_training_is_not_set_beside_a_published_number(name):
     config = loading.load(f'configs/{name}.yaml', []).single()
     assert published.number(config.model_dump()) is None
-
-
-def test_the_papers_table_has_a_row_a_way_of_scaling_and_the_mean_over_seeds():
-    header, rows = published.table(
-        [
-            finished('none-seed=0', 0.90),
-            finished('adaptive-seed=0', 0.95),
-            finished('none-seed=1', 0.92),
-        ]
-    )
-    assert header == ['scaling', 'cifar, accuracy %']
-    # The sample standard deviation of 90 and 92 is the root of 2.
-    assert rows == [['none', '91.00 ± 1.41'], ['adaptive', '95.00']]
