@@ -153,7 +153,8 @@ def expected(runs):
 
 def alpha(runs):
     """Draws the mean of each layer's α over the measured iterations, ± its standard deviation."""
-    figure, panels, shown = _panels(runs, 'Mean α by layer, ± standard deviation', 'scales')
+    title = 'Mean α by layer, ± standard deviation'
+    figure, panels, shown = _panels(runs, title, 'scales', sharey=False)  # 2 here, 2^20 there
     for axes, run in zip(panels, runs):
         _, _, grid = pictures.grid_of(run.scales, 'scale')
         mean, deviation = numpy.nanmean(grid, axis=1), numpy.nanstd(grid, axis=1)
@@ -232,8 +233,8 @@ def _spread(count):
     return numpy.linspace(0, count - 1, min(count, _MOST_ITERATIONS)).round().astype(int).tolist()
 
 
-def _panels(runs, title, attribute, from_loss=False):
-    figure, panels = _grid(runs, title, height=3.4, sharey=True)
+def _panels(runs, title, attribute, from_loss=False, sharey=True):
+    figure, panels = _grid(runs, title, height=3.4, sharey=sharey)
     for axes, run in zip(panels, runs):
         uses, _, _ = pictures.grid_of(getattr(run, attribute), 'iteration')
         figures.name_layers(axes, uses, _MOST_LABELS, from_loss)

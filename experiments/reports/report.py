@@ -52,6 +52,7 @@ _BY_WAY = (
     ' evaluations, and stand only beside runs of their setting.'
 )
 _PICTURES = 'report'
+_MOST_NAMED = 6  # of those who have one value
 _PAGE = """\
 <!doctype html>
 <html lang="en">
@@ -159,10 +160,19 @@ def _common(runs):
     return {k: v for k, v in runs[0].config.items() if k not in ('name', 'seed', 'scaling')}
 
 
-def _differences(columns, differing):
-    header = ['key', *(f'`{name}`' for name in columns)]
-    rows = [[f'`{key}`', *map(_shown, values)] for key, values in differing.items()]
-    return markdown_table(header, rows)
+def _differences(names, differing):
+    """Returns a table with a row for each value of a key, and who has it; others lack the key."""
+    rows = []
+    for key, values in differing.items():
+        by_value = {}
+        for name, value in zip(names, values):
+            if value is not None:
+                by_value.setdefault(' '.join(str(value).split()), []).append(f'`{name}`')
+        for value, having in by_value.items():
+            named = ', '.join(having[:_MOST_NAMED])
+            more = f' and {len(having) - _MOST_NAMED} more' if len(having) > _MOST_NAMED else ''
+            rows.append([f'`{key}`', value, named + more])
+    return markdown_table(['key', 'value', 'of'], rows, left=3)
 
 
 def _experiment(name, runs, folder):
@@ -174,6 +184,7 @@ def _experiment(name, runs, folder):
         header, rows = by_way.table(groups)
         yield '### By way of scaling\n\n' + markdown_table(header, rows) + '\n\n' + _BY_WAY
         differing = loading.compare([alike[0].config for alike in groups.values()])
+        differing.pop('scaling.label', None)  # it is the name
         if differing:
             yield '### What differs between the ways'
             yield _differences(groups, differing)
@@ -249,10 +260,6 @@ def _picture(draw, folder, name, alternative):
     except (ValueError, OverflowError) as error:  # numbers that Matplotlib has no room for
         return f'{alternative}: not drawn ({run_files.reason(error)})'
     return f'![{alternative}](<{_PICTURES}/{name}.png>)'
-
-
-def _shown(value):
-    return '' if value is None else ' '.join(str(value).split())
 
 
 def _page(text, folder):

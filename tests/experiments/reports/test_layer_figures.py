@@ -58,7 +58,7 @@ def test_runs_are_small_multiples_in_their_order_with_one_scale_of_each_axis(nam
         'd-seed=0',
         'c-seed=0',
     ]
-    assert len({axes.get_ylim() for axes in found}) == 1
+    assert len({axes.get_ylim() for axes in found}) == 1  # of alpha, since the runs are the same
     for axes in found:
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ['fc2', 'fc3', 'fc4']
         assert axes.get_xlabel() == 'layer of /predictor, from input to output'

@@ -463,7 +463,7 @@ def test_experiments_have_a_section_each_and_what_they_differ_in_comes_before(co
         '`tiny`',
         '`other`',
     ]
-    assert '| key | `tiny` | `other` |' in text and '| `train.batch_size` | 128 | 64 |' in text
+    assert '| `train.batch_size` | 128 | `tiny` |\n| `train.batch_size` | 64 | `other` |' in text
     assert text.count('### Results') == 2
     assert len({*re.findall(r'\]\(<([^>]+)>\)', text)}) == 2 * len(PICTURES)
 
