@@ -1,12 +1,10 @@
 """Runs of one experiment by their way of scaling: the means over the seeds, beside the authors'."""
 
 import json
-import math
-import statistics
 
 from experiments.config import loading
 from experiments.reports import published
-from experiments.reports.tables import percent
+from experiments.reports.tables import mean_and_deviation, share
 
 # In these runs of one setting may differ.
 _SAME = ('name', 'seed', 'sweep', 'base', 'loading', 'report')
@@ -66,8 +64,8 @@ def table(groups):
         [
             name,
             str(len(runs)),
-            _mean([float(run.result[run.metric]) for run in runs]),
-            _mean([run.best for run in runs]),
+            mean_and_deviation([float(run.result[run.metric]) for run in runs], share),
+            mean_and_deviation([run.best for run in runs], share),
         ]
         for name, runs in groups.items()
     ]
@@ -75,10 +73,3 @@ def table(groups):
         header.append('the authors’ best')
         rows = [[*row, number or ''] for row, number in zip(rows, numbers)]
     return header, rows
-
-
-def _mean(values):
-    mean = percent(statistics.fmean(values), 2)
-    if len(values) < 2 or not math.isfinite(statistics.fmean(values)):
-        return mean
-    return f'{mean} ± {percent(statistics.stdev(values), 2)}'

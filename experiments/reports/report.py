@@ -16,7 +16,7 @@ from experiments.reports import (
     run_folder,
     windows,
 )
-from experiments.reports.tables import markdown_table, percent
+from experiments.reports.tables import LOSS, markdown_table, percent, share
 
 import markdown
 
@@ -240,9 +240,9 @@ def _results(runs):
         row = [f'`{run.name.rpartition("/")[2]}`']
         for metric in metrics:
             is_its = metric == run.metric
-            row += [percent(float(run.result[metric]), 2) if is_its else '']
-            row += [percent(run.best, 2) if is_its else '']
-        row += [f'{float(run.result["loss"]):.4f}', *map(percent, rates)]
+            row += [share(float(run.result[metric])) if is_its else '']
+            row += [share(run.best) if is_its else '']
+        row += [LOSS(float(run.result['loss'])), *map(percent, rates)]
         row += [str(run.result['skipped']), f'{run.seconds_per_iteration * 1e3:.1f}']
         rows.append(row + ['' if v is None else f'{v:.4g}' for v in map(run.last, more)])
     legend = _RESULTS.format(metrics=', the '.join(metrics))

@@ -11,7 +11,7 @@ from typing import Optional
 from chainerlp.extensions.files import write_text
 from experiments import tasks
 from experiments.config import Config, label
-from experiments.reports.tables import percent
+from experiments.reports.tables import LOSS, mean_and_deviation, percent, share
 
 _LEGEND = """\
 underflow  elements of the layers' data gradients that float16 (or the run's own format) rounds to
@@ -213,18 +213,19 @@ def _row(name, runs):
     good = [run for run in runs if run.error is None]
     count = str(len(runs)) if len(good) == len(runs) else f'{len(good)} of {len(runs)}'
     threshold = getattr(runs[0].config.scaling, 'threshold', None)
+    skipped = '{:.0f}' if len(good) == 1 else '{:.1f}'
     return (
         name,
         count,
-        _mean_and_deviation([run.value for run in good], '.3f'),
-        _mean_and_deviation([run.loss for run in good], '.3f'),
-        _mean_and_deviation([run.underflow.mean_unscaled for run in good], '.2%'),
-        '–' if threshold is None else percent(threshold, 2),
-        _mean_and_deviation([run.skipped for run in good], '.0f' if len(good) == 1 else '.1f'),
-        _mean_and_deviation([run.seconds for run in good], '.1f'),
-        _mean_and_deviation([run.underflow.mean for run in good], '.2%'),
-        _mean_and_deviation([run.underflow.worst_layer for run in good], '.2%'),
-        _mean_and_deviation([run.gradient_error for run in good], '.2%'),
+        mean_and_deviation([run.value for run in good], share),
+        mean_and_deviation([run.loss for run in good], LOSS),
+        mean_and_deviation([run.underflow.mean_unscaled for run in good], percent),
+        percent(math.nan if threshold is None else threshold),
+        mean_and_deviation([run.skipped for run in good], skipped.format),
+        mean_and_deviation([run.seconds for run in good], '{:.1f}'.format),
+        mean_and_deviation([run.underflow.mean for run in good], percent),
+        mean_and_deviation([run.underflow.worst_layer for run in good], percent),
+        mean_and_deviation([run.gradient_error for run in good], percent),
     )
 
 
@@ -239,18 +240,6 @@ def _reasons(groups, has_errors):
         yield 'underflow: a run ended before its report.interval'
     if has_errors and any(math.isnan(run.gradient_error) for run in good):
         yield 'gradient error: a run had no report.gradient_error, or ended before it'
-
-
-def _mean_and_deviation(values, form):
-    """Shows a mean; NaN of a rate, which was not measured, is a dash, that of a loss is ``nan``."""
-    mean = _mean(values)
-    if not values or (form.endswith('%') and math.isnan(mean)):
-        return '–'
-    if not math.isfinite(mean):
-        return 'nan'  # and not nan%
-    if len(values) == 1:
-        return format(mean, form)
-    return f'{mean:{form}} ± {statistics.stdev(values):{form}}'
 
 
 def aligned(rows):

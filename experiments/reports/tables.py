@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import statistics
 
 
 def markdown_table(header, rows, left=1):
@@ -39,6 +40,37 @@ def percent(rate, digits=None):
     if digits is None and 0 < rate < 0.1:
         return '<0.0001%' if rate < 1e-6 else f'{two_digits(rate * 100)}%'
     return f'{rate:.{1 if digits is None else digits}%}'
+
+
+def share(value):
+    """Shows what a task's metric is, in percent.
+
+    >>> share(0.91234), share(math.nan)
+    ('91.23%', '–')
+    """
+    return percent(value, 2)
+
+
+LOSS = '{:.3f}'.format
+"""callable: Shows a loss; ``nan`` if it diverged."""
+
+
+def mean_and_deviation(values, show):
+    """Shows the mean of numbers, with their standard deviation if there are several.
+
+    Args:
+        values (list of float): The numbers; of none a dash is shown.
+        show (callable): Shows one.
+
+    >>> mean_and_deviation([0.5, 0.52], percent), mean_and_deviation([], LOSS)
+    ('51.0% ± 1.4%', '–')
+    """
+    if not values:
+        return '–'
+    mean = statistics.fmean(values)
+    if len(values) < 2 or not math.isfinite(mean):
+        return show(mean)
+    return f'{show(mean)} ± {show(statistics.stdev(values))}'
 
 
 def two_digits(value):

@@ -29,20 +29,20 @@ def test_seeds_of_one_method_are_one_line_with_mean_and_deviation(tiny):
     assert cells(line) == [
         'adaptive-threshold=0.01',
         '3',
-        '0.910 ± 0.010',
+        '91.00% ± 1.00%',
         '0.500 ± 0.000',
-        '20.00% ± 0.00%',
-        '1.00%',
+        '20.0% ± 0.0%',
+        '1.0%',
         '1.0 ± 1.0',
         '1.0 ± 0.0',
-        '5.00% ± 0.00%',
-        '10.00% ± 0.00%',
+        '5.0% ± 0.0%',
+        '10.0% ± 0.0%',
     ]
 
 
 def test_a_single_run_has_no_deviation_and_its_method_may_have_no_threshold(tiny):
     line = summary.render([good(tiny, '{method: none}', 0, 0.9)]).splitlines()[2]
-    assert cells(line)[:4] == ['none', '1', '0.900', '0.500']
+    assert cells(line)[:4] == ['none', '1', '90.00%', '0.500']
     assert cells(line)[5] == '–'
 
 
@@ -50,7 +50,7 @@ def test_columns_are_aligned(tiny):
     runs = [good(tiny, '{method: none}', 0, 0.9), good(tiny, '{method: fixed, scale: 8}', 0, 1.0)]
     lines = summary.render(runs).splitlines()[:4]
     assert len({len(line) for line in lines}) == 1
-    assert lines[2].index('0.900') == lines[3].index('1.000')
+    assert lines[2].index('90.00%') == lines[3].index('100.00%') + 1
 
 
 def test_what_underflow_means_for_fp32_is_said_only_where_there_is_fp32(tiny):
@@ -62,7 +62,7 @@ def test_failed_runs_are_left_out_of_the_means_and_listed(tiny):
     failed = result(tiny, '{method: none}', 1, error='ValueError: no')
     text = summary.render([good(tiny, '{method: none}', 0, 0.9), failed])
     assert text.splitlines()[:2] == ['failed: none-seed=1: ValueError: no', '']
-    assert cells(text.splitlines()[4])[:3] == ['none', '1 of 2', '0.900']
+    assert cells(text.splitlines()[4])[:3] == ['none', '1 of 2', '90.00%']
 
 
 def test_a_method_whose_runs_all_failed_has_an_empty_line(tiny):
@@ -101,7 +101,7 @@ def test_gradient_errors_are_the_last_column_where_they_were_measured(tiny):
     lines = summary.render([measured, runs[1]]).splitlines()
     assert [line.rsplit('  ', 1)[-1].strip() for line in (lines[0], *lines[2:4])] == [
         'gradient error',
-        '1.23%',
+        '1.2%',
         '–',
     ]
     assert any(line.startswith('gradient   ‖g − g32‖') for line in lines)
