@@ -64,15 +64,16 @@ def underflow(runs):
 def underflow_by_layer(runs):
     """Draws the underflow rate of each layer, in percent on a log axis that begins with 0."""
     figure, panels, shown = _panels(runs, 'Underflow by layer', 'scales')
-    for axes, run in zip(panels, runs):
+    thresholds = [run.config.get('scaling', {}).get('threshold') for run in runs]
+    for axes, run, threshold in zip(panels, runs, thresholds):
         for iteration, values in shown.values(run.scales, 'underflow'):
             axes.plot(values, color=shown.colour(iteration), **_SOLID)
         axes.set_yscale('symlog', linthresh=1e-5, linscale=0.3)
         axes.set_ylim(0, 1)
-        threshold = run.config.get('scaling', {}).get('threshold')
         if threshold is not None:
             axes.axhline(threshold, color='#d55e00', **_DASHED)
-    return _finish(figure, panels, 'share of elements that underflow', shown, {'T': _DASHED})
+    looks = {'T': _DASHED} if any(thresholds) else {}
+    return _finish(figure, panels, 'share of elements that underflow', shown, looks)
 
 
 def nonzero(runs):
@@ -166,7 +167,11 @@ FIGURES = {
     'nonzero': (nonzero, 'nonzero', 'report.gradient_error'),
     'unbounded': (unbounded, 'unbounded', 'report.predictions: true and a policy with bounds'),
     'difference': (difference, 'scales', 'a report.interval that it reached'),
-    'expected': (expected, 'predictions', 'method fp32, with report.predictions: true'),
+    'expected': (
+        expected,
+        'predictions',
+        'method fp32, and report.predictions or a snapshot',
+    ),
     'alpha': (alpha, 'scales', 'a method with scales, and a report.interval that it reached'),
 }
 """dict: By name what draws a picture, what of a run it is drawn from, and how a run gets that."""
@@ -258,12 +263,12 @@ def _grid(runs, title, height, **options):
     rows = math.ceil(count / columns)
     size = (1.2 + 4.2 * columns, 0.8 + height * rows)
     figure = Figure(size, dpi=110, layout='constrained')
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     panels = figure.subplots(rows, columns, squeeze=False, **options).ravel()
     for axes in panels[count:]:
         axes.remove()
     for axes, name in zip(panels, _names(runs)):
-        axes.set_title(name, fontsize=9)
+        axes.set_title(name, fontsize=9, parse_math=False)  # a dollar sign is one
     return figure, panels[:count].tolist()
 
 

@@ -233,9 +233,9 @@ def _reasons(groups, has_errors):
     """Yields why something in the table was not measured."""
     if any(all(run.error for run in runs) for runs in groups):
         yield 'no run of the method went through'
-    good = [run for runs in groups for run in runs if run.error is None]
-    if any(getattr(run.config.scaling, 'threshold', None) is None for run in good):
+    if any(getattr(runs[0].config.scaling, 'threshold', None) is None for runs in groups):
         yield 'T: the method knows none'
+    good = [run for runs in groups for run in runs if run.error is None]
     if any(math.isnan(run.underflow.mean) for run in good):
         yield 'underflow: a run ended before its report.interval'
     if has_errors and any(math.isnan(run.gradient_error) for run in good):

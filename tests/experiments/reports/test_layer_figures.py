@@ -173,6 +173,10 @@ def test_a_picture_of_runs_without_what_it_shows_says_what_they_need(name, lacki
     )
 
 
+def test_a_folder_named_like_a_formula_is_drawn():
+    drawn(layer_figures.draw('alpha', [run('$\\frac$')]))
+
+
 def test_deep_networks_are_named_as_far_as_there_is_room():
     rows = [
         files.Row(1, f'/predictor/block{k}/conv', 0, 2.0, 2.0, 0.1, 0.1, 0.0, 1.0)
