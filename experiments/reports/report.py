@@ -8,6 +8,7 @@ import re
 
 from chainerlp.extensions.files import atomic_write, write_text
 from experiments.config import loading
+from experiments.config.errors import ConfigError
 from experiments.reports import (
     by_way,
     figures,
@@ -52,6 +53,7 @@ _BY_WAY = (
     ' evaluations, and stand only beside runs of their setting.'
 )
 _PICTURES = 'report'
+_UNDRAWABLE = ValueError, OverflowError  # of numbers that Matplotlib has no room for
 _MOST_NAMED = 6  # of those who have one value
 _PAGE = """\
 <!doctype html>
@@ -89,7 +91,7 @@ def write(paths, folder, html=False):
         str: The path of the page, or of the markdown.
 
     Raises:
-        experiments.config.errors.ConfigError: If there is no run.
+        ConfigError: If there is no run.
     """
     runs = [run_folder.read(path) for path in run_folder.find(paths)]
     os.makedirs(os.path.join(folder, _PICTURES), exist_ok=True)
@@ -114,13 +116,16 @@ def write_figure(name, runs, folder):
         str: Its path.
 
     Raises:
-        experiments.config.errors.ConfigError: If no run has what it shows.
+        ConfigError: If no run has what it shows, or there is no room for all of it.
     """
     figure = layer_figures.draw(name, runs)
     os.makedirs(os.path.join(folder, _PICTURES), exist_ok=True)
     path = os.path.join(folder, _PICTURES, f'{name}.png')
-    with atomic_write(path) as unfinished:
-        figure.savefig(unfinished)
+    try:
+        with atomic_write(path) as unfinished:
+            figure.savefig(unfinished)
+    except _UNDRAWABLE as error:
+        raise ConfigError(f'--figure {name}: not drawn ({run_files.reason(error)})') from None
     return path
 
 
@@ -257,7 +262,7 @@ def _picture(draw, folder, name, alternative):
     path = os.path.join(folder, _PICTURES, f'{name}.png')
     try:
         draw().savefig(path)
-    except (ValueError, OverflowError) as error:  # numbers that Matplotlib has no room for
+    except _UNDRAWABLE as error:
         return f'{alternative}: not drawn ({run_files.reason(error)})'
     return f'![{alternative}](<{_PICTURES}/{name}.png>)'
 

@@ -504,6 +504,17 @@ def test_a_picture_that_no_run_has_is_one_line_and_leaves_nothing(results, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_a_picture_that_there_is_no_room_for_is_one_line(results, tmp_path, capsys, monkeypatch):
+    def no_room(self, path):  # as of a thousand runs, which would take a minute
+        raise ValueError('Image size of 1400x100000 pixels is too large')
+
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig', no_room)
+    assert report(results, '--figure', 'alpha', '--out', tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('--figure alpha: not drawn (') and error.count('\n') == 1
+    assert not list((tmp_path / 'report').iterdir())
+
+
 def test_expected_scales_are_measured_from_a_snapshot(older, tmp_path):
     run = older / 'fp32-seed=0'
     before = {row.layer: row.wanted for row in run_folder.read(str(run)).predictions}
