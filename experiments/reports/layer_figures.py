@@ -139,7 +139,7 @@ def expected(runs):
     Wanted is the smallest at which no more than T of the elements underflow; what lies over the
     dashed line of its colour no single scale can serve, since another layer would overflow.
     """
-    title = 'Scale expected by each layer, and the largest single scale'
+    title = 'Scale expected by each layer'
     figure, panels, shown = _panels(runs, title, 'predictions', from_loss=True)
     for axes, run in zip(panels, runs):
         for iteration, values in shown.values(run.predictions, 'wanted'):

@@ -36,7 +36,8 @@ def predictions_of(folder):
     launch = Launch(get_device('@numpy'))
     with tempfile.TemporaryDirectory() as out, train.settings(config, launch.device):
         trainer = train.build_timed_trainer(config, out, launch)
-        trainer.extend(Predictions(1))
+        # No IntervalTrigger, which would warn that the snapshot has no state of it.
+        trainer.extend(Predictions(1), trigger=lambda _: True)
         snapshots.load(snapshots.path_of(folder, iteration), trainer)
         trainer.stop_trigger = training.get_trigger((iteration + 1, 'iteration'))
         trainer.run(show_loop_exception_msg=False)

@@ -6,6 +6,7 @@ import pathlib
 import random
 import re
 import shutil
+import warnings
 
 from chainerlp.extensions import files
 from experiments.__main__ import main
@@ -520,7 +521,9 @@ def test_expected_scales_are_measured_from_a_snapshot(older, tmp_path):
     before = {row.layer: row.wanted for row in run_folder.read(str(run)).predictions}
     (run / 'predictions.csv').unlink()
     files_before = sorted(path.name for path in run.iterdir())
-    rows = snapshot_predictions.predictions_of(str(run))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        rows = snapshot_predictions.predictions_of(str(run))
     assert {row.iteration for row in rows} == {5}
     # One iteration later, on another batch: some powers of two at most.
     after = {row.layer: row.wanted for row in rows}
