@@ -62,7 +62,7 @@ def underflow(runs):
 
 
 def underflow_by_layer(runs):
-    """Draws the underflow rate of each layer, in percent on a log axis that begins with 0."""
+    """Draws the underflow rate of each layer, on a log axis that begins with 0."""
     figure, panels, shown = _panels(runs, 'Underflow by layer', 'scales')
     thresholds = [run.config.get('scaling', {}).get('threshold') for run in runs]
     for axes, run, threshold in zip(panels, runs, thresholds):
@@ -118,10 +118,9 @@ def difference(runs):
             ' measured iterations, allowed: runs of one model and one report.interval'
         )
     rows = [row for row in first.scales if row.iteration in common]
-    subtracted = {(r.iteration, r.layer, r.call): r.underflow for r in second.scales}
+    subtracted = {row[:3]: row.underflow for row in second.scales}  # by iteration, layer and call
     rows = [
-        row._replace(underflow=row.underflow - subtracted[row.iteration, row.layer, row.call])
-        for row in rows
+        row._replace(underflow=row.underflow - subtracted.get(row[:3], math.nan)) for row in rows
     ]
     names = _names(runs)
     title = f'Underflow of {names[0]}\nless that of {names[1]}'
@@ -155,7 +154,7 @@ def expected(runs):
 def alpha(runs):
     """Draws the mean of each layer's α over the measured iterations, ± its standard deviation."""
     title = 'Mean α by layer, ± standard deviation'
-    figure, panels, shown = _panels(runs, title, 'scales', sharey=False)  # 2 here, 2^20 there
+    figure, panels, _ = _panels(runs, title, 'scales', sharey=False)  # 2 here, 2^20 there
     for axes, run in zip(panels, runs):
         _, _, grid = pictures.grid_of(run.scales, 'scale')
         mean, deviation = numpy.nanmean(grid, axis=1), numpy.nanstd(grid, axis=1)
@@ -167,11 +166,7 @@ FIGURES = {
     'nonzero': (nonzero, 'nonzero', 'report.gradient_error'),
     'unbounded': (unbounded, 'unbounded', 'report.predictions: true and a policy with bounds'),
     'difference': (difference, 'scales', 'a report.interval that it reached'),
-    'expected': (
-        expected,
-        'predictions',
-        'method fp32, and report.predictions or a snapshot',
-    ),
+    'expected': (expected, 'predictions', 'method fp32, and report.predictions or a snapshot'),
     'alpha': (alpha, 'scales', 'a method with scales, and a report.interval that it reached'),
 }
 """dict: By name what draws a picture, what of a run it is drawn from, and how a run gets that."""

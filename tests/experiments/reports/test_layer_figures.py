@@ -141,6 +141,13 @@ def test_the_difference_is_the_first_run_less_the_second_from_the_loss_on():
     assert 'fixed-scale=128-seed=0\nless that of adaptive-seed=0' in texts(figure)
 
 
+def test_a_layer_that_one_of_them_did_not_report_at_a_time_is_a_gap():
+    first, second = run('a'), run('b')
+    del second.scales[0]
+    (axes,) = panels(drawn(layer_figures.difference([first, second])))
+    assert numpy.isnan(axes.lines[0].get_ydata()).tolist() == [False, False, True]
+
+
 def test_runs_that_cannot_be_subtracted_are_told():
     other = run('b')
     other.scales = other.scales[:-1]
