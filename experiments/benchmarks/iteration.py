@@ -14,6 +14,7 @@ import chainerlp
 from chainerlp import layer_scale, moments, policies
 from chainerlp import statistics as array_statistics
 from chainerlp.extensions.files import write_text
+from chainerlp.policies import per_sample_kernels
 from chainerlp.policies.policy import Bounded
 from experiments.benchmarks import measurement
 from experiments.benchmarks.measurement import Counts, count
@@ -40,7 +41,9 @@ _PARTS = {
     'statistics': [
         *((array_statistics, name) for name in ('largest_magnitude', 'second_moment')),
         *((array_statistics, name) for name in ('second_moments_by_sample', 'log_moments')),
+        *((array_statistics, name) for name in ('squares_by_position', 'binned')),
         (moments, 'launch_with_moments'),
+        (per_sample_kernels, 'of_positions'),
     ],
     # The scales of weight gradients, where a policy has them, are not a LayerScale's.
     'scaling': [(layer_scale.LayerScale, 'choose'), (Bounded, 'scale_and_total')],
