@@ -74,10 +74,14 @@ test-gpu: env  ## run the tests that need a GPU; CUDA=cuda13x (or cuda12x): inst
 	$(PY) -m pytest -m gpu -rs $(ARGS)
 endif
 
-data: env  ## put the sample data where the configs *-small look for it; needs ../shared/data
+data: samples env  ## put the sample data where the configs *-small look for it; needs ../shared/data
 	mkdir -p data
 	for name in mnist-10k cells-voc camvid imagenet-sample; do ln -sfn "$(abspath ../shared/data)/$$name" data/$$name; done
 	$(PY) ../shared/tools/unpack_cifar10.py data
+
+samples:  # a prerequisite before `env`, which would be built for nothing
+	@test -d ../shared/data -a -f ../shared/tools/unpack_cifar10.py || { echo 'make data needs the samples' \
+	    '../shared/data and ../shared/tools/unpack_cifar10.py beside this checkout; other data: README.md' >&2; exit 1; }
 
 lint: env  ## check the style
 	$(PY) -m ruff check
@@ -87,7 +91,7 @@ clean:  ## remove the environments and what tools left behind; results stay
 	rm -rf .venv .venv-numpy1 .venv-emulated-* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help env quickstart study study-small test test-slow test-mpi test-gpu data lint clean
+.PHONY: help env quickstart study study-small test test-slow test-mpi test-gpu data samples lint clean
 
 # The emulated GPU compiles CuPy's kernels for the CPU: right values, and no timings. It takes an environment of its own,
 # with CuPy 14, or CUPY=13.6.0, whose library it patches. Kernels read and write inside arrays (CHECK), and no result

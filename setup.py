@@ -14,7 +14,8 @@ setup(
     version='0.1.0',
     description='Layer-wise adaptive loss scaling for mixed precision training in Chainer',
     python_requires='>=3.9',
-    packages=find_packages(include=['chainerlp', 'chainerlp.*']),
+    packages=find_packages(include=['chainerlp', 'chainerlp.*', 'experiments', 'experiments.*']),
+    entry_points={'console_scripts': ['chainerlp-experiments = experiments.__main__:main']},
     install_requires=[
         'chainer==7.8.1',
         'numpy>=1.26.4,<3',

@@ -1,20 +1,30 @@
-"""The command line: ``python -m experiments train|sweep|report|study|benchmark|schema``."""
+"""The command line: ``python -m experiments train|sweep|report|study|benchmark|schema``.
+
+Where the package is installed, ``chainerlp-experiments`` is the same.
+"""
 
 import argparse
 import json
+import os
 import shlex
 import sys
 
-from experiments.benchmarks import command_line as benchmark
-from experiments.config import Config
-from experiments.config.errors import ConfigError, shortened
-from experiments.run import command_line as run
-from experiments.run.multi_node import is_first_process
+try:
+    from experiments.benchmarks import command_line as benchmark
+    from experiments.config import Config
+    from experiments.config.errors import ConfigError, RunError, shortened
+    from experiments.reports import run_folder
+    from experiments.run import command_line as run
+    from experiments.run import snapshot_predictions
+    from experiments.run.multi_node import is_first_process
+except ModuleNotFoundError as error:
+    sys.exit(f"the experiments need {error.name}: in the checkout, pip install '.[experiments]'")
 
+_FIGURES = ('nonzero', 'unbounded', 'difference', 'expected', 'alpha')
 EXIT_CODES = """\
 exit codes: 0 done; 1 a run failed, or a file could not be written; 2 the command or the config is
 wrong, or a folder holds a run of another config; 130 interrupted by Ctrl-C, 143 by SIGTERM (what
-is done stays, and the same command goes on from there)"""
+is done stays, and the same command goes on from there); 141 nobody reads what is printed"""
 
 
 def main(argv=None):
@@ -23,10 +33,16 @@ def main(argv=None):
     try:
         arguments = _parser().parse_args(argv)
         arguments.line = shlex.join(['python', '-m', 'experiments', *argv])
-        return arguments.command(arguments)
-    except ConfigError as error:
+        code = arguments.command(arguments)
+        sys.stdout.flush()  # here, where it is known what to do if nobody reads it
+        return code
+    except (ConfigError, RunError) as error:
         run.say(error)
-        return 2
+        return 2 if isinstance(error, ConfigError) else 1
+    except BrokenPipeError:
+        # Who reads it, say `head`, has seen enough. Python would complain at its end once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         run.say(f'{error.filename}: {error.strerror}' if error.filename else error)
         return 1
@@ -61,6 +77,15 @@ def _add_report_arguments(parser):
     )
     parser.add_argument('--out', metavar='DIR', help='where it goes (the first RESULTS)')
     parser.add_argument(
+        '--figure',
+        choices=_FIGURES,
+        action='append',
+        help='draw one of the papers’ pictures instead, layer by layer: nonzero elements; unbounded'
+        ' and final α; the difference of the underflow of two RESULTS; the scale expected by each'
+        ' layer beside the largest single one, of float32 runs (measured from their snapshots, if'
+        ' they had no report.predictions); mean α. Repeatable',
+    )
+    parser.add_argument(
         '--html', action='store_true', help='one self-contained page besides the markdown'
     )
 
@@ -68,8 +93,23 @@ def _add_report_arguments(parser):
 def _report(arguments):
     from experiments.reports import report  # here, since Matplotlib takes half a second to import
 
-    print(report.write(arguments.results, arguments.out or arguments.results[0], arguments.html))
+    folder = arguments.out or arguments.results[0]
+    if not arguments.figure:
+        print(report.write(arguments.results, folder, arguments.html))
+        return 0
+    runs = [run_folder.read(path) for path in run_folder.find(arguments.results)]
+    for name in dict.fromkeys(arguments.figure):
+        if name == 'expected':
+            _measure_snapshots(runs)
+        print(report.write_figure(name, runs, folder))
     return 0
+
+
+def _measure_snapshots(runs):
+    """Gives float32 runs that were not asked for predictions those of their snapshots."""
+    for each in runs:
+        if each.config.get('scaling', {}).get('method') == 'fp32' and not each.predictions:
+            each.predictions = snapshot_predictions.predictions_of(each.path)
 
 
 def _add_study_arguments(parser):

@@ -19,7 +19,8 @@ def test_the_commands_for_the_cpu_install_what_the_shown_script_needs(tmp_path):
     (commands,) = [block for block in blocks if '--no-build-isolation' in block]
     checkout = tmp_path / 'a checkout'
     checkout.mkdir()
-    shutil.copytree(ROOT / 'chainerlp', checkout / 'chainerlp')
+    for name in ('chainerlp', 'experiments'):
+        shutil.copytree(ROOT / name, checkout / name)
     for name in ('setup.py', 'pyproject.toml'):
         shutil.copy(ROOT / name, checkout)
     venv.create(tmp_path / 'own', with_pip=True)
@@ -30,3 +31,16 @@ def test_the_commands_for_the_cpu_install_what_the_shown_script_needs(tmp_path):
     (script,) = re.findall(r'^```python\n(import chainerlp.*?)^```$', readme, re.M | re.S)
     subprocess.run(['python', '-c', script], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / 'result' / 'scales.csv').is_file()
+    # From another folder, and without what the experiments need besides.
+    command = ['chainerlp-experiments', '--help']
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith('the experiments need ')
+
+
+@pytest.mark.skipif(not shutil.which('make'), reason='make is not installed')
+def test_make_data_without_samples_says_what_it_needs_and_leaves_nothing(tmp_path):
+    shutil.copy(ROOT / 'Makefile', tmp_path)
+    done = subprocess.run(['make', 'data'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith('make data needs the samples ../shared/data')
+    assert os.listdir(tmp_path) == ['Makefile']

@@ -47,20 +47,20 @@ def scales(rows, title=None):
     room = max(0, 2 - (high - low) / 2)
     norm = colors.Normalize(numpy.floor(low - room), numpy.ceil(high + room))
     figure, axes = _canvas(uses, title or 'Total scale of the layers’ gradients')
-    mesh = _heat_map(axes, iterations, uses, exponents, cmap='viridis', norm=norm)
+    mesh = heat_map(axes, iterations, uses, exponents, cmap='viridis', norm=norm)
     bar = _colour_bar(figure, mesh, axes, 'log$_2$(total scale)')
     bar.locator = ticker.MaxNLocator(integer=True)
     return figure
 
 
-def underflow(rows, threshold=1e-3, title=None):
+def underflow(rows, threshold=None, title=None):
     """Draws a heat map of the underflow rate on a log axis, layers by iterations.
 
-    The colours go from white (none) to yellow and, with a jump at T, from grey to dark blue.
+    The colours go from white (none) over yellow and grey to dark blue, with a jump at T.
 
     Args:
         rows (list of ~chainerlp.extensions.files.Row): What was reported.
-        threshold (float): T, the rate that is accepted; it is marked.
+        threshold (float): T, the rate that is accepted; it is marked. ``None``: there is none.
         title (str): As for :func:`scales`.
     """
     uses, iterations, grid = grid_of(rows, 'underflow')
@@ -68,24 +68,25 @@ def underflow(rows, threshold=1e-3, title=None):
     colours, norm = underflow_colours(threshold, lowest)
     rates = numpy.log10(numpy.maximum(grid, 10 ** (lowest - 1)))  # none: below the lowest colour
     figure, axes = _canvas(uses, title or 'Underflow rate of the layers’ gradients')
-    mesh = _heat_map(axes, iterations, uses, rates, cmap=colours, norm=norm)
+    mesh = heat_map(axes, iterations, uses, rates, cmap=colours, norm=norm)
     if not (grid > 0).any():
         axes.text(0.5, 0.5, 'no underflow', transform=axes.transAxes, ha='center', va='center')
     bar = _colour_bar(figure, mesh, axes, 'underflow rate (white: none)', extend='min')
     bar.set_ticks(numpy.arange(numpy.ceil(lowest), 1))
     bar.ax.yaxis.set_major_formatter(lambda value, _: f'$10^{{{value:.0f}}}$')
-    bar.ax.axhline(numpy.log10(threshold), color='black', linewidth=2)
-    beside = dict(transform=bar.ax.get_yaxis_transform(), ha='right', va='center', rotation=90)
-    bar.ax.text(-0.3, numpy.log10(threshold), f'T = {threshold:.3g}', **beside)
+    if threshold is not None:
+        bar.ax.axhline(numpy.log10(threshold), color='black', linewidth=2)
+        beside = dict(transform=bar.ax.get_yaxis_transform(), ha='right', va='center', rotation=90)
+        bar.ax.text(-0.3, numpy.log10(threshold), f'T = {threshold:.3g}', **beside)
     return figure
 
 
-def layers(rows, threshold=1e-3, title=None):
+def layers(rows, threshold=None, title=None):
     """Draws the newest iteration, layer by layer: scales, and underflow with and without them.
 
     Args:
         rows (list of ~chainerlp.extensions.files.Row): What was reported.
-        threshold (float): T, the rate that is accepted; it is marked.
+        threshold (float): As for :func:`underflow`.
         title (str): As for :func:`scales`.
     """
     newest = max(row.iteration for row in _checked(rows))
@@ -110,7 +111,8 @@ def layers(rows, threshold=1e-3, title=None):
     without = dict(color=_ORANGE, mfc='none', ms=size + 1, label='without scaling')
     right.plot(lossy[:, 0], places, 's', **without)
     right.plot(lossy[:, 1], places, 'o', color=_BLUE, ms=size, label='with scaling')
-    right.axvline(threshold, color='black', lw=1, ls='--', label=f'T = {threshold:.3g}')
+    if threshold is not None:
+        right.axvline(threshold, color='black', lw=1, ls='--', label=f'T = {threshold:.3g}')
     right.set_xscale('symlog', linthresh=lowest, linscale=0.5)
     right.set_xlim(-lowest / 5, 1.5)
     right.set_xticks([0, *10.0 ** numpy.arange(numpy.log10(lowest), 1)])
@@ -249,11 +251,11 @@ def _canvas(uses, title, panels=1):
     return figure, figure.subplots(1, panels, sharey=True)
 
 
-def _label_layers(axes, uses):
+def _label_layers(axes, uses, inches=None):
     """Puts layer i at y = i, the input at the top, and names as many as there is room for."""
     names, holder = layer_names(uses)
     count = len(names)
-    every = math.ceil(count * _LABEL_INCHES / (axes.figure.get_figheight() - 1.4))
+    every = math.ceil(count * _LABEL_INCHES / ((inches or axes.figure.get_figheight()) - 1.4))
     axes.set_ylim(count - 0.5, -0.5)
     axes.set_yticks(range(0, count, every), names[::every], fontsize=8)
     every_so_many = '' if every == 1 else f', 1 in {every} named'
@@ -282,7 +284,20 @@ def grid_of(rows, column):
     return uses, numpy.array(iterations), grid
 
 
-def _heat_map(axes, iterations, uses, grid, **colouring):
+def heat_map(axes, iterations, uses, grid, inches=None, **colouring):
+    """Draws a map, layers by iterations; what was not reported is hatched.
+
+    Args:
+        axes (~matplotlib.axes.Axes): Where.
+        iterations (ndarray): As :func:`grid_of` returns it, like the following.
+        uses (list of tuple): The layers.
+        grid (ndarray): (layers, iterations), what is shown.
+        inches (float): How high the axes are with title and label; by default the figure.
+        **colouring: Of the mesh.
+
+    Returns:
+        ~matplotlib.collections.QuadMesh: The map.
+    """
     # More columns than pixels would be drawn by chance; the largest of some neighbours is shown.
     merged = -(-len(iterations) // _MOST_COLUMNS)
     starts = numpy.arange(0, len(iterations), merged)
@@ -295,7 +310,7 @@ def _heat_map(axes, iterations, uses, grid, **colouring):
         axes.set_xticks(iterations)
     else:
         axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    _label_layers(axes, uses)
+    _label_layers(axes, uses, inches)
     return mesh
 
 
@@ -313,9 +328,12 @@ def underflow_colours(threshold, lowest):
 
     Args:
         threshold (float): T; whatever it is, it lies in the middle, with a jump of the colours.
+            ``None``: there is none, and no jump.
         lowest (float): log10 of the rate at which they begin; what is less is white.
     """
     palette = matplotlib.colormaps['cividis_r']
+    if threshold is None:
+        return palette.with_extremes(under='white'), colors.Normalize(lowest, 0)
     accepted = palette(numpy.linspace(0.05, 0.35, 128))
     over = palette(numpy.linspace(0.6, 1, 128))
     listed = colors.ListedColormap(numpy.concatenate([accepted, over]))
@@ -334,6 +352,7 @@ def edges_of(centres):
 
 def _lowest_rate(rates, threshold):
     """Returns the power of ten from which rates are drawn: T / 100, or the smallest that occurs."""
+    threshold = 1e-3 if threshold is None else threshold
     present = rates[rates > 0]
     smallest = min(present.min(initial=1.0), threshold / 100)
     # T has to be within what is drawn, however small it is.

@@ -3,7 +3,6 @@
 import os
 import warnings
 
-from chainerlp import policies
 from chainerlp.extensions import files
 
 from chainer.training import extension
@@ -26,8 +25,8 @@ class PlotScales(extension.Extension):
 
     Args:
         filename (str): Name of the csv file that ScaleReport writes.
-        threshold (float): T. By default that of the optimizer's policy; where there is none, that
-            of the policies' default.
+        threshold (float): T. By default that of the optimizer's policy; where it has none, none is
+            marked.
 
     Raises:
         ImportError: If matplotlib is not there.
@@ -87,7 +86,7 @@ def _threshold_of(trainer):
         threshold = getattr(getattr(optimizer, 'policy', None), 'threshold', None)
         if threshold is not None:
             return threshold
-    return policies.Adaptive().threshold
+    return None
 
 
 def _warn(message):

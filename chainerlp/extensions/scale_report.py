@@ -30,6 +30,9 @@ class ScaleReport(extension.Extension):
     - ``scaling/backoff``: what gradients are multiplied by at present because of overflows, if the
       optimizer is wrapped (:class:`~chainerlp.overflow.Recovery`).
 
+    Chainer's ``LogReport`` takes means of these between two entries, of extremes and counts, too:
+    with the trigger of this extension an entry has what was reported.
+
     It works on any trainer, whether or not its optimizer is wrapped, and changes nothing in the
     training. Without :class:`~chainerlp.AdaptiveLossScaling` a layer's scale is 1 and its total
     scale Chainer's loss scale; in float32 training the underflow is what float16 would have lost.

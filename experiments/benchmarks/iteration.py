@@ -11,15 +11,19 @@ import statistics
 from typing import Callable, Optional
 
 import chainerlp
-from chainerlp import policies
+from chainerlp import layer_scale, moments, policies
+from chainerlp import statistics as array_statistics
 from chainerlp.extensions.files import write_text
+from chainerlp.policies import per_sample_kernels
+from chainerlp.policies.policy import Bounded
 from experiments.benchmarks import measurement
 from experiments.benchmarks.measurement import Counts, count
 from experiments.models.resnet import CIFARResNet, ImageNetResNet
+from experiments.models.segnet import SegNetBasic
 from experiments.models.small_models import MLP, SmallCNN
 from experiments.models.ssd import PIXEL_SCALE, SSD
 from experiments.run import optimizers
-from experiments.tasks import classification, detection
+from experiments.tasks import classification, detection, segmentation
 
 import chainer
 import numpy
@@ -32,6 +36,22 @@ REFERENCE = 'fixed'
 """str: The method that all others are set beside."""
 
 PLAIN = 'plain Chainer mixed16'
+_UNSCALED = 'fp32', PLAIN, REFERENCE
+_PARTS = {
+    'statistics': [
+        *((array_statistics, name) for name in ('largest_magnitude', 'second_moment')),
+        *((array_statistics, name) for name in ('second_moments_by_sample', 'log_moments')),
+        *((array_statistics, name) for name in ('squares_by_position', 'binned')),
+        (moments, 'launch_with_moments'),
+        (per_sample_kernels, 'of_positions'),
+    ],
+    # The scales of weight gradients, where a policy has them, are not a LayerScale's.
+    'scaling': [(layer_scale.LayerScale, 'choose'), (Bounded, 'scale_and_total')],
+}
+THEIR_SHARES = 0.271, 0.488
+"""tuple of float: Statistics and all of scaling, of the authors' profile of SSD512 (batch 8, scales
+chosen in every iteration; "SSD Result.ipynb" in their repository)."""
+
 POLICIES = {**optimizers.POLICIES, 'abs_range': policies.AbsRange, 'log_normal': policies.LogNormal}
 _INTERVALS = (1, 10, 100)
 
@@ -42,7 +62,7 @@ class Workload:
 
     Attributes:
         what (str): Says in words what it is.
-        build (callable): Builds the model without its loss, a classifier or an SSD.
+        build (callable): Builds the model without its loss.
         shape (tuple of int): Shape of an example.
         batch_size (int): Examples in a batch.
     """
@@ -64,6 +84,9 @@ class Workload:
         x = random.standard_normal((self.batch_size, *self.shape)).astype(chainer.get_dtype())
         if isinstance(model, SSD):
             return detection.TrainChain(model), (x, *self._boxes(model, random))
+        if isinstance(model, SegNetBasic):
+            labels = random.randint(0, 11, (self.batch_size, *self.shape[1:])).astype(numpy.int32)
+            return segmentation.TrainChain(model), (x, labels)
         classes = random.randint(0, 10, self.batch_size).astype(numpy.int32)
         metrics = classification.loss, classification.accuracy
         return links.Classifier(model, *metrics), (x, classes)
@@ -76,9 +99,9 @@ class Workload:
         return locs, classes.astype(numpy.int32)
 
 
-def _ssd(width):
+def _ssd(size, width):
     # Scaled as for a training from scratch: its first gradients would leave float16 otherwise.
-    return SSD(20, 300, width, PIXEL_SCALE)
+    return SSD(20, size, width, PIXEL_SCALE)
 
 
 # On a CPU at sizes at which an iteration of plain Chainer in float16 still ends within a minute.
@@ -88,7 +111,9 @@ _ON_CPU = [
     Workload('resnet20', 'ResNet-20', lambda: CIFARResNet(20, 10), (3, 32, 32), 8),
     Workload('resnet18', 'ResNet-18', lambda: ImageNetResNet(18, 1000), (3, 64, 64), 2),
     Workload('resnet50', 'ResNet-50', lambda: ImageNetResNet(50, 1000), (3, 64, 64), 2),
-    Workload('ssd300', 'SSD300, an eighth as wide', lambda: _ssd(0.125), (3, 300, 300), 1),
+    Workload('ssd300', 'SSD300, an eighth as wide', lambda: _ssd(300, 0.125), (3, 300, 300), 1),
+    Workload('ssd512', 'SSD512, an eighth as wide', lambda: _ssd(512, 0.125), (3, 512, 512), 1),
+    Workload('segnet', 'SegNet of 16 channels', lambda: SegNetBasic(11, 16), (3, 90, 120), 2),
 ]
 _ON_GPU = [
     Workload('mlp', 'MLP', lambda: MLP(784, 2048, 10, 6), (784,), 1024),
@@ -96,7 +121,9 @@ _ON_GPU = [
     Workload('resnet20', 'ResNet-20', lambda: CIFARResNet(20, 10), (3, 32, 32), 128),
     Workload('resnet18', 'ResNet-18', lambda: ImageNetResNet(18, 1000), (3, 224, 224), 64),
     Workload('resnet50', 'ResNet-50', lambda: ImageNetResNet(50, 1000), (3, 224, 224), 32),
-    Workload('ssd300', 'SSD300', lambda: _ssd(1.0), (3, 300, 300), 8),
+    Workload('ssd300', 'SSD300', lambda: _ssd(300, 1.0), (3, 300, 300), 8),
+    Workload('ssd512', 'SSD512', lambda: _ssd(512, 1.0), (3, 512, 512), 8),
+    Workload('segnet', 'SegNet', lambda: SegNetBasic(11), (3, 360, 480), 12),
 ]
 WORKLOADS = tuple(workload.name for workload in _ON_CPU)
 
@@ -119,6 +146,10 @@ class Row:
         host_waits (int): How often the host waits for the device in an iteration; ``None`` on CPUs.
         peak_memory (int): Bytes by which memory grows at most in an iteration.
         counts (Counts): What an iteration asks of the device; ``None`` where it does not tell.
+        statistics (float): Share of an iteration that measuring gradients and weights takes; on a
+            GPU the choice of α, which is in the same launch, as well.
+        scaling (float): Share that all of choosing α takes, that included; applying it rides in the
+            product or its rounding. The two are the authors' ``calc_stat`` and ``total``.
     """
 
     method: str
@@ -129,6 +160,8 @@ class Row:
     host_waits: Optional[int]
     peak_memory: int
     counts: Optional[Counts]
+    statistics: float
+    scaling: float
 
 
 def methods(names, with_plain=True):
@@ -179,16 +212,21 @@ def run(workload, compared, device, turns, progress):
         waits = measurement.host_waits(device, step)
         memory = measurement.peak_memory(device, step)
         asked[name] = waits, memory, None if device.xp is numpy else count(step)
-    times = {name: [] for name in steps}
+    times, parts = ({name: [] for name in steps} for _ in range(2))
     for turn in range(turns):
         progress(f'turn {turn + 1} of {turns}')
         for name, step in steps.items():
             times[name].append(measurement.seconds(device, step))
+            if name not in _UNSCALED:
+                parts[name].append(measurement.shares(device, step, _PARTS))
     rows = []
     for name, of_method in times.items():
         ratio = statistics.median(a / b for a, b in zip(of_method, times[REFERENCE]))
         median, fastest, slowest = statistics.median(of_method), min(of_method), max(of_method)
-        rows.append(Row(name, median, fastest, slowest, ratio, *asked[name]))
+        of_parts = (
+            statistics.median([turn[part] for turn in parts[name]] or [0.0]) for part in _PARTS
+        )
+        rows.append(Row(name, median, fastest, slowest, ratio, *asked[name], *of_parts))
     return rows
 
 
@@ -207,7 +245,7 @@ def render(workload, device, rows):
         lines[-1] += f' {"launches":>9} {"copies":>7} {"moved MiB":>10}'
     for row in rows:
         spread = f'{row.fastest * 1e3:.1f}–{row.slowest * 1e3:.1f}'
-        waits = '-' if row.host_waits is None else row.host_waits
+        waits = '–' if row.host_waits is None else row.host_waits
         lines.append(
             f'{row.method:28} {row.median * 1e3:10.1f} {spread:>17} {row.ratio:9.3f} {waits:>6}'
             f' {row.peak_memory / _MEBIBYTE:11.1f}'
@@ -216,7 +254,16 @@ def render(workload, device, rows):
             counts = row.counts
             moved = counts.moved / _MEBIBYTE
             lines[-1] += f' {counts.launches:9} {counts.copies:7} {moved:10.1f}'
-    return '\n'.join(lines)
+    return '\n'.join([*lines, '', *_render_shares(rows)])
+
+
+def _render_shares(rows):
+    """Returns lines of a table of the overhead, with the authors' in the last one."""
+    yield f'{"share of an iteration":40} {"statistics":>10} {"scaling":>8}'
+    theirs = 'the authors: SSD512, a GPU without cuDNN', *THEIR_SHARES
+    ours = [(row.method, row.statistics, row.scaling) for row in rows if row.scaling > 0]
+    for what, statistic, scaling in (*ours, theirs):
+        yield f'{what:40} {statistic:10.1%} {scaling:8.1%}'
 
 
 def save(path, workload, device, rows, rates):

@@ -1,7 +1,9 @@
 """Measuring on a CPU and on a GPU alike: time, memory, host waits, and memory bandwidth."""
 
+import collections
 import contextlib
 import dataclasses
+import functools
 import operator
 import statistics
 import time
@@ -122,6 +124,50 @@ def host_waits(device, step):
                 stack.enter_context(mock.patch.object(owner, name, replaced))
         step()
     return waits
+
+
+def shares(device, step, parts):
+    """Returns which shares of a step are spent within functions, a dict by the parts' names.
+
+    On a GPU the host waits before and after each of them, so that only they are timed: the step
+    takes longer than it would.
+
+    Args:
+        device (~chainer.backend.Device): Where.
+        step (callable): What is timed.
+        parts (dict of str to list): The functions of each part: what has them as an attribute, and
+            its name. What one of them calls of the same part is not counted twice.
+    """
+    clock = time.process_time if device.xp is numpy else time.perf_counter
+
+    def now():
+        wait_for(device)
+        return clock()
+
+    within, depth = dict.fromkeys(parts, 0.0), collections.Counter()
+
+    def timed(part, function):
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            depth[part] += 1
+            start = now()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                depth[part] -= 1
+                within[part] += (now() - start) * (depth[part] == 0)
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for part, owners in parts.items():
+            for owner, name in owners:
+                replaced = timed(part, getattr(owner, name))
+                stack.enter_context(mock.patch.object(owner, name, replaced))
+        start = now()
+        step()
+        whole = now() - start
+    return {part: seconds / whole for part, seconds in within.items()}
 
 
 @dataclasses.dataclass(frozen=True)

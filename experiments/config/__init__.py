@@ -40,7 +40,8 @@ class Report(Section):
     """Iterations between two comparisons of the gradient errors of many ways of scaling on the
     weights of fp32 runs; null: none. Other runs ignore it."""
     predictions: bool = False
-    """Write beside each measured underflow what policies predict, and the scale that would do."""
+    """Write beside each measured underflow what policies predict, and the scale that would do; and
+    each scale as its policy would choose it without bounds."""
 
 
 def _all_different(name_of):

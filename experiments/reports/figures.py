@@ -1,13 +1,12 @@
-"""The figures of a report: the curves of runs, and underflow and scales layer by layer."""
+"""The curves of runs, and the axes of layers that other figures share."""
 
-import itertools
+import math
+import statistics
 
+from chainerlp.extensions import pictures
 from experiments import tasks
 
-import matplotlib
-import numpy
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's palette; runs beyond it differ by the line's style.
 _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
@@ -17,8 +16,6 @@ _PANELS = (
     ('validation/main/loss', 'test loss', 'log'),
     *((key, title, 'linear') for key, title in tasks.titles().items()),
 )
-# Of the lines by layer.
-_MOST_ITERATIONS = 5
 _MOST_NAMES = 60  # a legend of more leaves no room for the curves
 
 
@@ -56,51 +53,62 @@ def curves(runs):
     return figure
 
 
+def gradient_errors(runs):
+    """Draws the gradient error over the training, a line for each run.
+
+    Args:
+        runs (list of ~experiments.reports.run_folder.RunFolder): Some that measured it, and round
+            something: in float32 it is 0.
+    """
+    figure = Figure(figsize=(8, 4.2), layout='constrained', dpi=110)
+    axes = figure.add_subplot()
+    for index, run in enumerate(runs):
+        colour, line = style(index)
+        points = median_errors(run.errors)
+        axes.plot(points.keys(), points.values(), color=colour, linestyle=line, label=run.name)
+    axes.set_yscale('log')
+    axes.set(xlabel='iteration', ylabel='gradient error, median over parameters')
+    axes.grid(alpha=0.3)
+    figure.legend(loc='outside lower center', ncols=min(3, len(runs)), fontsize=8)
+    return figure
+
+
+def median_errors(rows):
+    """Returns the medians over the parameters that are finite, a dict by iteration.
+
+    Args:
+        rows (list of ~chainerlp.extensions.files.ErrorRow): What was measured.
+    """
+    errors = {}
+    for row in rows:
+        if not math.isnan(row.error):
+            errors.setdefault(row.iteration, []).append(row.error)
+    medians = {iteration: statistics.median(found) for iteration, found in errors.items()}
+    return {iteration: median for iteration, median in medians.items() if math.isfinite(median)}
+
+
 def style(index):
     """Returns the colour and the line style of the curve of a number, from 0."""
     return _COLOURS[index % len(_COLOURS)], _STYLES[index // len(_COLOURS) % len(_STYLES)]
 
 
-def by_layer(rows, threshold=None, title=None):
-    """Draws underflow and total scale by layer, a line for each of a few iterations.
+def name_layers(axes, uses, most, from_loss=False):
+    """Puts layer i at x = i, and names as many as there is room for.
+
+    They are named, not counted: the first layer of a model passes no gradient down, and is not
+    among those that are measured.
 
     Args:
-        rows (list of ~chainerlp.extensions.files.Row): What ScaleReport wrote, iteration by
-            iteration.
-        threshold (float): T, the underflow that is accepted; it is marked. ``None``: there is none.
-        title (str): What to write above it.
-
-    Returns:
-        ~matplotlib.figure.Figure: The picture.
-
-    Raises:
-        ValueError: If there are no rows.
+        axes (~matplotlib.axes.Axes): Where.
+        uses (list of tuple): Paths and calls, from input to output.
+        most (int): So many names have room.
+        from_loss (bool): Whether they go from the loss to the input, and not the other way.
     """
-    reports = [list(group) for _, group in itertools.groupby(rows, lambda row: row.iteration)]
-    if not reports:
-        raise ValueError('nothing to draw: no rows were reported')
-    # The first, the last and a few in between.
-    places = numpy.linspace(0, len(reports) - 1, min(len(reports), _MOST_ITERATIONS)).round()
-    shown = [reports[i] for i in sorted(set(places.astype(int).tolist()))]
-    figure = Figure(figsize=(11, 4), layout='constrained', dpi=110)
-    figure.suptitle(title or 'Gradients by layer', fontsize=11)
-    left, right = figure.subplots(1, 2)
-    colours = matplotlib.colormaps['viridis'](numpy.linspace(0, 0.9, len(shown)))
-    for colour, report in zip(colours, shown):
-        layers = numpy.arange(1, len(report) + 1)
-        style = {'color': colour, 'marker': '.', 'label': f'iteration {report[0].iteration}'}
-        left.plot(layers, [row.underflow for row in report], **style)
-        right.plot(layers, [row.total_scale for row in report], **style)
-    if threshold is not None:
-        left.axhline(threshold, color='#d55e00', lw=1, ls='--', label=f'T = {threshold:g}')
-    # From the largest power of ten below what occurs; a layer that loses nothing stands at 0.
-    left.set_yscale('symlog', linthresh=1e-5, linscale=0.3)
-    left.set(ylabel='share of elements that underflow', ylim=(0, 1))
-    right.set_yscale('log', base=2)
-    right.set(ylabel='total scale of the gradient')
-    for axes in (left, right):
-        axes.set_xlabel('layer, from input to output')
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-    left.legend(fontsize=8)
-    return figure
+    names, holder = pictures.layer_names(uses)
+    names = names[::-1] if from_loss else names
+    every = math.ceil(len(names) / most)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_xticks(range(0, len(names), every), names[::every], rotation=90, fontsize=7)
+    where = f' of {holder}' if holder else ''
+    way = 'from the loss to the input' if from_loss else 'from input to output'
+    axes.set_xlabel(f'layer{where}, {way}', fontsize=8)

@@ -6,11 +6,18 @@ import functools
 import os
 import re
 
-from chainerlp.extensions import pictures
-from chainerlp.extensions.files import write_text
+from chainerlp.extensions.files import atomic_write, write_text
 from experiments.config import loading
-from experiments.reports import figures, published, run_files, run_folder, windows
-from experiments.reports.tables import markdown_table, percent
+from experiments.config.errors import ConfigError
+from experiments.reports import (
+    by_way,
+    figures,
+    layer_figures,
+    run_files,
+    run_folder,
+    windows,
+)
+from experiments.reports.tables import LOSS, markdown_table, percent, share
 
 import markdown
 
@@ -20,6 +27,34 @@ _MORE = {
     'validation/main/accuracy_top5': 'top-5 accuracy',
     'data/images_per_sec': 'examples / s',
 }
+_RESULTS = (
+    'The {metrics} and the loss are of the test set; *last*: at the end, *best*: the best of the'
+    ' evaluations on the way. Underflow is the share of the elements of a layer’s data gradient'
+    ' that float16 (or the run’s own format) rounds to zero, averaged over layers and measured'
+    ' iterations; *unscaled* is what the same gradients would have lost with every scale 1. In'
+    ' float32 runs nothing was lost: it is what float16 would have lost; of models that compute in'
+    ' a lower format, of their layers’ output gradients. Times contain evaluations and'
+    ' measurements.'
+)
+_ERRORS = (
+    'Underflow is *given what came from above*: a gradient that died on the way is no loss further'
+    ' down. *Nonzero* is the share of elements that are left after rounding, averaged over layers;'
+    ' the zeros of a ReLU are among the others. The *gradient error* is ‖g − g32‖ / ‖g32‖ of each'
+    ' parameter against a float32 pass of the same weights, data and random draws: the median over'
+    ' parameters, averaged over iterations. It holds all that was lost on the way, and what the'
+    ' forward pass rounded.'
+)
+_UNMEASURED = (
+    '– was not measured: underflow, if the run ended before its `report.interval`; nonzero and'
+    ' gradient error, if `report.gradient_error` was not asked for, or not reached.'
+)
+_BY_WAY = (
+    'Means over the runs, ± standard deviation. The authors’ numbers are the best of a training’s'
+    ' evaluations, and stand only beside runs of their setting.'
+)
+_PICTURES = 'report'
+_UNDRAWABLE = ValueError, OverflowError  # of numbers that Matplotlib has no room for
+_MOST_NAMED = 6  # of those who have one value
 _PAGE = """\
 <!doctype html>
 <html lang="en">
@@ -56,10 +91,10 @@ def write(paths, folder, html=False):
         str: The path of the page, or of the markdown.
 
     Raises:
-        experiments.config.errors.ConfigError: If there is no run.
+        ConfigError: If there is no run.
     """
     runs = [run_folder.read(path) for path in run_folder.find(paths)]
-    os.makedirs(os.path.join(folder, 'report'), exist_ok=True)
+    os.makedirs(os.path.join(folder, _PICTURES), exist_ok=True)
     text = '\n\n'.join([f'# {_TITLE}', *_sections(runs, folder)]) + '\n'
     target = os.path.join(folder, 'report.md')
     write_text(target, text)
@@ -69,129 +104,167 @@ def write(paths, folder, html=False):
     return target
 
 
+def write_figure(name, runs, folder):
+    """Writes one of :data:`~experiments.reports.layer_figures.FIGURES` as a PNG file.
+
+    Args:
+        name (str): Which.
+        runs (list of ~experiments.reports.run_folder.RunFolder): Of which runs, in their order.
+        folder (str): Where it goes.
+
+    Returns:
+        str: Its path.
+
+    Raises:
+        ConfigError: If no run has what it shows, or there is no room for all of it.
+    """
+    figure = layer_figures.draw(name, runs)
+    os.makedirs(os.path.join(folder, _PICTURES), exist_ok=True)
+    path = os.path.join(folder, _PICTURES, f'{name}.png')
+    try:
+        with atomic_write(path) as unfinished:
+            figure.savefig(unfinished)
+    except _UNDRAWABLE as error:
+        raise ConfigError(f'--figure {name}: not drawn ({run_files.reason(error)})') from None
+    return path
+
+
 def _sections(runs, folder):
     whole = [run for run in runs if run.problem is None]
     yield (
         f'{len(whole)} finished of {len(runs)}, read on {datetime.datetime.now():%Y-%m-%d %H:%M}.'
     )
+    broken = [run for run in runs if run.problem is not None]
+    if broken:
+        yield '## Not finished or broken'
+        yield '\n'.join(f'- `{run.name}`: {run.problem}' for run in broken)
+    experiments = _experiments(runs)
+    differing = loading.compare([_common(of_one) for of_one in experiments.values()])
+    if differing:
+        yield '## What differs between the experiments'
+        yield _differences(experiments, differing)
+    for name, of_one in experiments.items():
+        yield f'## `{name}`'
+        yield from _experiment(name, of_one, folder)
+
+
+def _experiments(runs):
+    """Returns the runs by the folder that holds theirs, named as short as it is unique."""
+    by_folder = {}
+    for run in runs:
+        by_folder.setdefault(os.path.dirname(os.path.normpath(run.path)), []).append(run)
+    names = [of_one[0].name.rpartition('/')[0] for of_one in by_folder.values()]
+    return {
+        folder if names.count(name) > 1 else name: of_one
+        for name, (folder, of_one) in zip(names, by_folder.items())
+    }
+
+
+def _common(runs):
+    """Returns the config of an experiment, without what its runs have of their own."""
+    return {k: v for k, v in runs[0].config.items() if k not in ('name', 'seed', 'scaling')}
+
+
+def _differences(names, differing):
+    """Returns a table with a row for each value of a key, and who has it; others lack the key."""
+    rows = []
+    for key, values in differing.items():
+        by_value = {}
+        for name, value in zip(names, values):
+            if value is not None:
+                by_value.setdefault(' '.join(str(value).split()), []).append(f'`{name}`')
+        for value, having in by_value.items():
+            named = ', '.join(having[:_MOST_NAMED])
+            more = f' and {len(having) - _MOST_NAMED} more' if len(having) > _MOST_NAMED else ''
+            rows.append([f'`{key}`', value, named + more])
+    return markdown_table(['key', 'value', 'of'], rows, left=3)
+
+
+def _experiment(name, runs, folder):
+    whole = [run for run in runs if run.problem is None]
+    stem = name.strip(os.sep).replace(os.sep, '-')
     if whole:
         yield _results(whole)
-        header, rows = published.table(whole)
-        if len(rows) > 1:
-            legend = 'Means over the seeds, ± standard deviation, of the test set at the end.'
-            yield '## By way of scaling\n\n' + markdown_table(header, rows) + '\n\n' + legend
+        groups = by_way.group(whole)
+        header, rows = by_way.table(groups)
+        yield '### By way of scaling\n\n' + markdown_table(header, rows) + '\n\n' + _BY_WAY
+        differing = loading.compare([alike[0].config for alike in groups.values()])
+        differing.pop('scaling.label', None)  # it is the name
+        if differing:
+            yield '### What differs between the ways'
+            yield _differences(groups, differing)
     found = windows.windows(whole)
     if found:
-        yield '## Fixed scales beside policies\n\n' + markdown_table(*windows.table(found))
+        yield '### Fixed scales beside policies\n\n' + markdown_table(*windows.table(found))
         yield (
             'Gradient errors, means over the seeds. The window: the fixed scales whose error is'
             ' within twice that of the best way of scaling. In brackets, a policy’s error over that'
             ' of the best fixed scale, which one would have had to search for.'
         )
         drawn = functools.partial(windows.figure, found)
-        yield _picture(drawn, folder, 'windows', 'gradient error by fixed scale')
-    broken = [run for run in runs if run.problem is not None]
-    if broken:
-        yield '## Not finished or broken'
-        yield '\n'.join(f'- `{run.name}`: {run.problem}' for run in broken)
+        yield _picture(drawn, folder, f'{stem}-windows', 'gradient error by fixed scale')
     figure = figures.curves(runs)
     if figure is not None:
-        yield '## Curves'
-        yield _picture(lambda: figure, folder, 'curves', 'losses and metrics by iteration')
-    differing = loading.compare([run.config for run in whole])
-    if differing:
-        yield '## What differs between the configs'
-        yield markdown_table(
-            ['run', *(f'`{key}`' for key in differing)],
-            [
-                [f'`{run.name}`', *map(_shown, values)]
-                for run, values in zip(whole, zip(*differing.values()))
-            ],
-        )
-    yield from _scales(runs, folder)
+        yield '### Curves'
+        yield _picture(lambda: figure, folder, f'{stem}-curves', 'losses and metrics by iteration')
+    yield from _layers([alike[0] for alike in by_way.group(runs).values()], stem, folder)
+
+
+def _layers(runs, stem, folder):
+    """Yields the pictures of layers, each of the first run of every way of scaling."""
+    scaled = [run for run in runs if run.scales]
+    drawn = [
+        ('scales', layer_figures.total_scales, scaled),
+        ('underflow', layer_figures.underflow, scaled),
+        ('layers', layer_figures.underflow_by_layer, scaled),
+        ('errors', figures.gradient_errors, [r for r in runs if any(e.error for e in r.errors)]),
+    ]
+    for name, (draw, *_) in layer_figures.FIGURES.items():
+        having = [run for run in runs if layer_figures.can_be_drawn(name, run)]
+        drawn.append((name, draw, having if name != 'difference' else []))
+    if any(having for *_, having in drawn):
+        yield '### Layers'
+    for name, draw, having in drawn:
+        if having:
+            what = f'{name} of {having[0].name.rpartition("/")[0]}'
+            yield _picture(functools.partial(draw, having), folder, f'{stem}-{name}', what)
 
 
 def _results(runs):
     metrics = list(dict.fromkeys(run.metric for run in runs))
-    header = ['run', *metrics, 'loss', 'underflow', 'worst layer', 'unscaled']
+    header = ['run', *(f'{m}, {which}' for m in metrics for which in ('last', 'best'))]
+    header += ['loss', 'underflow', 'worst layer', 'unscaled']
     with_errors = any(run.errors for run in runs)
     header += ['nonzero', 'gradient error'] * with_errors + ['skipped', 'ms / iteration']
     more = [key for key in _MORE if any(run.last(key) is not None for run in runs)]
     header += [_MORE[key] for key in more]
-    theirs = [published.number(run.config) for run in runs]
     rows = []
     for run in runs:
-        rates = (run.underflow.mean, run.underflow.worst_layer, run.underflow.mean_unscaled)
-        rows.append(
-            [
-                f'`{run.name}`',
-                *(f'{float(run.result[m]):.4f}' if m == run.metric else '' for m in metrics),
-                f'{float(run.result["loss"]):.4f}',
-                *(percent(rate, 3) for rate in rates),
-                *[percent(run.nonzero_share, 2), percent(run.gradient_error, 2)] * with_errors,
-                str(run.result['skipped']),
-                f'{run.seconds_per_iteration * 1e3:.1f}',
-                *('' if value is None else f'{value:.4g}' for value in map(run.last, more)),
-            ]
-        )
-    if any(theirs):
-        header.append("the authors' number")
-        for row, number in zip(rows, theirs):
-            row.append(number or '')
-    legend = (
-        f'The {", the ".join(metrics)} and the loss are of the test set, at the end. Underflow is'
-        ' the share of the elements of a layer’s data gradient that float16 (or the run’s own'
-        ' format) rounds to zero,'
-        ' averaged over layers and measured iterations; *unscaled* is what the same gradients would'
-        ' have lost with every scale 1. In float32 runs nothing was lost: it is what float16 would'
-        ' have lost; of models that compute in a lower format, of their layers’ output gradients.'
-        ' Times contain evaluations and measurements.'
-    )
+        rates = [run.underflow.mean, run.underflow.worst_layer, run.underflow.mean_unscaled]
+        rates += [run.nonzero_share, run.gradient_error] * with_errors
+        row = [f'`{run.name.rpartition("/")[2]}`']
+        for metric in metrics:
+            is_its = metric == run.metric
+            row += [share(float(run.result[metric])) if is_its else '']
+            row += [share(run.best) if is_its else '']
+        row += [LOSS(float(run.result['loss'])), *map(percent, rates)]
+        row += [str(run.result['skipped']), f'{run.seconds_per_iteration * 1e3:.1f}']
+        rows.append(row + ['' if v is None else f'{v:.4g}' for v in map(run.last, more)])
+    legend = _RESULTS.format(metrics=', the '.join(metrics))
     if with_errors:
-        legend += (
-            '\n\nUnderflow is *given what came from above*: a gradient that died on the way is no'
-            ' loss further down. *Nonzero* is the share of elements that are left after rounding,'
-            ' averaged over layers; the zeros of a ReLU are among the others. The *gradient error*'
-            ' is ‖g − g32‖ / ‖g32‖ of each parameter against a float32 pass of the same weights,'
-            ' data and random draws: the median over parameters, averaged over iterations. It holds'
-            ' all that was lost on the way, and what the forward pass rounded.'
-        )
-    return '## Results\n\n' + markdown_table(header, rows) + '\n\n' + legend
-
-
-def _scales(runs, folder):
-    drawn = [run for run in runs if run.scales]
-    if drawn:
-        yield '## Scales and underflow'
-    for run in drawn:
-        yield f'### `{run.name}`'
-        stem = run.name.replace('/', '-')
-        accepted = run.config.get('scaling', {}).get('threshold')
-        threshold = 1e-3 if accepted is None else accepted
-        for kind, what, draw, *arguments in (
-            ('scales', 'scales', pictures.scales),
-            ('underflow', 'underflow', pictures.underflow, threshold),
-            ('layers', 'underflow and scales', figures.by_layer, accepted),
-            ('error', 'gradient error', pictures.gradient_error),
-        ):
-            rows = run.errors if kind == 'error' else run.scales
-            if not rows:
-                continue
-            draw = functools.partial(draw, rows, *arguments, title=run.name)
-            yield _picture(draw, folder, f'{stem}-{kind}', f'{what} of {run.name}')
+        legend += f'\n\n{_ERRORS}'
+    if any('–' in row for row in rows):
+        legend += f'\n\n{_UNMEASURED}'
+    return '### Results\n\n' + markdown_table(header, rows) + '\n\n' + legend
 
 
 def _picture(draw, folder, name, alternative):
-    path = os.path.join(folder, 'report', f'{name}.png')
+    path = os.path.join(folder, _PICTURES, f'{name}.png')
     try:
         draw().savefig(path)
-    except (ValueError, OverflowError) as error:  # numbers that Matplotlib has no room for
+    except _UNDRAWABLE as error:
         return f'{alternative}: not drawn ({run_files.reason(error)})'
-    return f'![{alternative}](<report/{name}.png>)'
-
-
-def _shown(value):
-    return '' if value is None else ' '.join(str(value).split())
+    return f'![{alternative}](<{_PICTURES}/{name}.png>)'
 
 
 def _page(text, folder):

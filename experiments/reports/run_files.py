@@ -19,7 +19,8 @@ import yaml
 CONFIG, ERROR, LOG = 'config.yaml', 'error.txt', 'log'
 RECORD, RESULT, SCALES = 'run.json', 'result.json', 'scales.csv'
 ERRORS, NONZERO, PREDICTIONS = 'gradient_error.csv', 'nonzero.csv', 'predictions.csv'
-COMPARISON = 'comparison.csv'
+COMPARISON, UNBOUNDED = 'comparison.csv', 'unbounded.csv'
+SUMMARY = 'summary.csv'  # of a sweep, beside its runs' folders
 
 _BLOCK = 2**20  # bytes
 _SECTIONS = ('dataset', 'model', 'scaling', 'train')
@@ -53,6 +54,24 @@ class PredictionRow(typing.NamedTuple):
     underflow: float
     wanted: float
     largest: float
+
+
+class UnboundedRow(typing.NamedTuple):
+    """What a policy would choose for one layer in one iteration without its bounds.
+
+    Attributes:
+        iteration (int): The iteration.
+        layer (str): Path of the link in the model.
+        call (int): Which use of the link in the pass, from 0.
+        unbounded (float): α without the bounds of the config and without rounding.
+        scale (float): α, as it was applied.
+    """
+
+    iteration: int
+    layer: str
+    call: int
+    unbounded: float
+    scale: float
 
 
 class ComparisonRow(typing.NamedTuple):
@@ -163,6 +182,13 @@ def read_comparison(path):
     return rows
 
 
+def read_unbounded(path):
+    """Returns a list of :class:`UnboundedRow`."""
+    rows = _read_rows(path, UnboundedRow)
+    _check(not any(row.unbounded <= 0 or row.scale <= 0 for row in rows), 'no scale')
+    return rows
+
+
 def _read_rows(path, kind):
     try:
         rows = files.read(path, kind)
@@ -199,6 +225,7 @@ READERS = {
     NONZERO: read_nonzero,
     PREDICTIONS: read_predictions,
     COMPARISON: read_comparison,
+    UNBOUNDED: read_unbounded,
     RESULT: read_result,
 }
 """dict: What reads each file that a run may leave; of a finished run each has a checksum."""

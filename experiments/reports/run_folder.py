@@ -1,5 +1,6 @@
 """What a run left in its folder, whole, half-finished or broken."""
 
+import csv
 import dataclasses
 import math
 import os
@@ -17,6 +18,7 @@ _FILES = {
     'nonzero': run_files.NONZERO,
     'predictions': run_files.PREDICTIONS,
     'comparison': run_files.COMPARISON,
+    'unbounded': run_files.UNBOUNDED,
     'result': run_files.RESULT,
 }
 _DEPTH = 3
@@ -39,6 +41,7 @@ class RunFolder:
             likewise.
         comparison (list of ~experiments.reports.run_files.ComparisonRow): Other ways of scaling on
             the same weights; likewise.
+        unbounded (list of ~experiments.reports.run_files.UnboundedRow): Scales without bounds.
         result (dict): How the run ended; empty while it has not.
         problem (str): Why it is not whole, or ``None``.
     """
@@ -52,6 +55,7 @@ class RunFolder:
     nonzero: list = dataclasses.field(default_factory=list)
     predictions: list = dataclasses.field(default_factory=list)
     comparison: list = dataclasses.field(default_factory=list)
+    unbounded: list = dataclasses.field(default_factory=list)
     result: dict = dataclasses.field(default_factory=dict)
     problem: Optional[str] = None
 
@@ -64,6 +68,14 @@ class RunFolder:
     def metric(self):
         """str: The name of the task's metric: a key of the result."""
         return self.result.get('metric', 'accuracy')
+
+    @property
+    def best(self):
+        """float: The highest value of the task's metric in the log; NaN if it was not evaluated."""
+        key = f'validation/main/{self.metric}'
+        return max(
+            (e[key] for e in self.log if not math.isnan(e.get(key, math.nan))), default=math.nan
+        )
 
     def last(self, key):
         """Returns the last value of a key in the log, or ``None``."""
@@ -88,7 +100,9 @@ class RunFolder:
 
 
 def find(paths):
-    """Returns the folders of runs in paths, up to three levels down, each once and in order.
+    """Returns the folders of runs in paths, up to three levels down, each once.
+
+    Those of a sweep come in the order of its config, and others in that of their names.
 
     Raises:
         ConfigError: If a path is no folder, or holds no run.
@@ -140,9 +154,19 @@ def _problem(run, damages):
 def _folders(path, depth):
     yield path
     if depth and not _is_run(path):
-        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-            if entry.is_dir():
-                yield from _folders(entry.path, depth - 1)
+        ordered = _names_in_order(path)
+        folders = {entry.name: entry.path for entry in os.scandir(path) if entry.is_dir()}
+        for name in sorted(folders, key=lambda name: (ordered.get(name, len(ordered)), name)):
+            yield from _folders(folders[name], depth - 1)
+
+
+def _names_in_order(path):
+    """Returns the places of a sweep's runs, by name, as the summary has them: as its config."""
+    try:
+        with open(os.path.join(path, run_files.SUMMARY), encoding='utf-8', newline='') as file:
+            return {row['name']: place for place, row in enumerate(csv.DictReader(file))}
+    except (OSError, ValueError, KeyError, csv.Error):  # none, or another's: the alphabet's order
+        return {}
 
 
 def _is_run(path):

@@ -130,7 +130,7 @@ def _underflow(by_task, threshold):
             mesh = axes.pcolormesh(edges, places, rates, cmap=colours, norm=norm)
             axes.invert_yaxis()
     for axes in panels[:, 0]:
-        axes.set_ylabel('layer from input', fontsize=8)
+        axes.set_ylabel('layer that passes a gradient down', fontsize=8)
     for axes in panels[-1]:
         axes.set_xlabel('iteration', fontsize=8)
     bar = figure.colorbar(mesh, ax=panels, fraction=0.03, aspect=40, extend='min')
@@ -146,14 +146,11 @@ def _errors(by_task):
     figure, panels = _panels(1, len(by_task), 3.6, 3.4)
     for axes, (task, of_task) in zip(panels[0], by_task.items()):
         for way, run in of_task.items():
-            errors = collections.defaultdict(list)
-            for row in run.errors:
-                errors[row.iteration].append(row.error)
-            points = [(i, numpy.nanmedian(found)) for i, found in errors.items()]
-            points = [(i, error) for i, error in points if math.isfinite(error)]
+            points = figures.median_errors(run.errors)
             colour, _ = figures.style(_SHOWN_WAYS.index(way))
             if points:
-                axes.plot(*zip(*points), color=colour, marker='.', linewidth=1, label=way)
+                look = dict(color=colour, marker='.', linewidth=1, label=way)
+                axes.plot(points.keys(), points.values(), **look)
         axes.set(title=task, xlabel='iteration', yscale='log')
         axes.grid(alpha=0.3)
     panels[0, 0].set_ylabel('gradient error, median over parameters')

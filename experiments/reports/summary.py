@@ -11,6 +11,7 @@ from typing import Optional
 from chainerlp.extensions.files import write_text
 from experiments import tasks
 from experiments.config import Config, label
+from experiments.reports.tables import LOSS, mean_and_deviation, percent, share
 
 _LEGEND = """\
 underflow  elements of the layers' data gradients that float16 (or the run's own format) rounds to
@@ -184,7 +185,7 @@ def render(results):
     """Renders results of one task, at least one, as a table with a legend.
 
     Several seeds of one way of scaling are one line, mean ± standard deviation. Runs that failed
-    are left out of it and listed below, as are those that diverged.
+    are left out of it and listed above, as are those that diverged.
     """
     groups = {}
     for result in results:
@@ -193,7 +194,10 @@ def render(results):
     header += ['underflow', 'worst layer', 'gradient error']
     rows = [header] + [_row(name, runs) for name, runs in groups.items()]
     has_errors = not all(math.isnan(result.gradient_error) for result in results)
-    lines = aligned(rows if has_errors else [row[:-1] for row in rows])
+    lines = [f'failed: {result.name}: {result.error}' for result in results if result.error]
+    lines += [f'diverged: {result.name}' for result in results if result.diverged]
+    lines += [''] * bool(lines)
+    lines += aligned(rows if has_errors else [row[:-1] for row in rows])
     lines += ['', _LEGEND]
     if has_errors:
         lines.append(_ERROR)
@@ -201,8 +205,7 @@ def render(results):
         lines.append(_COMPUTE)
     if any(result.config.scaling.method == 'fp32' for result in results):
         lines.append(_FP32)
-    lines += [f'diverged: {result.name}' for result in results if result.diverged]
-    lines += [f'failed: {result.name}: {result.error}' for result in results if result.error]
+    lines += [f'–          {reason}' for reason in _reasons(groups.values(), has_errors)]
     return '\n'.join(lines)
 
 
@@ -210,30 +213,33 @@ def _row(name, runs):
     good = [run for run in runs if run.error is None]
     count = str(len(runs)) if len(good) == len(runs) else f'{len(good)} of {len(runs)}'
     threshold = getattr(runs[0].config.scaling, 'threshold', None)
+    skipped = '{:.0f}' if len(good) == 1 else '{:.1f}'
     return (
         name,
         count,
-        _mean_and_deviation([run.value for run in good], '.3f'),
-        _mean_and_deviation([run.loss for run in good], '.3f'),
-        _mean_and_deviation([run.underflow.mean_unscaled for run in good], '.2%'),
-        '-' if threshold is None else f'{threshold:.2%}',
-        _mean_and_deviation([run.skipped for run in good], '.0f' if len(good) == 1 else '.1f'),
-        _mean_and_deviation([run.seconds for run in good], '.1f'),
-        _mean_and_deviation([run.underflow.mean for run in good], '.2%'),
-        _mean_and_deviation([run.underflow.worst_layer for run in good], '.2%'),
-        _mean_and_deviation([run.gradient_error for run in good], '.2%'),
+        mean_and_deviation([run.value for run in good], share),
+        mean_and_deviation([run.loss for run in good], LOSS),
+        mean_and_deviation([run.underflow.mean_unscaled for run in good], percent),
+        percent(math.nan if threshold is None else threshold),
+        mean_and_deviation([run.skipped for run in good], skipped.format),
+        mean_and_deviation([run.seconds for run in good], '{:.1f}'.format),
+        mean_and_deviation([run.underflow.mean for run in good], percent),
+        mean_and_deviation([run.underflow.worst_layer for run in good], percent),
+        mean_and_deviation([run.gradient_error for run in good], percent),
     )
 
 
-def _mean_and_deviation(values, form):
-    if not values:
-        return '-'
-    mean = _mean(values)
-    if not math.isfinite(mean):
-        return 'nan'  # and not nan%
-    if len(values) == 1:
-        return format(mean, form)
-    return f'{mean:{form}} ± {statistics.stdev(values):{form}}'
+def _reasons(groups, has_errors):
+    """Yields why something in the table was not measured."""
+    if any(all(run.error for run in runs) for runs in groups):
+        yield 'no run of the method went through'
+    if any(getattr(runs[0].config.scaling, 'threshold', None) is None for runs in groups):
+        yield 'T: the method knows none'
+    good = [run for runs in groups for run in runs if run.error is None]
+    if any(math.isnan(run.underflow.mean) for run in good):
+        yield 'underflow: a run ended before its report.interval'
+    if has_errors and any(math.isnan(run.gradient_error) for run in good):
+        yield 'gradient error: a run had no report.gradient_error, or ended before it'
 
 
 def aligned(rows):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import statistics
 
 
 def markdown_table(header, rows, left=1):
@@ -21,7 +22,7 @@ def markdown_table(header, rows, left=1):
 
 
 def percent(rate, digits=None):
-    """Shows a rate in percent; one that is not finite is no percentage.
+    """Shows a rate in percent; what was not measured, NaN, as a dash.
 
     Args:
         rate (float): The rate.
@@ -30,13 +31,46 @@ def percent(rate, digits=None):
     >>> percent(0.01), percent(0.000456), percent(0.957), percent(1e-9), percent(math.inf)
     ('1.0%', '0.046%', '95.7%', '<0.0001%', 'inf')
     >>> percent(0.0123, 1), percent(math.nan, 1)
-    ('1.2%', 'nan')
+    ('1.2%', '–')
     """
+    if math.isnan(rate):
+        return '–'
     if not math.isfinite(rate):
         return str(rate)
     if digits is None and 0 < rate < 0.1:
         return '<0.0001%' if rate < 1e-6 else f'{two_digits(rate * 100)}%'
     return f'{rate:.{1 if digits is None else digits}%}'
+
+
+def share(value):
+    """Shows what a task's metric is, in percent.
+
+    >>> share(0.91234), share(math.nan)
+    ('91.23%', '–')
+    """
+    return percent(value, 2)
+
+
+LOSS = '{:.3f}'.format
+"""callable: Shows a loss; ``nan`` if it diverged."""
+
+
+def mean_and_deviation(values, show):
+    """Shows the mean of numbers, with their standard deviation if there are several.
+
+    Args:
+        values (list of float): The numbers; of none a dash is shown.
+        show (callable): Shows one.
+
+    >>> mean_and_deviation([0.5, 0.52], percent), mean_and_deviation([], LOSS)
+    ('51.0% ± 1.4%', '–')
+    """
+    if not values:
+        return '–'
+    mean = statistics.fmean(values)
+    if len(values) < 2 or not math.isfinite(mean):
+        return show(mean)
+    return f'{show(mean)} ± {show(statistics.stdev(values))}'
 
 
 def two_digits(value):

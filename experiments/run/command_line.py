@@ -7,6 +7,7 @@ import sys
 from experiments.config import loading
 from experiments.config.errors import ConfigError
 from experiments.reports import summary
+from experiments.reports.run_files import SUMMARY
 from experiments.run import dry_run, multi_node, progress, sweep
 from experiments.run.launch import Launch, device_of_worker, get_device
 
@@ -97,7 +98,7 @@ def run_sweep(arguments):
             f'{arguments.config}: sweep: missing, allowed: a mapping with the keys seeds, scaling'
             ' (`train` needs none)'
         )
-    summary_path = os.path.join(arguments.out, config.name, 'summary.csv')
+    summary_path = os.path.join(arguments.out, config.name, SUMMARY)
     return _run(arguments, config, config.runs(), summary_path)
 
 

@@ -1,11 +1,13 @@
 """What a command would run, and about how long that would take; nothing is written."""
 
+import collections
 import os
 import statistics
 import tempfile
 import time
 from typing import NamedTuple, Optional
 
+from experiments.config.errors import DataError
 from experiments.reports import summary
 from experiments.run import sweep, train
 
@@ -41,9 +43,9 @@ def describe(configs, folder, launch, at_a_time, progress):
         tuple: The description, a table as a str, and whether every run would begin.
 
     Raises:
-        ConfigError: If a folder holds a run of another config.
+        ConfigError: If a folder holds a run of another config, or the data is not there.
     """
-    estimates, rows, to_go, is_whole = {}, [], 0.0, True
+    estimates, rows, to_go, errors = {}, [], 0.0, collections.Counter()
     for config, state in zip(configs, sweep.find_states(configs, folder, launch)):
         if state.result is not None:
             rows.append((config.run_name, 'finished', str(state.result.iterations), '', ''))
@@ -57,8 +59,8 @@ def describe(configs, folder, launch, at_a_time, progress):
                 estimates[kind] = _measure(config, launch)
             estimate = estimates[kind]
         if estimate.error is not None:
-            is_whole = False
-            rows.append((config.run_name, f'fails: {estimate.error}', '', '', ''))
+            errors[estimate.error] += 1
+            rows.append((config.run_name, 'fails', '', '', ''))
             continue
         left = (estimate.iterations - (state.iteration or 0)) * estimate.seconds
         to_go += left
@@ -67,7 +69,12 @@ def describe(configs, folder, launch, at_a_time, progress):
         rows.append((config.run_name, start, str(estimate.iterations), *times))
     together = f'; {at_a_time} at a time: about {duration(to_go / at_a_time)}'
     total = f'to go      {duration(to_go)}' + (together if at_a_time > 1 else '')
-    return '\n'.join([*summary.aligned([_HEADER, *rows]), '', total, _LEGEND]), is_whole
+    reasons = [
+        f'fails      {error}' + (f' ({count} runs)' if count > 1 else '')
+        for error, count in errors.items()
+    ]
+    lines = [*reasons, *summary.aligned([_HEADER, *rows]), '', total, _LEGEND]
+    return '\n'.join(lines), not errors
 
 
 def duration(seconds):
@@ -101,6 +108,8 @@ def _measure(config, launch):
             trainer.extend(note_time, trigger=(1, 'iteration'), priority=-1000)
             note_time(trainer)
             trainer.run(show_loop_exception_msg=False)
+        except DataError:  # all of them would say the same
+            raise
         except Exception as error:  # the others are described all the same
             if launch.communicator is not None:
                 raise

@@ -1,5 +1,6 @@
 """What a run notes on its way: Chainer's log, the throughput, and the skipped updates."""
 
+import contextlib
 import json
 import os
 import time
@@ -14,26 +15,51 @@ from chainer.training import extensions, get_trigger
 # Like Chainer's `elapsed_time`, these entries of a log depend on the machine: whoever compares the
 # logs of two runs has to leave them out.
 THROUGHPUT_KEYS = ('data/images_per_sec', 'data/wait')
+# What is an extreme, or a count so far, has no mean: from what an entry had and a new value.
+_NO_MEANS = {
+    'scaling/scale_min': min,
+    'scaling/scale_max': max,
+    'scaling/total_scale_max': max,
+    **dict.fromkeys(
+        ('scaling/skipped', 'scaling/saturated', 'scaling/backoff'), lambda _, newest: newest
+    ),
+}
 
 
 class Log(extensions.LogReport):
-    """Chainer's ``LogReport``, but for the writing of its file.
+    """Chainer's ``LogReport``, but for the writing of its file, and for what has no mean.
 
     Chainer's writes into a temporary folder, which stays behind if it is killed, and does not wait
-    for the disk.
+    for the disk. An entry here has the smallest ``scaling/scale_min`` and the largest
+    ``scaling/scale_max`` and ``scaling/total_scale_max`` since the one before, and the newest
+    ``scaling/skipped``, ``scaling/saturated`` and ``scaling/backoff``.
     """
 
     default_name = 'LogReport'
 
     def __init__(self, trigger):
-        super().__init__(trigger=trigger, log_name=None)  # it writes no file
+        super().__init__(trigger=trigger, log_name=None, postprocess=self._replace_means)
+        self._kept = {}  # by key, since the last entry
 
     def __call__(self, trainer):
         """Takes note of the iteration, and writes the file if there is a new entry."""
+        for key in _NO_MEANS.keys() & trainer.observation.keys():
+            value = float(trainer.observation[key])
+            self._kept[key] = _NO_MEANS[key](self._kept.get(key, value), value)
         entries = len(self.log)
         super().__call__(trainer)
         if len(self.log) > entries:
             write_text(os.path.join(trainer.out, LOG), json.dumps(self.log, indent=4))
+
+    def serialize(self, serializer):
+        """Saves or loads the log, and what is kept for its next entry."""
+        super().serialize(serializer)
+        with contextlib.suppress(KeyError):  # a snapshot of before this was kept
+            self._kept = json.loads(str(serializer('_kept', json.dumps(self._kept))))
+
+    def _replace_means(self, entry):
+        entry.update(self._kept)
+        self._kept = {}
 
 
 class SkippedUpdates(training.Extension):

@@ -1,12 +1,17 @@
-"""What policies expect of each layer's gradient, beside what there is: ``predictions.csv``."""
+"""What policies expect of each layer's gradient, beside what there is: ``predictions.csv``.
 
+And what they would choose without their bounds: ``unbounded.csv``.
+"""
+
+import dataclasses
 import math
 import os
 
 from chainerlp import functions, policies
 from chainerlp.extensions import files
 from chainerlp.extensions.layer_probe import LayerProbe
-from experiments.reports.run_files import PREDICTIONS, PredictionRow
+from chainerlp.policies.policy import Bounded, window_for
+from experiments.reports.run_files import PREDICTIONS, UNBOUNDED, PredictionRow, UnboundedRow
 
 import numpy
 from chainer.backends import cuda
@@ -16,7 +21,8 @@ from chainer.training import extension
 class Predictions(extension.Extension):
     """Trainer extension that writes which underflow policies predict, and which scales would do.
 
-    It changes nothing in the training. The predictions are those of
+    Of layers whose policy has bounds, it writes which scales there would be without them, too. It
+    changes nothing in the training. The predictions are those of
     :class:`~chainerlp.policies.Adaptive` and :class:`~chainerlp.policies.PerSample` at the scales
     that were applied, for the run's own format; see
     :class:`~experiments.reports.run_files.PredictionRow`. Layers that round the gradients of their
@@ -38,7 +44,7 @@ class Predictions(extension.Extension):
         self._threshold = threshold
         self._probe = None
         self._observation = None  # of the update that was written last
-        self._has_started = False
+        self._started = set()
 
     def initialize(self, trainer):
         """Attaches the probe, which looks at the passes of measured iterations only."""
@@ -54,7 +60,10 @@ class Predictions(extension.Extension):
             if functions.computes_in(function) is not None:
                 return None
             loss_scale = optimizer._loss_scale or 1.0
-            return _measure(function, in_data, gy, loss_scale, self._threshold)
+            gradient = functions.gradient_to_round(function, in_data, gy)
+            scale, before = _scales_of(function, loss_scale)
+            predicted = _predictions(function, gradient, scale, before, self._threshold)
+            return predicted, _unbounded(function, gradient, scale, before)
 
         self._probe = LayerProbe({'main': optimizer.target}, measure, is_wanted)
         self._probe.__enter__()
@@ -63,17 +72,26 @@ class Predictions(extension.Extension):
         """Writes what was measured in the update."""
         iteration = trainer.updater.iteration
         self._observation = trainer.observation
-        rows = [
-            PredictionRow(iteration, path, call, *measured)
-            for path, call, measured in self._probe.take()
-            if measured is not None
-        ]
+        found = [each for each in self._probe.take() if each[2] is not None]
+        self._write(
+            os.path.join(trainer.out, PREDICTIONS),
+            [PredictionRow(iteration, path, call, *columns) for path, call, (columns, _) in found],
+        )
+        self._write(
+            os.path.join(trainer.out, UNBOUNDED),
+            [
+                UnboundedRow(iteration, path, call, *columns)
+                for path, call, (_, columns) in found
+                if columns is not None
+            ],
+        )
+
+    def _write(self, path, rows):
         if not rows:
             return
-        path = os.path.join(trainer.out, PREDICTIONS)
-        if not self._has_started:
-            files.start(path, iteration, PredictionRow)
-            self._has_started = True
+        if path not in self._started:
+            files.start(path, rows[0].iteration, type(rows[0]))
+            self._started.add(path)
         files.append(path, rows)
 
     def finalize(self):
@@ -82,14 +100,17 @@ class Predictions(extension.Extension):
             self._probe.__exit__()
 
 
-def _measure(function, in_data, gy, loss_scale, threshold):
-    """Returns the columns of a :class:`PredictionRow` from ``gaussian`` on."""
-    format = functions.rounded_to(function)
-    gradient = functions.gradient_to_round(function, in_data, gy)
-    stored, W = cuda.to_cpu(gradient.gy), cuda.to_cpu(gradient.W)
+def _scales_of(function, loss_scale):
+    """Returns α, and what gy carries."""
     scale = float(getattr(function, 'scale', 1.0))
     total_scale = getattr(function, 'total_scale', None)
-    before = loss_scale if total_scale is None else float(total_scale) / scale
+    return scale, loss_scale if total_scale is None else float(total_scale) / scale
+
+
+def _predictions(function, gradient, scale, before, threshold):
+    """Returns the columns of a :class:`PredictionRow` from ``gaussian`` on."""
+    format = functions.rounded_to(function)
+    stored, W = cuda.to_cpu(gradient.gy), cuda.to_cpu(gradient.W)
     gaussian, per_sample = (
         policy(format=format.name) for policy in (policies.Adaptive, policies.PerSample)
     )
@@ -111,3 +132,17 @@ def _measure(function, in_data, gy, loss_scale, threshold):
             exact = format.underflow_threshold / smallest_kept
             wanted = 2.0 ** (math.floor(math.log2(exact)) + 1) * before
     return *predicted, lost / max(product.size, 1), wanted, largest
+
+
+def _unbounded(function, gradient, scale, before):
+    """Returns the columns of an :class:`UnboundedRow` from ``unbounded`` on; ``None`` without."""
+    policy = getattr(getattr(function, 'layer_scale', None), 'policy', None)
+    if not isinstance(policy, Bounded):
+        return None
+    free = dict(max_scale=math.inf, max_total_scale=math.inf, power_of_two=False)
+    product = gradient.product() if policy.needs_product else None
+    context = dict(terms=gradient.terms, product=product, **window_for(policy, gradient.window))
+    unbounded = dataclasses.replace(policy, **free).scale(
+        gradient.gy, gradient.W, before, **context
+    )
+    return float(unbounded), scale

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from experiments.reports.tables import percent
+from experiments.reports.tables import LOSS, percent, share
 
 import chainer
 import tqdm
@@ -53,8 +53,8 @@ class Lines:
             outcome = f'failed: {result.error}'
         else:
             outcome = (
-                f'{result.metric} {result.value:.3f}, loss {result.loss:.3f},'
-                f' underflow {percent(result.underflow.mean, 2)}, skipped {result.skipped},'
+                f'{result.metric} {share(result.value)}, loss {LOSS(result.loss)},'
+                f' underflow {percent(result.underflow.mean)}, skipped {result.skipped},'
                 f' {result.seconds:.1f} s'
             )
             if not result.is_new:

@@ -166,7 +166,8 @@ def average_precision(matches, eleven_point=False):
         matches (DetectionMatches): Of all images.
         eleven_point (bool): The mean of the precisions at recalls of 0, 0.1, ... 1, as until VOC
             2009, instead of the area under the curve. In both, the precision at a recall is the
-            highest at that recall or a higher one.
+            highest at that recall or a higher one. Recalls of exactly 3/10, 6/10 and 7/10 do not
+            reach these points, as in ChainerCV.
     """
     if matches.objects == 0:
         return float('nan')
@@ -176,7 +177,8 @@ def average_precision(matches, eleven_point=False):
     precision = found / numpy.arange(1, len(order) + 1)
     precision = numpy.maximum.accumulate(precision[::-1])[::-1]
     if eleven_point:
-        # With whole numbers: 0.1 * 3 is more than 3 / 10, and a recall of 3 / 10 would be too low.
-        reached = numpy.searchsorted(10 * found, numpy.arange(11) * matches.objects)
+        # The authors' evaluation (ChainerCV's) compares floats: its 0.3 is 3 * 0.1, which is more
+        # than 3 / 10.
+        reached = numpy.searchsorted(recall, numpy.arange(11) * 0.1)
         return float(numpy.append(precision, 0)[reached].mean())
     return float(numpy.sum(numpy.diff(recall, prepend=0) * precision))

@@ -192,6 +192,13 @@ def test_the_threshold_is_marked(name):
     assert 'T = 0.02' in texts_of(figure)
 
 
+@pytest.mark.parametrize('name', ['underflow', 'layers'])
+def test_no_threshold_is_marked_where_there_is_none(name):
+    figure = getattr(pictures, name)(rows_of(3, [1, 2]))
+    assert not any('T = ' in text for text in texts_of(figure))
+    drawn(figure)
+
+
 def test_colours_jump_at_the_threshold():
     mesh = pictures.underflow(rows_of(2, [1]), 0.02).axes[0].collections[0]
     shades = [mesh.cmap(mesh.norm(numpy.log10(rate))) for rate in (0.01, 0.0199, 0.0201, 0.04)]

@@ -109,9 +109,9 @@ def test_a_resumed_run_is_drawn_as_a_whole(tmp_path, drawn):
 @pytest.mark.parametrize(
     'policy, given, expected',
     [
-        (None, None, 1e-3),
+        (None, None, None),
         (policies.Measured(threshold=0.02), None, 0.02),
-        (policies.Amax(), None, 1e-3),
+        (policies.Amax(), None, None),
         (policies.Measured(threshold=0.02), 0.5, 0.5),
     ],
     ids=['no policy', 'the policy’s', 'a policy without', 'given'],

@@ -23,7 +23,16 @@ def test_every_method_is_timed_beside_static_loss_scaling(tmp_path, capsys):
     for row in rows:
         assert row['fastest'] <= row['median'] <= row['slowest']
         assert row['method'] in table and row['peak_memory'] > 0
+        assert (row['scaling'] > 0) == (row['method'] in scaled)
+        # Kept scales need no statistics, but those of amax's weight gradients are never kept.
+        keeps = row['method'].startswith('adaptive') and row['method'].endswith('0')
+        measures = row['method'] in scaled and not keeps
+        assert (row['statistics'] > 0) == measures and row['statistics'] <= row['scaling'] < 1
     assert rows[1]['ratio'] == 1
+    overhead = table[table.index('share of an iteration') :].splitlines()[1 : 2 + len(scaled)]
+    theirs = 'the authors: SSD512, a GPU without cuDNN'
+    assert [line[:40].strip() for line in overhead] == [*scaled, theirs]
+    assert overhead[-1].split()[-2:] == ['27.1%', '48.8%']
     assert 'CPU' in content['device'] and content['batch_size'] == 32
     for rate in content['bandwidth']:
         assert rate['statistics'] > 0 and rate['copy'] > 0

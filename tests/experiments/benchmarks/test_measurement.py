@@ -1,11 +1,13 @@
 """Memory, host waits and bandwidth are measured."""
 
+import time
 import types
 
 from experiments.benchmarks import measurement
 
 import chainer
 import numpy
+import pytest
 
 
 def test_memory_is_what_a_step_takes_at_most():
@@ -53,3 +55,25 @@ def test_the_statistics_are_timed_beside_a_copy():
     rates = measurement.measure_bandwidth(chainer.get_device('@numpy'), turns=1, mebibytes=[1])
     assert len(rates) == 1 and rates[0].size == 1 << 20
     assert '1 MiB' in measurement.render_bandwidth(rates)
+
+
+def test_the_shares_of_parts_are_those_of_their_functions_and_none_is_counted_twice():
+    def busy(seconds):
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+
+    functions = types.SimpleNamespace(inner=lambda: busy(0.1), other=lambda: functions.inner())
+    functions.all = lambda: (busy(0.1), functions.other())
+
+    def step():
+        busy(0.2)
+        functions.all()
+
+    parts = {
+        'inner': [(functions, 'inner'), (functions, 'other')],
+        'all': [(functions, 'all'), (functions, 'other')],
+    }
+    shares = measurement.shares(chainer.get_device('@numpy'), step, parts)
+    # Of 0.4 s, 0.1 s and 0.2 s; a tick of the clock and what else the process does are in it.
+    assert shares == pytest.approx({'inner': 0.25, 'all': 0.5}, abs=0.03)

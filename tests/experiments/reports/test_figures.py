@@ -1,9 +1,10 @@
-"""The figures of a report."""
+"""The curves of a report."""
+
+import math
 
 from chainerlp.extensions import files
 from experiments.reports import figures, run_folder
 
-import numpy
 import pytest
 
 
@@ -18,18 +19,9 @@ def test_the_legend_names_runs_of_every_task():
     assert [text.get_text() for text in legend.get_texts()] == ['cifar/a', 'cifar/b']
 
 
-def test_layers_are_drawn_at_a_few_iterations_from_the_first_to_the_last():
-    rows = [
-        files.Row(iteration, f'/fc{layer}', 0, 2.0, 4.0, 0.1 * layer, 0.2, 0.0, 1.0)
-        for iteration in range(1, 101)
-        for layer in range(3)
-    ]
-    figure = figures.by_layer(rows, threshold=1e-3)
-    left, right = figure.axes
-    labels = [line.get_label() for line in left.lines]
-    assert labels[0] == 'iteration 1' and labels[-2:] == ['iteration 100', 'T = 0.001']
-    assert len(labels) == 6
-    numpy.testing.assert_allclose(left.lines[0].get_ydata(), [0, 0.1, 0.2])
-    assert list(right.lines[0].get_ydata()) == [4, 4, 4]
-    with pytest.raises(ValueError, match='nothing to draw'):
-        figures.by_layer([])
+def test_gradient_errors_are_medians_over_the_parameters_and_only_finite_ones_are_drawn():
+    errors = [files.ErrorRow(1, f'/fc/{i}', error) for i, error in enumerate([0.1, 0.3, math.nan])]
+    errors += [files.ErrorRow(2, '/fc/0', math.inf), files.ErrorRow(3, '/fc/0', 0.4)]
+    run = run_folder.RunFolder('results/cifar/a', errors=errors)
+    (line,) = figures.gradient_errors([run]).axes[0].lines
+    assert line.get_xydata().tolist() == [[1, pytest.approx(0.2)], [3, 0.4]]

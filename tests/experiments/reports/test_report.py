@@ -6,10 +6,13 @@ import pathlib
 import random
 import re
 import shutil
+import warnings
 
 from chainerlp.extensions import files
 from experiments.__main__ import main
 from experiments.reports import run_files, run_folder
+from experiments.reports.tables import percent
+from experiments.run import snapshot_predictions
 
 import pytest
 
@@ -53,6 +56,18 @@ def report(*arguments):
     return main(['report', *map(str, arguments)])
 
 
+PICTURES = (
+    *('curves', 'scales', 'underflow', 'layers', 'errors'),
+    *('nonzero', 'unbounded', 'expected', 'alpha'),
+)
+
+
+def row_of(text, run):
+    """The cells of a run's row in the table of results, without its name."""
+    line = re.search(rf'^\| `{run}` \|(.*)\|$', text, re.MULTILINE).group(1)
+    return [cell.strip() for cell in line.split('|')]
+
+
 def test_a_report_has_a_row_a_run_and_pictures_that_are_there(copied, capsys):
     assert report(copied) == 0
     path = pathlib.Path(capsys.readouterr().out.strip())
@@ -60,10 +75,13 @@ def test_a_report_has_a_row_a_run_and_pictures_that_are_there(copied, capsys):
     text = path.read_text(encoding='utf-8')
     for run in ('fp32-seed=0', 'adaptive-seed=0'):
         result = json.loads((copied / run / 'result.json').read_text())
-        (row,) = re.findall(rf'^\| `tiny/{run}` \| ([0-9.]+) \|.* \|$', text, re.MULTILINE)[:1]
-        assert float(row) == pytest.approx(float(result['accuracy']), abs=5e-5)
+        last, best = row_of(text, run)[:2]
+        assert last == f'{result["accuracy"]:.2%}'
+        log = json.loads((copied / run / 'log').read_text())
+        assert best == f'{max(entry["validation/main/accuracy"] for entry in log):.2%}'
+    pictures = re.findall(r'\]\(<report/([^>]+)\.png>\)', text)
+    assert pictures == [f'tiny-{name}' for name in PICTURES]
     pictures = re.findall(r'\]\(<([^>]+)>\)', text)
-    assert len(pictures) == 1 + 2 * 4  # the curves, and four of each run
     assert all((copied / picture).read_bytes().startswith(b'\x89PNG') for picture in pictures)
 
 
@@ -72,11 +90,10 @@ def test_underflow_nonzero_share_and_gradient_error_stand_side_by_side(copied):
     text = (copied / 'report.md').read_text(encoding='utf-8')
     header = re.search(r'^\| run \|.*$', text, re.MULTILINE).group()
     assert '| underflow | worst layer | unscaled | nonzero | gradient error |' in header
-    cells = re.search(r'^\| `tiny/adaptive-seed=0` \|(.*)$', text, re.MULTILINE).group(1)
     error = json.loads((copied / 'adaptive-seed=0' / 'result.json').read_text())['gradient_error']
-    assert f' {error:.2%} ' in cells.split('|')
+    assert row_of(text, 'adaptive-seed=0')[7] == percent(error)
     assert 0 < error < 0.1
-    assert ' 0.00% ' in re.search(r'^\| `tiny/fp32-seed=0` \|(.*)$', text, re.M).group(1).split('|')
+    assert row_of(text, 'fp32-seed=0')[7] == '0.0%'
     assert 'given what came from above' in text
 
 
@@ -98,7 +115,7 @@ def test_what_the_logs_have_besides_has_columns(older, capsys):
     log[-1]['validation/main/accuracy_top5'] = 0.98765
     path.write_text(json.dumps(log))
     assert report(older) == 0
-    header, _, *rows = re.findall(r'^\|.*\|$', (older / 'report.md').read_text(), re.MULTILINE)
+    header, _, *rows = re.findall(r'^\|.*\|$', (older / 'report.md').read_text(), re.MULTILINE)[:4]
     assert header.endswith('| ms / iteration | top-5 accuracy | examples / s |')
     fp32 = next(row for row in rows if 'fp32-seed=0' in row)
     speed = f'{log[-1]["data/images_per_sec"]:.4g}'
@@ -112,9 +129,9 @@ def test_every_metric_has_a_column(older, capsys):
     path.write_text(json.dumps(result))
     report(older)
     text = (older / 'report.md').read_text(encoding='utf-8')
-    assert '| run | accuracy | miou | loss |' in text
-    assert re.search(r'^\| `tiny/fp32-seed=0` \|  \| 0.5000 \| ', text, re.MULTILINE)
-    assert re.search(r'^\| `tiny/adaptive-seed=0` \| 0\.\d{4} \|  \| ', text, re.MULTILINE)
+    assert '| run | miou, last | miou, best | accuracy, last | accuracy, best | loss |' in text
+    assert row_of(text, 'fp32-seed=0')[:4] == ['50.00%', '–', '', '']
+    assert row_of(text, 'adaptive-seed=0')[:2] == ['', '']
 
 
 def test_the_configs_differences_are_shown_and_nothing_else(copied):
@@ -128,7 +145,7 @@ def test_a_page_holds_its_pictures(copied, tmp_path, capsys):
     path = pathlib.Path(capsys.readouterr().out.strip())
     page = path.read_text(encoding='utf-8')
     assert path == tmp_path / 'out' / 'report.html'
-    assert page.count('src="data:image/png;base64,') == 9
+    assert page.count('src="data:image/png;base64,') == len(PICTURES)
     assert 'src="report' not in page and '<table>' in page
     assert 'http' not in page.replace('data:', '')
 
@@ -175,7 +192,8 @@ def test_a_run_that_is_not_whole_is_listed_and_does_not_stop_the_report(copied, 
     text = (copied / 'report.md').read_text(encoding='utf-8')
     assert text.startswith('# Runs\n\n1 finished of 2')
     assert f'- `tiny/fp32-seed=0`: {said}' in text
-    assert '| `tiny/adaptive-seed=0` |' in text
+    assert row_of(text, 'adaptive-seed=0')
+    assert text.index(said) < text.index('### Results')  # the reason comes first
 
 
 def test_a_line_that_was_cut_off_does_not_spoil_the_others(copied):
@@ -187,6 +205,7 @@ FILES = (
     *('config.yaml', 'log', 'scales.csv', 'gradient_error.csv', 'nonzero.csv'),
     *('predictions.csv', 'comparison.csv', 'result.json'),  # comparison.csv in float32 alone
 )
+ADAPTIVE_FILES = {*FILES, 'unbounded.csv'} - {'comparison.csv'}
 
 
 def broken(folder):
@@ -198,7 +217,7 @@ def broken(folder):
 def test_what_is_whole_fits_its_checksums(copied):
     for run in ('fp32-seed=0', 'adaptive-seed=0'):
         record = json.loads((copied / run / 'run.json').read_text())
-        of_run = {*FILES} if run.startswith('fp32') else {*FILES} - {'comparison.csv'}
+        of_run = {*FILES} if run.startswith('fp32') else ADAPTIVE_FILES
         assert set(record['checksums']) == of_run and len(record['starts']) == 1
         for name, checksum in record['checksums'].items():
             content = (copied / run / name).read_bytes()
@@ -228,8 +247,7 @@ def test_a_changed_digit_is_listed_and_its_file_left_out(copied, name):
     said = f'{name} is damaged (it does not fit its checksum in run.json)'
     assert broken(copied) == [f'fp32-seed=0`: {said}']
     text = (copied / 'report.md').read_text(encoding='utf-8')
-    assert '1 finished of 2' in text and '| `tiny/adaptive-seed=0` |' in text
-    assert ('scales of tiny/fp32-seed=0' in text) == (name != 'scales.csv')
+    assert '1 finished of 2' in text and row_of(text, 'adaptive-seed=0')
 
 
 def test_a_file_that_is_missing_is_listed(copied):
@@ -251,6 +269,7 @@ ROWS = {
     'nonzero.csv': files.NonzeroRow,
     'predictions.csv': run_files.PredictionRow,
     'comparison.csv': run_files.ComparisonRow,
+    'unbounded.csv': run_files.UnboundedRow,
 }
 ODD = {
     'config.yaml': {
@@ -320,6 +339,10 @@ ODD = {
         'a scale of 0': '1,/fc,0,0,0,0,0,1',
         'a negative scale': '1,/fc,0,0,0,0,1,-1',
     },
+    'unbounded.csv': {
+        'a scale of 0': '1,/fc,0,0,1',
+        'a negative scale': '1,/fc,0,1,-1',
+    },
     'comparison.csv': {
         'no iteration': '0,fixed,float16,1,0,0',
         'an unknown format': '1,fixed,float12,1,0,0',
@@ -368,17 +391,17 @@ def test_a_report_of_odd_files_goes_on_with_the_rest(older):
     assert report(older, '--html') == 0
     (line,) = broken(older)
     assert all(f'{name} is damaged (' in line for name in FILES)
-    assert '| `tiny/adaptive-seed=0` |' in (older / 'report.md').read_text(encoding='utf-8')
+    assert row_of((older / 'report.md').read_text(encoding='utf-8'), 'adaptive-seed=0')
 
 
 def test_a_picture_that_cannot_be_drawn_is_told(older, monkeypatch):
-    def fail(*args, title):
+    def fail(runs):
         raise ValueError('no axis for this')
 
-    monkeypatch.setattr('chainerlp.extensions.pictures.underflow', fail)
+    monkeypatch.setattr('experiments.reports.layer_figures.underflow', fail)
     assert report(older) == 0
     text = (older / 'report.md').read_text(encoding='utf-8')
-    assert re.search(r'^underflow of tiny/fp32-seed=0: not drawn \(.+\)$', text, re.MULTILINE)
+    assert re.search(r'^underflow of tiny: not drawn \(no axis for this\)$', text, re.MULTILINE)
 
 
 def test_what_a_run_says_brings_no_html_into_the_page(older):
@@ -411,5 +434,102 @@ def test_a_folder_without_runs_is_one_line_and_exit_code_2(tmp_path, capsys, giv
 
 
 def test_folders_are_found_once_whatever_way_they_are_named(results):
-    both = [str(results / 'adaptive-seed=0'), str(results / 'fp32-seed=0')]
+    both = [str(results / 'fp32-seed=0'), str(results / 'adaptive-seed=0')]
     assert run_folder.find([str(results), both[1] + '/', str(results.parent)]) == both
+
+
+def test_runs_come_in_the_order_of_their_config_and_others_in_that_of_their_names(copied):
+    shutil.copytree(copied / 'fp32-seed=0', copied / 'zz')
+    shutil.copytree(copied / 'fp32-seed=0', copied / 'a')
+
+    def found():
+        return [pathlib.Path(path).name for path in run_folder.find([str(copied)])]
+
+    assert found() == ['fp32-seed=0', 'adaptive-seed=0', 'a', 'zz']
+    (copied / 'summary.csv').write_text('damaged\n1')
+    assert found() == ['a', 'adaptive-seed=0', 'fp32-seed=0', 'zz']
+
+
+def test_experiments_have_a_section_each_and_what_they_differ_in_comes_before(copied):
+    other = shutil.copytree(copied, copied.parent / 'other')
+    for path in other.glob('*/config.yaml'):
+        path.write_text(path.read_text().replace('batch_size: 128', 'batch_size: 64'))
+    for path in other.glob('*/run.json'):
+        path.unlink()
+    out = copied.parent / 'out'
+    assert report(copied, other, '--out', out) == 0
+    text = (out / 'report.md').read_text(encoding='utf-8')
+    assert re.findall('^## (.*)$', text, re.MULTILINE) == [
+        'What differs between the experiments',
+        '`tiny`',
+        '`other`',
+    ]
+    assert '| `train.batch_size` | 128 | `tiny` |\n| `train.batch_size` | 64 | `other` |' in text
+    assert text.count('### Results') == 2
+    assert len({*re.findall(r'\]\(<([^>]+)>\)', text)}) == 2 * len(PICTURES)
+
+
+def test_what_was_not_measured_is_a_dash_with_its_reason(older):
+    assert '–' not in report_of(older)
+    for name in ('scales.csv', 'gradient_error.csv'):
+        (older / 'adaptive-seed=0' / name).unlink()
+    text = report_of(older)
+    assert row_of(text, 'adaptive-seed=0')[3:6] == ['–'] * 3
+    assert '– was not measured: underflow, if' in text
+
+
+def report_of(folder):
+    assert report(folder) == 0
+    return (folder / 'report.md').read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('name', ['nonzero', 'unbounded', 'expected', 'alpha'])
+def test_a_picture_is_drawn_by_command(results, tmp_path, capsys, name):
+    assert report(results, '--figure', name, '--out', tmp_path) == 0
+    path = tmp_path / 'report' / f'{name}.png'
+    assert capsys.readouterr().out == f'{path}\n'
+    assert path.read_bytes().startswith(b'\x89PNG')
+    assert [p.name for p in tmp_path.rglob('*.*')] == [path.name]
+
+
+def test_the_difference_of_two_runs_is_drawn_by_command(results, tmp_path):
+    runs = results / 'fp32-seed=0', results / 'adaptive-seed=0'
+    assert report(*runs, '--figure', 'difference', '--out', tmp_path) == 0
+    assert (tmp_path / 'report' / 'difference.png').is_file()
+
+
+def test_a_picture_that_no_run_has_is_one_line_and_leaves_nothing(results, tmp_path, capsys):
+    assert report(results / 'fp32-seed=0', '--figure', 'alpha', '--out', tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('--figure alpha: given no run') and error.count('\n') == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_there_is_no_room_for_is_one_line(results, tmp_path, capsys, monkeypatch):
+    def no_room(self, path):  # as of a thousand runs, which would take a minute
+        raise ValueError('Image size of 1400x100000 pixels is too large')
+
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig', no_room)
+    assert report(results, '--figure', 'alpha', '--out', tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('--figure alpha: not drawn (') and error.count('\n') == 1
+    assert not list((tmp_path / 'report').iterdir())
+
+
+def test_expected_scales_are_measured_from_a_snapshot(older, tmp_path):
+    run = older / 'fp32-seed=0'
+    before = {row.layer: row.wanted for row in run_folder.read(str(run)).predictions}
+    (run / 'predictions.csv').unlink()
+    files_before = sorted(path.name for path in run.iterdir())
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        rows = snapshot_predictions.predictions_of(str(run))
+    assert {row.iteration for row in rows} == {5}
+    # One iteration later, on another batch: some powers of two at most.
+    after = {row.layer: row.wanted for row in rows}
+    assert after.keys() == before.keys()
+    assert all(2**-3 <= after[layer] / before[layer] <= 2**3 for layer in after)
+    assert report(run, '--figure', 'expected', '--out', tmp_path) == 0
+    assert sorted(path.name for path in run.iterdir()) == files_before
+    (run / 'snapshot_iter_4').write_bytes(b'damaged')
+    assert report(run, '--figure', 'expected', '--out', tmp_path) == 2

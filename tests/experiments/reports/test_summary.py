@@ -29,28 +29,28 @@ def test_seeds_of_one_method_are_one_line_with_mean_and_deviation(tiny):
     assert cells(line) == [
         'adaptive-threshold=0.01',
         '3',
-        '0.910 ± 0.010',
+        '91.00% ± 1.00%',
         '0.500 ± 0.000',
-        '20.00% ± 0.00%',
-        '1.00%',
+        '20.0% ± 0.0%',
+        '1.0%',
         '1.0 ± 1.0',
         '1.0 ± 0.0',
-        '5.00% ± 0.00%',
-        '10.00% ± 0.00%',
+        '5.0% ± 0.0%',
+        '10.0% ± 0.0%',
     ]
 
 
 def test_a_single_run_has_no_deviation_and_its_method_may_have_no_threshold(tiny):
     line = summary.render([good(tiny, '{method: none}', 0, 0.9)]).splitlines()[2]
-    assert cells(line)[:4] == ['none', '1', '0.900', '0.500']
-    assert cells(line)[5] == '-'
+    assert cells(line)[:4] == ['none', '1', '90.00%', '0.500']
+    assert cells(line)[5] == '–'
 
 
 def test_columns_are_aligned(tiny):
     runs = [good(tiny, '{method: none}', 0, 0.9), good(tiny, '{method: fixed, scale: 8}', 0, 1.0)]
     lines = summary.render(runs).splitlines()[:4]
     assert len({len(line) for line in lines}) == 1
-    assert lines[2].index('0.900') == lines[3].index('1.000')
+    assert lines[2].index('90.00%') == lines[3].index('100.00%') + 1
 
 
 def test_what_underflow_means_for_fp32_is_said_only_where_there_is_fp32(tiny):
@@ -61,13 +61,13 @@ def test_what_underflow_means_for_fp32_is_said_only_where_there_is_fp32(tiny):
 def test_failed_runs_are_left_out_of_the_means_and_listed(tiny):
     failed = result(tiny, '{method: none}', 1, error='ValueError: no')
     text = summary.render([good(tiny, '{method: none}', 0, 0.9), failed])
-    assert cells(text.splitlines()[2])[:3] == ['none', '1 of 2', '0.900']
-    assert 'failed: none-seed=1: ValueError: no' in text.splitlines()
+    assert text.splitlines()[:2] == ['failed: none-seed=1: ValueError: no', '']
+    assert cells(text.splitlines()[4])[:3] == ['none', '1 of 2', '90.00%']
 
 
 def test_a_method_whose_runs_all_failed_has_an_empty_line(tiny):
     text = summary.render([result(tiny, '{method: none}', 1, error='ValueError: no')])
-    assert set(cells(text.splitlines()[2])[2:]) == {'-'}
+    assert set(cells(text.splitlines()[4])[2:]) == {'–'}
 
 
 def test_a_loss_that_is_not_finite_is_shown_and_listed(tiny):
@@ -76,14 +76,22 @@ def test_a_loss_that_is_not_finite_is_shown_and_listed(tiny):
         result(tiny, '{method: none}', 1, value=0.1, loss=math.nan, skipped=0),
     ]
     text = summary.render(runs)
-    assert cells(text.splitlines()[2])[3] == 'nan'
-    assert 'diverged: none-seed=1' in text.splitlines()
+    assert text.splitlines()[:2] == ['diverged: none-seed=1', '']
+    assert cells(text.splitlines()[4])[3] == 'nan'
 
 
-def test_what_was_not_measured_is_nan_and_no_rate(tiny):
+def test_what_was_not_measured_is_a_dash_with_its_reason_and_no_rate(tiny):
     runs = [result(tiny, '{method: none}', 0, value=0.1, loss=0.5, skipped=0)]
-    line = cells(summary.render(runs).splitlines()[2])
-    assert (line[4], *line[8:]) == ('nan', 'nan', 'nan')
+    text = summary.render(runs)
+    line = cells(text.splitlines()[2])
+    assert (line[4], line[5], *line[8:]) == ('–', '–', '–', '–')
+    reasons = [line for line in text.splitlines() if line.startswith('– ')]
+    assert [reason.split(maxsplit=1)[1] for reason in reasons] == [
+        'T: the method knows none',
+        'underflow: a run ended before its report.interval',
+    ]
+    full = summary.render([good(tiny, '{method: adaptive}', 0, 0.9)])
+    assert '–' not in full
 
 
 def test_gradient_errors_are_the_last_column_where_they_were_measured(tiny):
@@ -93,8 +101,8 @@ def test_gradient_errors_are_the_last_column_where_they_were_measured(tiny):
     lines = summary.render([measured, runs[1]]).splitlines()
     assert [line.rsplit('  ', 1)[-1].strip() for line in (lines[0], *lines[2:4])] == [
         'gradient error',
-        '1.23%',
-        'nan',
+        '1.2%',
+        '–',
     ]
     assert any(line.startswith('gradient   ‖g − g32‖') for line in lines)
 

@@ -2,7 +2,7 @@ import time
 
 import chainerlp
 from experiments.data.batches import Batches
-from experiments.run.log import THROUGHPUT_KEYS, SkippedUpdates, Throughput
+from experiments.run.log import THROUGHPUT_KEYS, Log, SkippedUpdates, Throughput
 
 import chainer
 import numpy
@@ -95,3 +95,41 @@ def test_a_count_that_the_optimizer_keeps_is_looked_at_only_when_it_is_read(monk
     skipped = SkippedUpdates(optimizer)
     skipped(trainer=None)
     assert not reads and skipped.count == 7 and reads
+
+
+@pytest.mark.parametrize('stop', [4, 3], ids=['at once', 'resumed amidst an entry'])
+def test_an_extreme_is_logged_as_the_extreme_and_a_count_as_the_newest(tmp_path, stop):
+    reported = {
+        'scaling/scale_max': [16.0, 4.0, 2.0, 8.0],
+        'scaling/scale_min': [2.0, 1.0, 1.0, 2.0],
+        'scaling/skipped': [0, 1, 1, 3],
+        'scaling/underflow': [0.5, 0.25, 0.5, 0.25],
+    }
+
+    def trainer_until(iterations):
+        optimizer = chainer.optimizers.SGD().setup(SlowModel(0.0))
+        updater = training.updaters.StandardUpdater(Batches(SlowData(0.0), 4), optimizer)
+        trainer = training.Trainer(updater, (iterations, 'iteration'), str(tmp_path))
+
+        def report(trainer):
+            at = trainer.updater.iteration - 1
+            chainer.report({key: values[at] for key, values in reported.items()})
+
+        trainer.extend(report, trigger=(1, 'iteration'), priority=training.PRIORITY_WRITER)
+        trainer.extend(Log((2, 'iteration')))
+        return trainer
+
+    trainer = trainer_until(stop)
+    trainer.run()
+    if stop < 4:
+        chainer.serializers.save_npz(tmp_path / 'snapshot.npz', trainer)
+        trainer = trainer_until(4)
+        chainer.serializers.load_npz(tmp_path / 'snapshot.npz', trainer)
+        trainer.run()
+    for key, expected in {
+        'scaling/scale_max': [16.0, 8.0],
+        'scaling/scale_min': [1.0, 1.0],
+        'scaling/skipped': [1, 3],
+        'scaling/underflow': [0.375, 0.375],
+    }.items():
+        assert [entry[key] for entry in trainer.get_extension('LogReport').log] == expected, key

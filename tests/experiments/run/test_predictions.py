@@ -6,7 +6,8 @@ import pathlib
 import signal
 
 from chainerlp.extensions import files
-from experiments.reports.run_files import PredictionRow
+from chainerlp.policies.bounds import bounded
+from experiments.reports.run_files import PredictionRow, UnboundedRow
 from experiments.run.predictions import Predictions
 
 import chainer
@@ -153,3 +154,23 @@ def test_a_float32_model_that_rounds_factors_has_none(cli, tiny, tmp_path):
     way = 'scaling={method: amax, dtype: float32, compute: float16, label: compute}'
     assert cli('train', tiny, *TINY, '-o', way)[0] == 0
     assert not (tmp_path / 'out' / 'tiny' / 'compute-seed=0' / 'predictions.csv').exists()
+
+
+def test_scales_without_bounds_are_what_the_applied_ones_were_before_they_were_bounded(
+    cli, tiny, tmp_path
+):
+    knobs = ('-o', 'scaling.threshold=1e-7', '-o', 'scaling.max_scale=4')
+    assert cli('train', tiny, *TINY, *knobs)[0] == 0
+    folder = tmp_path / 'out' / 'tiny' / 'adaptive-threshold=1e-07-max_scale=4-seed=0'
+    found = files.read(str(folder / 'unbounded.csv'), UnboundedRow)
+    applied = files.read(str(folder / 'scales.csv'))
+    assert [row[:3] for row in found] == [row[:3] for row in applied]
+    assert any(row.unbounded > 4 for row in found)
+    for row, scales in zip(found, applied):
+        carried = scales.total_scale / scales.scale
+        assert row.scale == scales.scale == bounded(row.unbounded, carried, 4, 1024, True)
+
+
+def test_ways_without_policies_have_no_scales_without_bounds(cli, tiny, tmp_path):
+    assert cli('train', tiny, *TINY, '-o', 'scaling={method: fixed, scale: 8}')[0] == 0
+    assert not list(tmp_path.rglob('unbounded.csv')) and list(tmp_path.rglob('predictions.csv'))

@@ -21,7 +21,7 @@ def test_a_finished_run_is_told_and_not_trained_again(cli, tiny, tmp_path):
     before = files(tmp_path / 'out')
     code, again, err = cli('train', tiny)
     assert (code, again) == (0, table)
-    assert err.startswith('[1/1] adaptive-seed=0: finished before: accuracy 0.')
+    assert err.startswith('[1/1] adaptive-seed=0: finished before: accuracy ')
     assert files(tmp_path / 'out') == before
 
 
@@ -171,7 +171,7 @@ def test_a_sweep_goes_on_without_a_run_whose_config_is_damaged(cli, tiny, tmp_pa
     else:
         path.write_text(content)
         (path.parent / 'run.json').unlink()
-    assert ('fails: ' + str(path)) in cli('sweep', tiny, '--dry-run')[1]
+    assert f'fails      {path}' in cli('sweep', tiny, '--dry-run')[1]
     before = files(path.parent)
     code, out, err = cli('sweep', tiny, *jobs)
     said = f'{path} is damaged: --fresh starts over, another --out leaves it as it is ('
@@ -291,8 +291,18 @@ def test_a_dry_run_tells_what_would_fail(cli, tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(optimizers, 'setup', fail)
     code, out, _ = cli('train', tiny, '--dry-run')
-    assert code == 1 and 'fails: MemoryError: too large' in out
+    assert code == 1 and out.startswith('fails      MemoryError: too large\nrun ')
     assert not os.path.exists(tmp_path / 'out')
+    _, out, _ = cli('sweep', tiny, '--dry-run')
+    assert out.count('too large') == 1 and 'too large (2 runs)' in out
+
+
+def test_a_dry_run_without_data_says_so_once(cli, tiny, tmp_path):
+    folder = tmp_path / 'nowhere'
+    data = f'dataset={{name: mnist, folder: {folder}}}', 'model={name: cnn}'
+    code, out, err = cli('sweep', tiny, '-o', data[0], '-o', data[1], '--dry-run')
+    assert (code, out) == (2, '')
+    assert err.count(str(folder)) == 1 and len(err.splitlines()) == 2  # the first: what is measured
 
 
 @pytest.mark.parametrize(

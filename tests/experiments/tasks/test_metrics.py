@@ -159,12 +159,13 @@ def test_the_eleven_point_mean_of_a_case_worked_out_by_hand():
     assert metrics.average_precision(CASE, eleven_point=True) == pytest.approx(expected)
 
 
-def test_a_recall_of_three_tenths_reaches_the_point_at_three_tenths():
-    # Three of ten found: 0, 0.1, 0.2 and 0.3 are reached; in binary 3 * 0.1 is more than 3 / 10.
-    for found in range(11):
+def test_points_at_exactly_so_many_tenths_are_reached_as_in_chainercv():
+    # What ChainerCV 0.13.1 returns for 0 to 10 found of 10, times 11: its points at 3, 6 and 7
+    # tenths are 3 * 0.1 and so on, which as floats are more than 3 / 10.
+    expected = [0, 2, 3, 3, 5, 6, 6, 7, 9, 10, 11]
+    for found, points in enumerate(expected):
         case = matches([True] * found, objects=10)
-        expected = (found + 1) / 11 if found else 0
-        assert metrics.average_precision(case, eleven_point=True) == pytest.approx(expected), found
+        assert metrics.average_precision(case, eleven_point=True) == pytest.approx(points / 11)
 
 
 @pytest.mark.parametrize('eleven_point', [True, False])

@@ -195,7 +195,7 @@ def test_results_have_the_name_of_the_tasks_metric(cli, tiny, tmp_path, other_ta
     code, out, err = cli('sweep', tiny)
     assert code == 0
     assert out.split()[:4] == ['method', 'runs', 'share', 'loss']
-    assert err.splitlines()[0].startswith('[1/2] fp32-seed=0: share 0.250, loss ')
+    assert err.splitlines()[0].startswith('[1/2] fp32-seed=0: share 25.00%, loss ')
     folder = tmp_path / 'out' / 'tiny'
     with open(folder / 'summary.csv', newline='') as file:
         assert [row['share'] for row in csv.DictReader(file)] == ['0.25', '0.25']
