@@ -7,6 +7,8 @@ Mappings in Deep Residual Networks*. A block maps features (n, in_channels, h, w
 
 import functools
 
+from experiments.models.blocks import Blocks
+
 import chainer
 from chainer import functions, links
 
@@ -128,13 +130,13 @@ def _blocks_per_stage(depth, layers, known):
 
 
 def stage(block, repeats, in_channels, out_channels, stride):
-    """Returns a :class:`~chainer.Sequential` of residual blocks, the first with the stride.
+    """Returns :class:`~experiments.models.blocks.Blocks`, residual, the first with the stride.
 
     ``block`` makes a block from its input channels, output channels and stride.
     """
     first = block(in_channels, out_channels, stride)
     others = (block(out_channels, out_channels, 1) for _ in range(repeats - 1))
-    return chainer.Sequential(first, *others)
+    return Blocks(first, *others)
 
 
 class ConvBN(chainer.Chain):

@@ -252,7 +252,9 @@ def test_each_of_its_blocks_can_start_as_its_shortcut(depth, kind, blocks):
 
 def halving_strides(model):
     stages = (model.stage2, model.stage3, model.stage4)
-    return {(stage[0].conv1.conv.stride, stage[0].conv2.conv.stride) for stage in stages}
+    return {
+        (stage['block1'].conv1.conv.stride, stage['block1'].conv2.conv.stride) for stage in stages
+    }
 
 
 def test_resnet_50_halves_in_the_1x1_convolution_and_if_asked_to_in_the_3x3(resnet):
