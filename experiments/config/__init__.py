@@ -16,6 +16,9 @@ class Train(InOneUnit):
     """How long, and in which steps."""
 
     batch_size: Count
+    workers: Optional[Count] = None
+    """How many processes (``mpiexec -n``) share it, where that matters, as it does to batch
+    normalization; null: however many there are."""
     epochs: Optional[Count] = None
     """Length of the training; either this or iterations."""
     iterations: Optional[Count] = None
