@@ -60,17 +60,22 @@ _BUILDERS = {
     'deep_cnn': lambda section, data: DeepCNN(
         data.shape[0], data.classes, section.batch_normalization
     ),
-    'resnet_cifar': lambda section, data: CIFARResNet(section.depth, data.classes, data.shape[0]),
+    'resnet_cifar': lambda section, data: CIFARResNet(
+        section.depth, data.classes, data.shape[0], section.variant
+    ),
     'preactivation_resnet': lambda section, data: PreActivationResNet(
         section.depth, data.classes, data.shape[0]
     ),
-    'vgg_cifar': lambda section, data: CIFARVGG16(data.classes, data.shape[0], section.dropout),
+    'vgg_cifar': lambda section, data: CIFARVGG16(
+        data.classes, data.shape[0], section.dropout, section.batch_normalization
+    ),
     'resnet_imagenet': lambda section, data: ImageNetResNet(
         section.depth,
         data.classes,
         data.shape[0],
         section.zero_init_residual,
         section.stride_in_3x3,
+        section.variant,
     ),
     'segnet': lambda section, data: SegNetBasic(data.classes, section.channels),
     'ssd': _ssd,
