@@ -104,6 +104,8 @@ class SSD(_Model):
     """Factor on the number of channels, for small trainings."""
     pretrained: Optional[str] = None
     """VGG-16's weights: npz of Chainer's VGG16Layers, or the caffemodel."""
+    scaled_cast: bool = False
+    """Casts to float32 have scales of their own (IJCAI 2020/404), where layers do."""
 
 
 class SegNet(_Model):
@@ -114,6 +116,8 @@ class SegNet(_Model):
     name: Literal['segnet']
     channels: Count = 64
     """Of every layer."""
+    scaled_cast: bool = False
+    """The logits' cast to float32 has a scale of its own (IJCAI 2020/404), where layers do."""
 
 
 class Transformer(_Model):

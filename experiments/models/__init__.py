@@ -42,9 +42,10 @@ def build(section, data):
 
 
 def _ssd(section, data):
+    shape = data.classes, section.size, section.width
     if section.pretrained is None:
-        return SSD(data.classes, section.size, section.width, PIXEL_SCALE)
-    model = SSD(data.classes, section.size, section.width)
+        return SSD(*shape, PIXEL_SCALE, section.scaled_cast)
+    model = SSD(*shape, scaled_cast=section.scaled_cast)
     load_weights(section.pretrained, model.trunk)
     return model
 
@@ -77,7 +78,9 @@ _BUILDERS = {
         section.stride_in_3x3,
         section.variant,
     ),
-    'segnet': lambda section, data: SegNetBasic(data.classes, section.channels),
+    'segnet': lambda section, data: SegNetBasic(
+        data.classes, section.channels, section.scaled_cast
+    ),
     'ssd': _ssd,
     'transformer': lambda section, data: Transformer(
         data.classes, data.shape[0], section.layers, section.units, section.heads
