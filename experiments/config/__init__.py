@@ -16,15 +16,15 @@ class Train(InOneUnit):
     """How long, and in which steps."""
 
     batch_size: Count
-    workers: Optional[Count] = None
-    """How many processes (``mpiexec -n``) share it, where that matters, as it does to batch
-    normalization; null: however many there are."""
     epochs: Optional[Count] = None
     """Length of the training; either this or iterations."""
     iterations: Optional[Count] = None
     """Length of the training; either this or epochs."""
     max_iterations: Optional[Count] = None
     """Stops after so many iterations even if the epochs are not over."""
+    workers: Optional[Count] = None
+    """How many processes (``mpiexec -n``) share a batch, where that matters, as it does to batch
+    normalization; null: however many there are."""
     evaluate: Interval = Interval(epochs=1)
     """Between two evaluations on the test set, each an entry in the log; the last iteration is
     followed by one in any case."""

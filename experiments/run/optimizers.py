@@ -25,6 +25,9 @@ POLICIES = {
     'per_sample': policies.PerSample,
     'amax': policies.Amax,
     'measured': policies.Measured,
+    'abs_range': policies.AbsRange,
+    'element_wise_range': policies.ElementWiseRange,
+    'log_normal': policies.LogNormal,
 }
 _OF_THE_WRAPPER = {'initial_scale', 'scale_weights'}
 
