@@ -25,6 +25,10 @@ POLICIES = {
     'per_sample': policies.PerSample,
     'amax': policies.Amax,
     'measured': policies.Measured,
+}
+"""dict of str to type: The policies that are compared with each other, by the method's name."""
+_LAYERWISE = {
+    **POLICIES,
     'abs_range': policies.AbsRange,
     'element_wise_range': policies.ElementWiseRange,
     'log_normal': policies.LogNormal,
@@ -51,12 +55,12 @@ def setup(optimizer, model, scaling):
     Returns:
         ~chainer.GradientMethod or ~chainerlp.AdaptiveLossScaling: The optimizer to train with.
     """
-    if scaling.method in POLICIES:
+    if scaling.method in _LAYERWISE:
         others = {'method', 'dtype', 'compute', 'gradient_format', 'label'}
         options = scaling.model_dump(exclude=others | _OF_THE_WRAPPER)
         wrapper = chainerlp.AdaptiveLossScaling(
             optimizer,
-            POLICIES[scaling.method](**options),
+            _LAYERWISE[scaling.method](**options),
             compute_dtype=scaling.compute,
             gradient_format=scaling.gradient_format,
             **scaling.model_dump(include=_OF_THE_WRAPPER),

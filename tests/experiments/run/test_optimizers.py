@@ -91,6 +91,9 @@ def test_with_corrected_momentum_a_new_rate_is_one_for_the_past_too(corrected):
         ({'method': 'per_sample'}, 2.0**15),
         ({'method': 'amax'}, 2.0**41),
         ({'method': 'measured'}, 2.0**6),
+        ({'method': 'abs_range'}, 16.0),
+        ({'method': 'element_wise_range'}, 16.0),
+        ({'method': 'log_normal', 'max_scale': 1024.0}, 2.0**6),
     ],
 )
 def test_every_method_computes_in_a_lower_format(keys, scale):
