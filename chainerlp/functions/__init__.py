@@ -1,5 +1,6 @@
 """The custom Chainer functions: what they compute is Chainer's, what they pass down is scaled."""
 
+from chainerlp.functions.cast import ScaledCastFunction, scaled_cast
 from chainerlp.functions.convolution import (
     ScaledConvolution2DFunction,
     ScaledConvolutionNDFunction,

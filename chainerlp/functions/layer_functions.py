@@ -4,6 +4,7 @@ import copy
 
 from chainerlp import formats
 from chainerlp.functions import convolution, linear
+from chainerlp.functions.cast import ScaledCastFunction
 from chainerlp.functions.scaled_function import ScaledFunction, gradient_to_cast, next_serial
 from chainerlp.gemm import factor
 
@@ -30,13 +31,16 @@ _SCALED = {
 def rounds_gradient(function):
     """Returns whether a function is a layer, scaled or Chainer's own, that rounds a gradient.
 
-    Layers are linear, convolution, deconvolution, local convolution and bilinear (whose x is e1).
-    They round gx, if x wants a gradient; with a ``compute_dtype`` gy, always.
+    Layers are linear, convolution, deconvolution, local convolution and bilinear (whose x is e1),
+    and scaled casts from float16. They round gx, if x wants a gradient; with a ``compute_dtype``
+    gy, always.
 
     Args:
         function (~chainer.FunctionNode): Any function.
     """
     known = isinstance(function, tuple(_SCALED))
+    if isinstance(function, ScaledCastFunction):
+        known = function.inputs[0].dtype == numpy.float16
     return known and (function.inputs[0].requires_grad or computes_in(function) is not None)
 
 

@@ -3,7 +3,9 @@
 from chainerlp.links.conversion import convert, original_name, overridden_call, restore
 from chainerlp.links.functional_layers import FunctionalLayers
 from chainerlp.links.scaled_links import (
+    Cast,
     ScaledBilinear,
+    ScaledCast,
     ScaledConvolution1D,
     ScaledConvolution2D,
     ScaledConvolution3D,

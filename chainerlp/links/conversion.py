@@ -29,7 +29,8 @@ def convert(link, policy, scale_weights=None, compute_dtype=None, gradient_forma
 
     Layers are Chainer's links that multiply by a weight: linear, convolution, deconvolution and
     their kin, bilinear, the n-step RNNs; subclasses of them that a user wrote, whose methods stay
-    in force; and links that consist of such. Everything else passes scales through as it is.
+    in force; links that consist of such; and :class:`chainerlp.links.Cast`. Everything else passes
+    scales through as it is.
 
     Parameters, paths, persistent values and so snapshots stay the same, initialized or not. What
     is scaled already gets the new policy. Under plain ``loss.backward()`` a converted link does
@@ -69,7 +70,8 @@ def convert(link, policy, scale_weights=None, compute_dtype=None, gradient_forma
         if isinstance(layer, scaled_links.ScaledNStepRNN):
             scaled_links.convert_layers(layer)  # links() comes to them next
         if isinstance(layer, scaled_links.ScaledLink):
-            layer.layer_scale = LayerScale(policy, scale_weights, compute_dtype, gradient_format)
+            of_layer = layer.policy_for(policy)
+            layer.layer_scale = LayerScale(of_layer, scale_weights, compute_dtype, gradient_format)
             _mark(layer, False)
     return link
 

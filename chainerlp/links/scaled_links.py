@@ -4,6 +4,8 @@ Each is named after Chainer's link, takes the same arguments, and besides ``poli
 :class:`ScaledLink`). Their forward passes call the functions of :mod:`chainerlp.functions`.
 """
 
+import dataclasses
+
 from chainerlp import functions, policies
 from chainerlp.layer_scale import LayerScale
 
@@ -26,7 +28,12 @@ class ScaledLink:
 
     def __init__(self, *args, policy=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.layer_scale = LayerScale(policies.Adaptive() if policy is None else policy)
+        policy = policies.Adaptive() if policy is None else policy
+        self.layer_scale = LayerScale(self.policy_for(policy))
+
+    def policy_for(self, policy):
+        """Returns what chooses the scale of this link where a model is given a policy."""
+        return policy
 
     def copy(self, mode='share'):
         """Copies the link; the copy is a layer of its own and chooses scales of its own."""
@@ -164,6 +171,49 @@ class ScaledDeformableConvolution2DSampler(_ScaledConvolution, DeformableConvolu
 
     _scaled_function = staticmethod(functions.scaled_deformable_convolution_2d_sampler)
     _scaled_options = ('stride', 'pad')
+
+
+class Cast(chainer.Link):
+    """A cast to float32, of logits before a loss: nothing but :func:`chainer.functions.cast`.
+
+    :func:`chainerlp.convert`, and so the optimizer's ``setup``, makes it a :class:`ScaledCast`.
+
+    Args:
+        lognormal (bool): Whether the paper's policy is to take its gradient as log-normal, and not
+            as normal.
+    """
+
+    def __init__(self, lognormal=False):
+        super().__init__()
+        self.lognormal = lognormal
+
+    def forward(self, x):
+        """Casts."""
+        return chainer.functions.cast(x, 'float32')
+
+
+class ScaledCast(ScaledLink, Cast):
+    """:class:`Cast` with a scaled gradient.
+
+    A policy chooses its scale as a layer's, with K = 1 and W = 1. In place of
+    :class:`~chainerlp.policies.Adaptive` that is, with the same threshold, bounds and interval,
+    :class:`~chainerlp.policies.LogNormal`, or else ``Adaptive`` with σ² = E[gy²]: IJCAI 2020/404
+    has log-normal casts of SegNet's logits and SSD's confidences, and normal ones of SSD's
+    locations.
+    """
+
+    def forward(self, x):
+        """Casts; see :func:`~chainerlp.functions.scaled_cast`."""
+        return functions.scaled_cast(x, 'float32', layer_scale=self.layer_scale)
+
+    def policy_for(self, policy):
+        """Returns what chooses the scale of this link where a model is given a policy."""
+        if not isinstance(policy, policies.Adaptive):
+            return policy
+        if not self.lognormal:
+            return dataclasses.replace(policy, variance='product')
+        fields = dataclasses.fields(policies.LogNormal)
+        return policies.LogNormal(**{field.name: getattr(policy, field.name) for field in fields})
 
 
 class ScaledNStepLayer(ScaledLink, chainer.Link):

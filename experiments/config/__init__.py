@@ -22,6 +22,9 @@ class Train(InOneUnit):
     """Length of the training; either this or epochs."""
     max_iterations: Optional[Count] = None
     """Stops after so many iterations even if the epochs are not over."""
+    workers: Optional[Count] = None
+    """How many processes (``mpiexec -n``) share a batch, where that matters, as it does to batch
+    normalization; null: however many there are."""
     evaluate: Interval = Interval(epochs=1)
     """Between two evaluations on the test set, each an entry in the log; the last iteration is
     followed by one in any case."""

@@ -64,6 +64,8 @@ class ImageNet(_OfAFolder):
     """What the official label file's numbers mean: meta.mat, or one wnid a line."""
     size: Count = 224
     """Side of the network's input."""
+    normalization: Literal['channel', 'mean'] = 'channel'
+    """Subtract ImageNet's mean and divide by its deviation per channel; or subtract it only."""
     augment: bool = True
     """Crop at random sizes, flip."""
     skip_damaged: bool = False

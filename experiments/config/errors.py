@@ -10,7 +10,7 @@ import yaml
 
 _LONGEST = 60  # characters of a value or a key
 _LONGEST_LINE = 299
-_LEAST = 120  # characters that are left to say what is wrong, however long the path is
+_LEAST = 100  # characters that are left to say what is wrong, however long the path is
 _UNKNOWN_KEY = ('extra_forbidden', 'invalid_key')
 
 

@@ -55,6 +55,9 @@ class CIFARResNet(_Model):
     name: Literal['resnet_cifar']
     depth: Annotated[Count, _whole_blocks(6, '6n + 2, such as 20, 56 or 110')]
     """6n + 2, such as 20, 56 or 110."""
+    variant: Literal['he', 'zhao'] = 'he'
+    """he: of He et al.; zhao: of the code of the paper on loss scaling, with a 1x1 convolution as
+    the first shortcut of every stage, and the stride in a block's second convolution."""
 
 
 class PreActivationResNet(_Model):
@@ -66,9 +69,11 @@ class PreActivationResNet(_Model):
 
 
 class CIFARVGG(_Model):
-    """VGG-16 with batch normalization for CIFAR."""
+    """VGG-16 for CIFAR."""
 
     name: Literal['vgg_cifar']
+    batch_normalization: bool = True
+    """After each convolution."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the last layer's inputs that are dropped in training."""
 
@@ -82,6 +87,9 @@ class ImageNetResNet(_Model):
     """Begin with residual blocks that are the identity (Goyal et al. 2017, section 5.1)."""
     stride_in_3x3: bool = False
     """Where a bottleneck has its stride; the published networks have it in the 1x1."""
+    variant: Literal['he', 'zhao'] = 'he'
+    """As of resnet_cifar; zhao also with Goyal et al.'s first weights, a bias in the first
+    convolution of ResNet-50, and no padding in the first pooling."""
 
 
 class SSD(_Model):
@@ -96,6 +104,8 @@ class SSD(_Model):
     """Factor on the number of channels, for small trainings."""
     pretrained: Optional[str] = None
     """VGG-16's weights: npz of Chainer's VGG16Layers, or the caffemodel."""
+    scaled_cast: bool = False
+    """Casts to float32 have scales of their own (IJCAI 2020/404), where layers do."""
 
 
 class SegNet(_Model):
@@ -106,6 +116,8 @@ class SegNet(_Model):
     name: Literal['segnet']
     channels: Count = 64
     """Of every layer."""
+    scaled_cast: bool = False
+    """The logits' cast to float32 has a scale of its own (IJCAI 2020/404), where layers do."""
 
 
 class Transformer(_Model):

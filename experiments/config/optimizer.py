@@ -22,7 +22,9 @@ _Times = Annotated[
 class _Optimizer(Section):
     name: str
     weight_decay: NotNegative = 0.0
-    """What is added to a parameter's gradient, as a fraction of the parameter; of all of them."""
+    """What is added to a parameter's gradient, as a fraction of the parameter."""
+    undecayed: Annotated[tuple[Literal['b', 'beta', 'gamma'], ...], Field(strict=False)] = ()
+    """Names of parameters that it is not added to: biases, and those of normalizations."""
 
 
 class SGD(_Optimizer):
@@ -38,6 +40,11 @@ class MomentumSGD(_Optimizer):
     name: Literal['momentum_sgd']
     lr: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    corrected: bool = False
+    """Accumulate gradients and not steps, so that a new rate is one for the past too (Goyal et al.
+    2017, section 3)."""
+    bias_rate: Positive = 1.0
+    """Factor on the learning rate of biases."""
 
 
 class Adam(_Optimizer):

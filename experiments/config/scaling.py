@@ -81,18 +81,41 @@ class _Layerwise(_InProducts):
     """What the gradient of the loss is multiplied by; auto: what the last pass should have had."""
 
 
-class Adaptive(_Layerwise):
+class _Bounded(_Layerwise):
+    max_scale: _Bound = 16.0
+    """Largest scale of a layer; .inf is no bound."""
+    max_total_scale: _Bound = 1024.0
+    """Largest product of all scales down to a layer; .inf is no bound."""
+
+
+class Adaptive(_Bounded):
     """The paper's layer-wise scales, from second moments and a Gaussian."""
 
     method: Literal['adaptive']
     threshold: _Rate = 1e-3
     """T, the rate of underflow that is accepted."""
-    max_scale: _Bound = 16.0
-    """Largest scale of a layer; .inf is no bound."""
-    max_total_scale: _Bound = 1024.0
-    """Largest product of all scales down to a layer; .inf is no bound."""
     variance: Literal['sum', 'product'] = 'sum'
     """Of an element of the gradient (the authors' code of 2020), or of one product (of 2019)."""
+
+
+class AbsRange(_Bounded):
+    """Layer-wise scales from the smallest and the largest magnitudes, of the paper's code."""
+
+    method: Literal['abs_range']
+
+
+class ElementWiseRange(_Bounded):
+    """Layer-wise scales by which the smallest of all products is saved, of the paper's code."""
+
+    method: Literal['element_wise_range']
+
+
+class LogNormal(_Bounded):
+    """Layer-wise scales by a log-normal gradient, which the paper's code has for casts only."""
+
+    method: Literal['log_normal']
+    threshold: _Rate = 1e-3
+    """T, the rate of underflow that is accepted."""
 
 
 def _without_default(schema):
@@ -134,7 +157,19 @@ class Measured(_Unbounded):
 
 
 Scaling = Annotated[
-    Union[Fp32, Unscaled, Fixed, Dynamic, Adaptive, PerSample, Amax, Measured],
+    Union[
+        Fp32,
+        Unscaled,
+        Fixed,
+        Dynamic,
+        Adaptive,
+        PerSample,
+        Amax,
+        Measured,
+        AbsRange,
+        ElementWiseRange,
+        LogNormal,
+    ],
     Field(discriminator='method'),
 ]
 

@@ -51,7 +51,8 @@ def load(section, dtype):
     files = _in_class_folders(train, wnids, number)
     val = find_folder(os.path.join(folder, section.val), _LAYOUT)
     val_files = _validation(folder, val, section, number)
-    mean, std = transforms.IMAGENET_MEAN, transforms.IMAGENET_STD
+    mean = transforms.IMAGENET_MEAN
+    std = transforms.IMAGENET_STD if section.normalization == 'channel' else (1.0, 1.0, 1.0)
     transformed = functools.partial(
         transform, section.size, transforms.Normalization(mean, std, dtype)
     )

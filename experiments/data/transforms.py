@@ -20,8 +20,8 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 VGG_MEAN = (123, 117, 104)
 
 _LARGEST_CANVAS = 4.0
-# Of a constrained crop: None is the whole image; 0 is any patch.
-_LEAST_IOUS = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
+# Of a constrained crop; 0 is any patch.
+_LEAST_IOUS = numpy.array([0.1, 0.3, 0.5, 0.7, 0.9, 0.0])
 # Its sides, relative to the image's. In the paper, a patch has 0.1 to 1 of the image's size; the
 # authors' configuration says 0.3 of its sides.
 _PATCH_SCALE = (0.3, 1.0)
@@ -35,7 +35,7 @@ _FILTERS = [Image.Resampling[name] for name in ('NEAREST', 'BILINEAR', 'BICUBIC'
 _BRIGHTNESS = 32.0
 _CONTRAST = (0.5, 1.5)
 _SATURATION = (0.5, 1.5)
-_HUE_DEGREES = 18.0
+_HUE_DEGREES = 36.0  # 18 in the authors' configuration, in OpenCV's units of two degrees
 _LEVELS = numpy.arange(256)
 
 
@@ -130,49 +130,46 @@ def expand(image, boxes, fill, rng):
 
 
 def constrained_crop(image, boxes, rng):
-    """Crops an image to a random patch that has an object in it (Liu et al. 2016, section 2.2).
+    """Crops an image to a random patch that its objects are in (Liu et al. 2016, section 2.2).
 
-    The least IoU of patch and object is drawn from ``_LEAST_IOUS``. Of 50 patches the first one is
-    taken that overlaps at least one object enough and has the centre of one in it; if none has, the
-    whole image stays, as does one without boxes.
+    For each least IoU of ``_LEAST_IOUS`` the first of 50 patches is taken whose IoU with every
+    object is at least that. Of these patches, as many as were found, and the whole image one is
+    drawn. An image without boxes stays whole. So does ChainerCV; in Caffe one object is enough.
 
     Returns:
         tuple: The patch; the boxes whose centres are in it, clipped to it; and their indices.
     """
-    everything = image, boxes, numpy.arange(len(boxes))
-    least = _LEAST_IOUS[rng.integers(len(_LEAST_IOUS))]
-    if least is None or not len(boxes):
-        return everything
-    patches = _candidate_patches(*image.size, rng)
+    width, height = image.size
+    found = [(0, 0, height, width)]
+    if len(boxes):
+        patches = _candidate_patches(width, height, rng)
+        iou = box_iou(patches.reshape(-1, 4).astype(float), boxes.astype(float))
+        good = iou.min(axis=1).reshape(patches.shape[:2]) >= _LEAST_IOUS[:, None]
+        found += [
+            of[first] for of, first, any_ in zip(patches, good.argmax(1), good.any(1)) if any_
+        ]
+    top, left, bottom, right = map(int, found[rng.integers(len(found))])
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    has_centre = (patches[:, None, :2] <= centres) & (centres < patches[:, None, 2:])
-    has_centre = has_centre.all(axis=2)
-    iou = box_iou(patches.astype(float), boxes.astype(float))
-    good = has_centre.any(axis=1) & (iou.max(axis=1) >= least)
-    if not good.any():
-        return everything
-    chosen = int(good.argmax())
-    top, left, bottom, right = patches[chosen].tolist()
-    kept = numpy.flatnonzero(has_centre[chosen])
+    kept = ([top, left] <= centres) & (centres < [bottom, right])
+    kept = numpy.flatnonzero(kept.all(axis=1))
     moved = boxes[kept] - [top, left, top, left]
     clipped = numpy.clip(moved, 0, [bottom - top, right - left] * 2).astype(boxes.dtype)
     return image.crop((left, top, right, bottom)), clipped, kept
 
 
 def _candidate_patches(width, height, rng):
-    """Draws patches: integers (trials, 4), each (top, left, bottom, right)."""
-    scale = rng.uniform(*_PATCH_SCALE, _PATCH_TRIALS)
+    """Draws patches: integers (least IoUs, trials, 4), each (top, left, bottom, right)."""
+    shape = len(_LEAST_IOUS), _PATCH_TRIALS
+    scale = rng.uniform(*_PATCH_SCALE, shape)
     # So that neither side is longer than the image's.
     aspect = rng.uniform(
-        numpy.maximum(_PATCH_ASPECT[0], scale**2),
-        numpy.minimum(_PATCH_ASPECT[1], scale**-2),
-        _PATCH_TRIALS,
+        numpy.maximum(_PATCH_ASPECT[0], scale**2), numpy.minimum(_PATCH_ASPECT[1], scale**-2)
     )
     h = numpy.clip(height * scale / numpy.sqrt(aspect), 1, height).astype(int)
     w = numpy.clip(width * scale * numpy.sqrt(aspect), 1, width).astype(int)
     top = rng.integers(0, height - h, endpoint=True)
     left = rng.integers(0, width - w, endpoint=True)
-    return numpy.stack([top, left, top + h, left + w], axis=1)
+    return numpy.stack([top, left, top + h, left + w], axis=2)
 
 
 def box_iou(boxes, others):

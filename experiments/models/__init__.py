@@ -42,9 +42,10 @@ def build(section, data):
 
 
 def _ssd(section, data):
+    shape = data.classes, section.size, section.width
     if section.pretrained is None:
-        return SSD(data.classes, section.size, section.width, PIXEL_SCALE)
-    model = SSD(data.classes, section.size, section.width)
+        return SSD(*shape, PIXEL_SCALE, section.scaled_cast)
+    model = SSD(*shape, scaled_cast=section.scaled_cast)
     load_weights(section.pretrained, model.trunk)
     return model
 
@@ -60,19 +61,26 @@ _BUILDERS = {
     'deep_cnn': lambda section, data: DeepCNN(
         data.shape[0], data.classes, section.batch_normalization
     ),
-    'resnet_cifar': lambda section, data: CIFARResNet(section.depth, data.classes, data.shape[0]),
+    'resnet_cifar': lambda section, data: CIFARResNet(
+        section.depth, data.classes, data.shape[0], section.variant
+    ),
     'preactivation_resnet': lambda section, data: PreActivationResNet(
         section.depth, data.classes, data.shape[0]
     ),
-    'vgg_cifar': lambda section, data: CIFARVGG16(data.classes, data.shape[0], section.dropout),
+    'vgg_cifar': lambda section, data: CIFARVGG16(
+        data.classes, data.shape[0], section.dropout, section.batch_normalization
+    ),
     'resnet_imagenet': lambda section, data: ImageNetResNet(
         section.depth,
         data.classes,
         data.shape[0],
         section.zero_init_residual,
         section.stride_in_3x3,
+        section.variant,
     ),
-    'segnet': lambda section, data: SegNetBasic(data.classes, section.channels),
+    'segnet': lambda section, data: SegNetBasic(
+        data.classes, section.channels, section.scaled_cast
+    ),
     'ssd': _ssd,
     'transformer': lambda section, data: Transformer(
         data.classes, data.shape[0], section.layers, section.units, section.heads

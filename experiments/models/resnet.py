@@ -3,9 +3,16 @@
 He et al. (2016a): *Deep Residual Learning for Image Recognition*; He et al. (2016b): *Identity
 Mappings in Deep Residual Networks*. A block maps features (n, in_channels, h, w) to
 (n, out_channels, h / stride, w / stride).
+
+The ``zhao`` variants are those of the code of the paper on loss scaling
+(``chainerlp/links/models/resnet.py`` in github.com/kumasento/ada-loss): the first shortcut of every
+stage is a 1×1 convolution, a basic block has its stride in the second convolution, and weights are
+normal with a variance of 2 / fan-out.
 """
 
 import functools
+
+from experiments.models.blocks import Blocks
 
 import chainer
 from chainer import functions, links
@@ -21,21 +28,26 @@ class CIFARResNet(chainer.Chain):
         depth (int): Number of layers with weights.
         classes (int): Number of classes.
         in_channels (int): Channels of the images.
+        variant (str): ``'he'``, or ``'zhao'``, see the module.
 
     Raises:
         ValueError: If there is no such network of this depth.
     """
 
-    def __init__(self, depth, classes, in_channels=3):
+    def __init__(self, depth, classes, in_channels=3, variant='he'):
         super().__init__()
         blocks = _blocks_per_stage(depth, layers=2, known='20, 56 or 110')
-        block = functools.partial(BasicBlock, shortcut=IdentityShortcut)
+        block, first = functools.partial(BasicBlock, shortcut=IdentityShortcut), {}
+        if variant == 'zhao':
+            block, first = _ZHAO_BLOCK, _ZHAO_FIRST
         with self.init_scope():
             self.conv1 = ConvBN(in_channels, 16, 3)
-            self.stage1 = stage(block, blocks, 16, 16, stride=1)
-            self.stage2 = stage(block, blocks, 16, 32, stride=2)
-            self.stage3 = stage(block, blocks, 32, 64, stride=2)
+            self.stage1 = stage(block, blocks, 16, 16, stride=1, **first)
+            self.stage2 = stage(block, blocks, 16, 32, stride=2, **first)
+            self.stage3 = stage(block, blocks, 32, 64, stride=2, **first)
             self.fc = links.Linear(64, classes, initialW=chainer.initializers.HeNormal())
+        if variant == 'zhao':
+            _draw_by_fan_out(self)
 
     def forward(self, x):
         """Returns the logits of a batch of images (n, channels, h, w)."""
@@ -85,36 +97,52 @@ class ImageNetResNet(chainer.Chain):
         stride_in_3x3 (bool): Whether in a block of ResNet-50 that halves the size the 3×3
             convolution does so, as in Goyal et al. (2017; also known as v1.5), and not the 1×1
             before it, as in He et al. (2016a). In ResNet-18 it is a 3×3 convolution in any case.
+        variant (str): ``'he'``, or ``'zhao'``, see the module; there the linear layer's weights
+            begin with a deviation of 0.01, as in Goyal et al., the first convolution of ResNet-50
+            has a bias, and the first pooling no padding.
 
     Raises:
         ValueError: If there is no such network of this depth.
     """
 
     def __init__(
-        self, depth, classes, in_channels=3, zero_init_residual=False, stride_in_3x3=False
+        self,
+        depth,
+        classes,
+        in_channels=3,
+        zero_init_residual=False,
+        stride_in_3x3=False,
+        variant='he',
     ):
         super().__init__()
         if depth not in _IMAGENET_BLOCKS:
             allowed = ' or '.join(map(str, _IMAGENET_BLOCKS))
             raise ValueError(f'depth: given {depth}, allowed: {allowed}')
         kind, repeats = _IMAGENET_BLOCKS[depth]
-        block = functools.partial(kind, zero_init_residual=zero_init_residual)
-        widths = (64, 128, 256, 512)
+        widths, first, has_bias = (64, 128, 256, 512), {}, False
+        self._pad = 0 if variant == 'zhao' else 1
         if kind is Bottleneck:
-            block = functools.partial(block, stride_in_3x3=stride_in_3x3)
+            kind = functools.partial(kind, stride_in_3x3=stride_in_3x3)
             widths = tuple(4 * width for width in widths)
+            has_bias = variant == 'zhao'
+        elif variant == 'zhao':
+            kind, first = _ZHAO_BLOCK, _ZHAO_FIRST
+        block = functools.partial(kind, zero_init_residual=zero_init_residual)
         with self.init_scope():
-            self.conv1 = ConvBN(in_channels, 64, 7, stride=2)
-            self.stage1 = stage(block, repeats[0], 64, widths[0], stride=1)
-            self.stage2 = stage(block, repeats[1], widths[0], widths[1], stride=2)
-            self.stage3 = stage(block, repeats[2], widths[1], widths[2], stride=2)
-            self.stage4 = stage(block, repeats[3], widths[2], widths[3], stride=2)
+            self.conv1 = ConvBN(in_channels, 64, 7, stride=2, nobias=not has_bias)
+            self.stage1 = stage(block, repeats[0], 64, widths[0], stride=1, **first)
+            self.stage2 = stage(block, repeats[1], widths[0], widths[1], stride=2, **first)
+            self.stage3 = stage(block, repeats[2], widths[1], widths[2], stride=2, **first)
+            self.stage4 = stage(block, repeats[3], widths[2], widths[3], stride=2, **first)
             self.fc = links.Linear(widths[3], classes, initialW=chainer.initializers.HeNormal())
+        if variant == 'zhao':
+            _draw_by_fan_out(self)
+            chainer.initializers.Normal(0.01)(self.fc.W.array)
 
     def forward(self, x):
         """Returns the logits of a batch of images (n, channels, h, w)."""
         h = functions.relu(self.conv1(x))
-        h = functions.max_pooling_2d(h, 3, stride=2, pad=1, cover_all=False)
+        h = functions.max_pooling_2d(h, 3, stride=2, pad=self._pad, cover_all=self._pad == 0)
         h = self.stage4(self.stage3(self.stage2(self.stage1(h))))
         return self.fc(functions.mean(h, axis=(2, 3)))
 
@@ -127,14 +155,22 @@ def _blocks_per_stage(depth, layers, known):
     return blocks
 
 
-def stage(block, repeats, in_channels, out_channels, stride):
-    """Returns a :class:`~chainer.Sequential` of residual blocks, the first with the stride.
+def _draw_by_fan_out(model):
+    he = chainer.initializers.HeNormal(fan_option='fan_out')
+    for link in model.links():
+        if isinstance(link, (links.Convolution2D, links.Linear)):
+            he(link.W.array)
 
-    ``block`` makes a block from its input channels, output channels and stride.
+
+def stage(block, repeats, in_channels, out_channels, stride, **of_first):
+    """Returns :class:`~experiments.models.blocks.Blocks`, residual, the first with the stride.
+
+    ``block`` makes a block from its input channels, output channels and stride, and the first one
+    from ``of_first`` besides.
     """
-    first = block(in_channels, out_channels, stride)
+    first = block(in_channels, out_channels, stride, **of_first)
     others = (block(out_channels, out_channels, 1) for _ in range(repeats - 1))
-    return chainer.Sequential(first, *others)
+    return Blocks(first, *others)
 
 
 class ConvBN(chainer.Chain):
@@ -188,7 +224,8 @@ def projection_shortcut(in_channels, out_channels, stride):
 class BasicBlock(chainer.Chain):
     """Two 3×3 convolutions beside a shortcut, and ReLU after the sum: He et al. (2016a), figure 5.
 
-    ``shortcut`` makes the shortcut from the three arguments before it.
+    ``shortcut`` makes the shortcut from the three arguments before it. The stride is in the first
+    convolution, or else in the second.
     """
 
     def __init__(
@@ -198,12 +235,14 @@ class BasicBlock(chainer.Chain):
         stride,
         shortcut=projection_shortcut,
         zero_init_residual=False,
+        stride_in_second=False,
     ):
         super().__init__()
         last_gamma = 0 if zero_init_residual else 1
+        first, second = (1, stride) if stride_in_second else (stride, 1)
         with self.init_scope():
-            self.conv1 = ConvBN(in_channels, out_channels, 3, stride)
-            self.conv2 = ConvBN(out_channels, out_channels, 3, initial_gamma=last_gamma)
+            self.conv1 = ConvBN(in_channels, out_channels, 3, first)
+            self.conv2 = ConvBN(out_channels, out_channels, 3, second, initial_gamma=last_gamma)
             self.shortcut = shortcut(in_channels, out_channels, stride)
 
     def forward(self, x):
@@ -271,5 +310,7 @@ class PreActivationBottleneck(chainer.Chain):
         return self.conv3(h) + shortcut
 
 
+_ZHAO_BLOCK = functools.partial(BasicBlock, stride_in_second=True)
+_ZHAO_FIRST = {'shortcut': lambda *shape: ConvBN(shape[0], shape[1], 1, shape[2])}
 # He et al. (2016a), table 1: the block, and how many a stage has.
 _IMAGENET_BLOCKS = {18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3))}

@@ -3,6 +3,8 @@
 Badrinarayanan, Kendall and Cipolla 2017 (arXiv 1511.00561), section 3.1.
 """
 
+from chainerlp.links import Cast
+
 import chainer
 import numpy
 from chainer import functions, links
@@ -13,6 +15,7 @@ _DECODERS = ('conv_decode4', 'conv_decode3', 'conv_decode2', 'conv_decode1')
 # Caffe's local response normalization divides alpha by the number of channels that it looks at,
 # and adds 1 where Krizhevsky et al. and Chainer add 2.
 _NEIGHBOURS = 5
+_BETA = 1e-3  # as in the released network
 _NORMALIZATION = {'n': _NEIGHBOURS, 'k': 1, 'alpha': 1e-4 / _NEIGHBOURS, 'beta': 0.75}
 
 
@@ -32,9 +35,11 @@ class SegNetBasic(chainer.Chain):
     Args:
         classes (int): Number of classes.
         channels (int): Of every feature map.
+        scaled_cast (bool): Whether the logits are cast to float32 here, by a
+            :class:`chainerlp.links.Cast`, and not where the loss is computed.
     """
 
-    def __init__(self, classes, channels=64):
+    def __init__(self, classes, channels=64, scaled_cast=False):
         super().__init__()
         he = chainer.initializers.HeNormal()
         in_channels = 3
@@ -44,13 +49,16 @@ class SegNetBasic(chainer.Chain):
                     in_channels, channels, 7, pad=3, nobias=True, initialW=he
                 )
                 setattr(self, name, conv)
-                bn = links.BatchNormalization(channels, dtype=numpy.float32)
+                bn = links.BatchNormalization(channels, dtype=numpy.float32, initial_beta=_BETA)
                 setattr(self, f'{name}_bn', bn)
                 in_channels = channels
             self.conv_classifier = links.Convolution2D(channels, classes, 1, initialW=he)
+            self.cast = Cast(lognormal=True) if scaled_cast else None
 
     def forward(self, images):
         """Returns the logits (n, classes, h, w) of a batch of images, in the network's dtype.
+
+        In float32, if the cast is scaled.
 
         Args:
             images (:ref:`ndarray`): (n, 3, h, w), each value 0 to 255, in float32 whatever the
@@ -68,4 +76,5 @@ class SegNetBasic(chainer.Chain):
         for name, (indices, size) in zip(_DECODERS, reversed(poolings)):
             h = functions.upsampling_2d(h, indices, 2, 2, outsize=size)
             h = self[f'{name}_bn'](self[name](h))
-        return self.conv_classifier(h)
+        h = self.conv_classifier(h)
+        return h if self.cast is None else self.cast(h)

@@ -3,6 +3,7 @@
 Liu et al. 2016 (arXiv 1512.02325), as in the authors' released models.
 """
 
+from chainerlp.links import Cast
 from experiments.data.transforms import VGG_MEAN
 from experiments.models.ssd_boxes import GRIDS_300, GRIDS_512, default_boxes
 from experiments.models.vgg import VGG16Trunk, scale_channels
@@ -25,7 +26,7 @@ _EXTRA_LAYERS = {
 _GRIDS = {300: GRIDS_300, 512: GRIDS_512}
 
 
-class Normalize(chainer.Link):
+class Normalize(chainer.Chain):
     """Divides by the L2 norm over the channels and multiplies by a learned scale a channel.
 
     Liu et al., ParseNet (arXiv 1506.04579), section 3.3; SSD has it on conv4_3, whose values are
@@ -33,16 +34,17 @@ class Normalize(chainer.Link):
     squares overflows float16 from a root mean square of 11 on.
     """
 
-    def __init__(self, channels):
+    def __init__(self, channels, scaled_cast=False):
         super().__init__()
         with self.init_scope():
+            self.cast = Cast() if scaled_cast else None
             # float32 in mixed16, like the scale of a batch normalization.
             dtype = chainer.get_dtype(map_mixed16=numpy.float32)
             self.scale = chainer.Parameter(chainer.initializers.Constant(20.0, dtype), channels)
 
     def forward(self, x):
         """Normalizes a batch of feature maps (n, channels, h, w); the output has x's dtype."""
-        h = functions.cast(x, 'float32')
+        h = functions.cast(x, 'float32') if self.cast is None else self.cast(x)
         squares = functions.sum(h * h, axis=1, keepdims=True)
         norm = functions.sqrt(squares + _EPS)
         h = h / functions.broadcast_to(norm, h.shape)
@@ -71,7 +73,7 @@ class SSD(chainer.Chain):
         ValueError: If there is no SSD for this size.
     """
 
-    def __init__(self, classes, size=300, width=1.0, pixel_scale=1.0):
+    def __init__(self, classes, size=300, width=1.0, pixel_scale=1.0, scaled_cast=False):
         super().__init__()
         if size not in _GRIDS:
             raise ValueError(f'SSD: given size {size}, must be one of {list(_GRIDS)}')
@@ -83,7 +85,7 @@ class SSD(chainer.Chain):
         with self.init_scope():
             self.trunk = VGG16Trunk(width)
             channels = [self.trunk.conv4_3.out_channels, self.trunk.fc7.out_channels]
-            self.normalize = Normalize(channels[0])
+            self.normalize = Normalize(channels[0], scaled_cast)
             self._extras = []
             for number, (between, out, *shape) in enumerate(_EXTRA_LAYERS[size], 6):
                 first, second = f'conv{number}_1', f'conv{number}_2'
@@ -97,6 +99,8 @@ class SSD(chainer.Chain):
                     out = grid.boxes_per_cell * values
                     head = links.Convolution2D(of_map, out, 3, pad=1, **initial)
                     setattr(self, f'{name}{number}', head)
+                    cast = Cast(lognormal=name == 'conf') if scaled_cast else None
+                    setattr(self, f'{name}{number}_cast', cast)
 
     def forward(self, images):
         """Returns where the objects of a batch of images are, and what they are.
@@ -108,7 +112,7 @@ class SSD(chainer.Chain):
         Returns:
             tuple of ~chainer.Variable: (n, boxes, 4), encoded as
             :func:`~experiments.models.ssd_boxes.encode` does, and (n, boxes, classes + 1), the
-            logits, the background first; in the network's dtype.
+            logits, the background first; in the network's dtype, or in float32 if casts are scaled.
 
         Raises:
             ValueError: If the images have another size.
@@ -118,9 +122,13 @@ class SSD(chainer.Chain):
             raise ValueError(f'SSD: given images of {images.shape[1:]}, must be {expected}')
         locs, confs = [], []
         for number, h in enumerate(self._feature_maps(images), 1):
-            locs.append(_by_box(self[f'loc{number}'](h), 4))
-            confs.append(_by_box(self[f'conf{number}'](h), self.classes + 1))
+            locs.append(_by_box(self._head(f'loc{number}', h), 4))
+            confs.append(_by_box(self._head(f'conf{number}', h), self.classes + 1))
         return functions.concat(locs), functions.concat(confs)
+
+    def _head(self, name, h):
+        h, cast = self[name](h), getattr(self, f'{name}_cast')
+        return h if cast is None else cast(h)
 
     def _feature_maps(self, images):
         x = functions.cast(chainer.as_variable(images), 'float32') - self.xp.asarray(_MEAN)

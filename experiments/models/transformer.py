@@ -4,6 +4,8 @@ Each sublayer's input is normalized, and not the sum of its input and output (Xi
 arXiv 2002.04745): such a one needs no warm-up.
 """
 
+from experiments.models.blocks import Blocks
+
 import chainer
 from chainer import functions, links
 
@@ -28,7 +30,7 @@ class Transformer(chainer.Chain):
         with self.init_scope():
             self.characters = links.EmbedID(classes, units, initialW=small)
             self.positions = links.EmbedID(length, units, initialW=small)
-            self.blocks = chainer.Sequential(*(Block(units, heads) for _ in range(layers)))
+            self.blocks = Blocks(*(Block(units, heads) for _ in range(layers)))
             self.norm = links.LayerNormalization(units)
             self.fc = links.Linear(units, classes)
 

@@ -1,4 +1,4 @@
-"""VGG-16: with batch normalization for CIFAR, and as the trunk of SSD, with its trained weights.
+"""VGG-16: for CIFAR, and as the trunk of SSD, with its trained weights.
 
 Simonyan and Zisserman 2014 (arXiv 1409.1556), configuration D.
 """
@@ -47,7 +47,7 @@ _MESSAGES = {
 
 
 class CIFARVGG16(chainer.Chain):
-    """The 13 convolutions of VGG-16, each with batch normalization and ReLU, and one linear layer.
+    """The 13 convolutions of VGG-16, each with ReLU, and one linear layer.
 
     The five poolings leave one pixel of a 32×32 image, so one layer takes the place of the paper's
     three. Larger images are averaged to one pixel.
@@ -56,17 +56,23 @@ class CIFARVGG16(chainer.Chain):
         classes (int): Number of classes.
         in_channels (int): Channels of the images.
         dropout (float): Share of the features that is dropped before the linear layer.
+        batch_normalization (bool): Whether it stands between a convolution and its ReLU.
     """
 
-    def __init__(self, classes, in_channels=3, dropout=0.0):
+    def __init__(self, classes, in_channels=3, dropout=0.0, batch_normalization=True):
         super().__init__()
         self.dropout = dropout
+        he = chainer.initializers.HeNormal()
         with self.init_scope():
             for block in _BLOCKS:
                 for name, channels in block.items():
-                    setattr(self, name, ConvBN(in_channels, channels, 3, nobias=False))
+                    if batch_normalization:
+                        conv = ConvBN(in_channels, channels, 3, nobias=False)
+                    else:
+                        conv = links.Convolution2D(in_channels, channels, 3, pad=1, initialW=he)
+                    setattr(self, name, conv)
                     in_channels = channels
-            self.fc = links.Linear(in_channels, classes, initialW=chainer.initializers.HeNormal())
+            self.fc = links.Linear(in_channels, classes, initialW=he)
 
     def forward(self, x):
         """Returns the logits of a batch of images (n, channels, h, w)."""

@@ -121,6 +121,12 @@ def _run(arguments, config, configs, summary_path=None):
             if multi_node.is_first_process():
                 print(text)
             return 0 if is_whole else 1
+        wanted = configs[0].train.workers
+        if wanted not in (None, launch.workers):
+            raise ConfigError(
+                f'{arguments.config}: train.workers: given {wanted}, but {launch.workers} started;'
+                f' allowed: mpiexec -n {wanted}, or -o train.workers=null for a training of its own'
+            )
         with launch.stop:
             return _execute(arguments, configs, folder, launch, slots, summary_path)
 

@@ -19,18 +19,29 @@ DTYPES = {
 }
 
 _CLASSES = {'sgd': optimizers.SGD, 'momentum_sgd': optimizers.MomentumSGD, 'adam': optimizers.Adam}
+_OF_HOOKS = {'weight_decay', 'undecayed', 'bias_rate'}
 POLICIES = {
     'adaptive': policies.Adaptive,
     'per_sample': policies.PerSample,
     'amax': policies.Amax,
     'measured': policies.Measured,
 }
+"""dict of str to type: The policies that are compared with each other, by the method's name."""
+_LAYERWISE = {
+    **POLICIES,
+    'abs_range': policies.AbsRange,
+    'element_wise_range': policies.ElementWiseRange,
+    'log_normal': policies.LogNormal,
+}
 _OF_THE_WRAPPER = {'initial_scale', 'scale_weights'}
 
 
 def build(section):
     """Returns an optimizer that is not yet set up, by a config's ``optimizer`` section."""
-    return _CLASSES[section.name](**section.model_dump(exclude={'name', 'weight_decay'}))
+    kind = _CLASSES[section.name]
+    if getattr(section, 'corrected', False):
+        kind = optimizers.CorrectedMomentumSGD
+    return kind(**section.model_dump(exclude={'name', 'corrected', *_OF_HOOKS}))
 
 
 def setup(optimizer, model, scaling):
@@ -44,12 +55,12 @@ def setup(optimizer, model, scaling):
     Returns:
         ~chainer.GradientMethod or ~chainerlp.AdaptiveLossScaling: The optimizer to train with.
     """
-    if scaling.method in POLICIES:
+    if scaling.method in _LAYERWISE:
         others = {'method', 'dtype', 'compute', 'gradient_format', 'label'}
         options = scaling.model_dump(exclude=others | _OF_THE_WRAPPER)
         wrapper = chainerlp.AdaptiveLossScaling(
             optimizer,
-            POLICIES[scaling.method](**options),
+            _LAYERWISE[scaling.method](**options),
             compute_dtype=scaling.compute,
             gradient_format=scaling.gradient_format,
             **scaling.model_dump(include=_OF_THE_WRAPPER),
@@ -72,12 +83,31 @@ def setup(optimizer, model, scaling):
     return optimizer.setup(model)
 
 
-def add_weight_decay(optimizer, section):
-    """Lets an optimizer that is set up decay all parameters, in float32 whatever their dtype."""
-    if section.weight_decay:
-        decay = _WeightDecay(section.weight_decay)
-        for param in optimizer.target.params():
-            param.update_rule.add_hook(decay)
+def add_hooks(optimizer, section):
+    """Gives the parameters of an optimizer that is set up their weight decay and biases their rate.
+
+    In float32, whatever their dtype.
+    """
+    for param in optimizer.target.params():
+        if section.weight_decay and param.name not in section.undecayed:
+            param.update_rule.add_hook(_WeightDecay(section.weight_decay))
+        if param.name == 'b' and getattr(section, 'bias_rate', 1) != 1:
+            param.update_rule.add_hook(_GradientScaling(section.bias_rate))
+
+
+class _GradientScaling:
+    """Hook of an update rule that multiplies a gradient, scaled or not, by a number."""
+
+    name = 'GradientScaling'
+    timing = 'pre'
+    call_for_each_param = True
+
+    def __init__(self, rate):
+        self._rate = rate
+
+    def __call__(self, rule, param):
+        with chainer.using_device(param.device):
+            param.grad *= self._rate
 
 
 class _WeightDecay(optimizer_hooks.WeightDecay):

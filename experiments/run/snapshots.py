@@ -26,6 +26,8 @@ from numpy.lib import format as npy
 _NAME = 'snapshot_iter_'
 _KEPT = 2  # the newest might turn out to be damaged
 _NONE = numpy.array(b'None', 'V4')
+# What chainer.Sequential named 0, 2, 1: by such names one block's weights would be another's.
+_OLD_BLOCK = re.compile(r'/(stage\d|blocks)/\d+/')
 _PICKLED_NONES = (
     # NumPy 1's
     b'\x80\x03cnumpy.core.multiarray\n_reconstruct\nq\x00cnumpy\nndarray\nq\x01K\x00\x85q\x02C\x01b'
@@ -106,6 +108,12 @@ def load(path, trainer, communicator=None):
     content = read(path) if multi_node.is_first(communicator) else None
     if communicator is not None:
         content = communicator.bcast_obj(content)
+    old = next(filter(_OLD_BLOCK.search, content), None)
+    if old is not None:
+        raise RunError(
+            f'{path} does not fit: {old} is named as blocks were when they were numbered in another'
+            ' order than their own, now block1, block2 and so on: --fresh starts over'
+        )
     try:
         serializers.NpzDeserializer(content).load(trainer)
     except (KeyError, ValueError, TypeError) as error:

@@ -257,7 +257,7 @@ def _bare_trainer(config, out, launch):
     chain = task.chain(models.build(config.model, data), data)
     optimizer = multi_node.average_gradients(optimizers.build(config.optimizer), communicator)
     optimizer = optimizers.setup(optimizer, chain, config.scaling)
-    optimizers.add_weight_decay(optimizer, config.optimizer)
+    optimizers.add_hooks(optimizer, config.optimizer)
     multi_node.bcast_params(optimizer, communicator)
     train = multi_node.share(data.train, communicator, shuffle=True, seed=config.seed)
     # A share each of the batch, so that a config means the same however many work on it.

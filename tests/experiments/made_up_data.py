@@ -27,21 +27,11 @@ def mnist(folder):
 
 def cifar10(folder):
     """Writes five batches to train with and one to test with, of 20 images each."""
+    folder.mkdir(parents=True)
     for seed, name in enumerate([*(f'data_batch_{i}' for i in range(1, 6)), 'test_batch']):
-        _cifar_batch(folder / name, 20, 10, b'labels', seed)
-
-
-def cifar100(folder):
-    """Writes 200 images to train with and 100 to test with."""
-    for seed, (name, count) in enumerate((('train', 200), ('test', 100))):
-        _cifar_batch(folder / name, count, 100, b'fine_labels', seed)
-
-
-def _cifar_batch(path, count, classes, key, seed):
-    rows = numpy.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=numpy.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {b'data': rows, key: [i % classes for i in range(count)]}
-    path.write_bytes(pickle.dumps(content, protocol=2))
+        rows = numpy.random.default_rng(seed).integers(0, 256, (20, 3072), dtype=numpy.uint8)
+        content = {b'data': rows, b'labels': [i % 10 for i in range(20)]}
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
 
 
 def imagenet(folder):
@@ -73,8 +63,8 @@ def _annotation(corner, size):
 
 
 def camvid(folder):
-    """Writes 6 frames to train with and 2 to test with, and the lists of them."""
-    for split, names in (('train', range(6)), ('test', range(6, 8))):
+    """Writes 6 frames to train with and 2 to evaluate with, and the lists of them."""
+    for split, names in (('train', range(6)), ('val', range(6, 8))):
         (folder / f'{split}annot').mkdir(parents=True)
         lines = []
         for name in names:
@@ -97,7 +87,6 @@ def _image(path, width, height, seed):
 WRITERS = {
     'mnist-10k': mnist,
     'cifar-10-batches-py': cifar10,
-    'cifar-100-python': cifar100,
     'imagenet-sample': imagenet,
     'cells-voc': cells,
     'camvid': camvid,

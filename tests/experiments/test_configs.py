@@ -4,6 +4,7 @@ import pathlib
 import re
 
 from experiments.config import Config, label, loading
+from experiments.reports import published
 
 import pytest
 import yaml
@@ -15,8 +16,11 @@ STUDY = [name for name in CONFIGS if name.startswith('study_')]  # of ours, and 
 OURS = ['digits_mlp', 'text_transformer']  # likewise, of data that is always there
 FULL = [name for name in CONFIGS if name not in (*SMALL, *STUDY, *OURS)]
 CIFAR = [f'cifar{classes}_resnet{depth}' for classes in (10, 100) for depth in (20, 56, 110)]
-# The CIFAR runs of the authors are with these bounds.
+MORE_CIFAR = ['cifar10_vgg16', 'cifar10_resnet164']
+KNOBS = [f'cifar10_resnet20_{what}' for what in ('thresholds', 'intervals', 'policies')]
+# The authors' runs of the first paper are by their formula of 2019, those on CIFAR in these bounds.
 WIDE = 'max_scale=128-max_total_scale=4096'
+PRODUCT = 'variance=product'
 
 
 def load(name):
@@ -36,7 +40,8 @@ def ways(name):
 def test_every_experiment_of_the_paper_is_there():
     images = {'imagenet_resnet18', 'imagenet_resnet50', 'voc_ssd300', 'voc_ssd512'}
     others = {'mnist_cnn', 'voc_ssd512_batch32', 'camvid_segnet'}
-    assert set(FULL) == {*CIFAR, *images, *others}
+    others |= {'voc_ssd512_unbounded', 'voc_ssd300_scaled_cast'}
+    assert set(FULL) == {*CIFAR, *MORE_CIFAR, *KNOBS, *images, *others}
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -69,7 +74,8 @@ def test_train_runs_one_of_the_ways_that_sweep_does(name):
 def test_an_experiment_has_a_small_one_beside_it_with_its_model_and_its_scaling(name):
     full, small = load(name), load(f'{name}-small')
     assert small.scaling == full.scaling
-    for section, keys in (('dataset', ('name', 'classes')), ('model', ('name', 'depth', 'size'))):
+    of_model = 'name', 'depth', 'size', 'variant', 'scaled_cast', 'batch_normalization'
+    for section, keys in (('dataset', ('name', 'classes')), ('model', of_model)):
         theirs, its = getattr(full, section), getattr(small, section)
         for key in keys:
             assert getattr(its, key, None) == getattr(theirs, key, None)
@@ -127,51 +133,47 @@ def test_cifar_is_trained_as_the_authors_did(name):
 @pytest.mark.parametrize('name', CIFAR)
 def test_cifar_compares_the_ways_of_scaling_that_the_authors_did(name):
     fixed = [f'fixed-scale={scale}' for scale in (16, 128, 1024, 4096, 8192, 16384)]
-    adaptive = [f'adaptive-{WIDE}', f'adaptive-interval=1000-{WIDE}']
+    adaptive = [f'adaptive-{WIDE}-{PRODUCT}', f'adaptive-interval=1000-{WIDE}-{PRODUCT}']
     assert ways(name) == ['fp32', 'none', *fixed, 'dynamic', *adaptive]
     assert load(name).sweep.seeds == (0, 1, 2)
+    assert load(name).model.variant == 'zhao'
 
 
-@pytest.mark.parametrize(
-    'name, expected',
-    [
-        (
-            'imagenet_resnet18',
-            ['fp32', 'none', 'fixed-scale=128', 'adaptive', 'adaptive-interval=1000'],
-        ),
-        ('imagenet_resnet50', ['fp32', 'none', 'fixed-scale=128', 'adaptive', f'adaptive-{WIDE}']),
-        (
-            'voc_ssd512',
-            [
-                *('fp32', 'none', 'fixed-scale=8', 'fixed-scale=128', 'fixed-scale=256'),
-                *('adaptive', 'adaptive-interval=10'),
-            ],
-        ),
-        ('voc_ssd512_batch32', ['none', 'fixed-scale=128', 'adaptive']),
-        ('voc_ssd300', ['fp32', 'fixed-scale=4096', 'adaptive']),
-        ('camvid_segnet', ['fp32', 'adaptive-max_scale=65504-max_total_scale=65504']),
-    ],
-)
-def test_larger_experiments_compare_what_the_authors_report(name, expected):
-    found = [way.replace('-initial_scale=auto', '') for way in ways(name)]
-    # Dynamic loss scaling doubles the scale after 10 updates in all of them.
-    assert sorted(found) == sorted([*expected, 'dynamic-interval=10'])
+def test_what_is_swept_over_besides_is_one_knob():
+    found = {name: [way.replace(f'-{WIDE}', '') for way in ways(name)] for name in KNOBS}
+    adaptive = 'adaptive-variance=product'
+    rates = [f'adaptive-threshold={rate}-variance=product' for rate in ('1e-05', '0.0001')]
+    rates += [adaptive, *(f'adaptive-threshold={rate}-variance=product' for rate in (0.01, 0.1))]
+    assert found['cifar10_resnet20_thresholds'] == ['fp32', *rates]
+    kept = [f'adaptive-interval={n}-variance=product' for n in (10, 100, 1000)]
+    assert found['cifar10_resnet20_intervals'] == ['fp32', adaptive, *kept]
+    others = ['abs_range', 'element_wise_range', 'log_normal']
+    assert found['cifar10_resnet20_policies'] == ['fp32', 'none', adaptive, *others]
 
 
-@pytest.mark.parametrize('name, depth', [('imagenet_resnet18', 18), ('imagenet_resnet50', 50)])
-def test_imagenet_is_trained_as_goyal_et_al_did(name, depth):
-    config = load(name)
-    assert config.model.depth == depth and config.model.zero_init_residual
-    assert (config.train.epochs, config.train.batch_size) == (90, 256)
-    assert (config.optimizer.lr, config.optimizer.momentum) == (0.1, 0.9)
-    assert config.optimizer.weight_decay == 1e-4
-    assert config.schedule.step.epochs == (30, 60, 80)
-    assert (config.dataset.size, config.dataset.augment) == (224, True)
+@pytest.mark.parametrize('entry', published.NUMBERS, ids=str)
+def test_each_published_number_stands_beside_a_run_of_its_setting(entry):
+    runs = [run for name in FULL for run in load(name).runs()]
+    beside = [run for run in runs if published.find(run.model_dump()) is entry]
+    assert len({(run.dataset, run.model, run.optimizer) for run in beside}) == 1
+
+
+def test_no_number_stands_beside_a_run_of_a_config_that_was_changed():
+    run = load('imagenet_resnet50').single().model_dump()
+    assert published.find(run) is not None
+    for section, key, value in [
+        *(('train', 'max_iterations', 5), ('train', 'workers', None), ('train', 'epochs', 45)),
+        *(('dataset', 'normalization', 'channel'), ('scaling', 'interval', 10)),
+    ]:
+        assert published.find({**run, section: {**run[section], key: value}}) is None
 
 
 @pytest.mark.parametrize(
     'name, size, batch',
-    [('voc_ssd300', 300, 8), ('voc_ssd512', 512, 8)] + [('voc_ssd512_batch32', 512, 32)],
+    [
+        *(('voc_ssd300', 300, 8), ('voc_ssd300_scaled_cast', 300, 8), ('voc_ssd512', 512, 8)),
+        *(('voc_ssd512_unbounded', 512, 8), ('voc_ssd512_batch32', 512, 32)),
+    ],
 )
 def test_ssd_is_trained_as_liu_et_al_did_in_the_authors_batches(name, size, batch):
     config = load(name)

@@ -1,8 +1,9 @@
 """Every small config of the paper's experiments, and the text's, runs, interrupted and resumed.
 
 It is run as a user runs it who has put the sample data where ``make data`` puts it; where there is
-no sample data, made-up data takes its place. A few iterations on a few examples, by narrow models
-where a config allows that, so that all of them fit into a test.
+no sample data, made-up data takes its place, but for CIFAR-100, of which there is no sample. A few
+iterations on a few examples, by narrow models where a config allows that, so that all of them fit
+into a test.
 """
 
 import csv
@@ -34,6 +35,8 @@ SHORT = [
 NARROW = {
     'cnn': ['model.channels=[4, 4, 4]'],
     'resnet_cifar': [],
+    'preactivation_resnet': ['model.depth=11'],
+    'vgg_cifar': [],
     'resnet_imagenet': ['dataset.size=64'],
     'ssd': ['model.width=0.0625'],
     'segnet': ['model.channels=4', 'dataset.crop=[48, 64]'],
@@ -72,6 +75,8 @@ def test_a_small_config_trains_and_evaluates_and_goes_on_where_it_was_interrupte
 ):
     monkeypatch.chdir(checkout)
     path = str(CONFIGS / f'{name}.yaml')
+    if name.startswith('cifar100') and not pathlib.Path('data/cifar-100-python').exists():
+        pytest.skip('CIFAR-100: not among the samples; cifar10_resnet-small runs the same but it')
     overrides = overrides_for(path)
     config = loading.load(path, overrides)
     arguments = ['train', path, *(part for text in overrides for part in ('-o', text))]

@@ -8,7 +8,10 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[3]
-SCALINGS = 'one of adaptive, amax, dynamic, fixed, fp32, measured, none, per_sample'
+SCALINGS = (
+    'one of abs_range, adaptive, amax, dynamic, element_wise_range, fixed, fp32, log_normal,'
+    ' measured, none, per_sample'
+)
 
 
 def one_line(result):

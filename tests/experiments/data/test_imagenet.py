@@ -41,7 +41,7 @@ def flat(folder):
 def load(section, folder):
     def loaded(**fields):
         given = dict(folder=str(folder), train='train', val='val', size=8)
-        given.update(val_labels=None, ilsvrc_classes=None)
+        given.update(val_labels=None, ilsvrc_classes=None, normalization='channel')
         return load_data(section(name='imagenet', **{**given, **fields}), FLOAT32)
 
     return loaded
@@ -68,6 +68,13 @@ def test_training_crops_differ_with_the_epoch_and_test_crops_do_not(load):
             seen['train'].add(data.train[0][0].tobytes())
             seen['test'].add(data.test[0][0].tobytes())
     assert len(seen['train']) == 8 and len(seen['test']) == 1
+
+
+def test_only_the_mean_may_be_subtracted(load):
+    (both, _), (only, _) = load().test[0], load(normalization='mean').test[0]
+    std = numpy.float32([58.395, 57.12, 57.375])[:, None, None]
+    # The difference and its quotient, each rounded to float32.
+    numpy.testing.assert_allclose(both * std, only, rtol=2**-22)
 
 
 def test_a_smaller_setting_has_the_first_of_each_class(load, fails):

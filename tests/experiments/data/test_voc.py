@@ -151,7 +151,7 @@ def test_ssd_s_boxes_are_where_the_objects_are(seed):
     image, moved, labels = transform(example, numpy.random.default_rng(seed))
     assert image.shape == (3, 300, 300) and image.flags.c_contiguous
     assert moved.dtype == numpy.float32 and labels.dtype == numpy.int32
-    assert len(moved) == len(labels) > 0
+    assert len(moved) == len(labels)  # maybe none, where any patch will do
     grey = image.mean(axis=0)
     for (top, left, bottom, right), label in zip(moved, labels):
         assert 0 <= top < bottom <= 300 and 0 <= left < right <= 300

@@ -108,12 +108,18 @@ def test_a_snapshot_restores_it(name, tmp_path):
 # The keys of a section but its name, and what they lead to.
 SECTIONS = {
     'cnn': ({'channels': (4, 8, 8)}, lambda model: model.conv3.W.shape == (8, 8, 3, 3)),
-    'resnet_cifar': ({'depth': 14}, lambda model: len(model.stage3) == 2),
-    'preactivation_resnet': ({'depth': 20}, lambda model: len(model.stage3) == 2),
-    'vgg_cifar': ({'dropout': 0.5}, lambda model: model.dropout == 0.5),
+    'resnet_cifar': (
+        {'depth': 14, 'variant': 'zhao'},
+        lambda model: model.stage3['block2'] and model.stage1['block1'].shortcut.count_params(),
+    ),
+    'preactivation_resnet': ({'depth': 20}, lambda model: model.stage3['block2']),
+    'vgg_cifar': (
+        {'dropout': 0.5, 'batch_normalization': False},
+        lambda model: model.dropout == 0.5 and model.conv1_1.b.shape == (64,),
+    ),
     'resnet_imagenet': (
-        {'depth': 18, 'zero_init_residual': True, 'stride_in_3x3': False},
-        lambda model: not model.stage1[0].conv2.bn.gamma.array.any(),
+        {'depth': 18, 'zero_init_residual': True, 'stride_in_3x3': False, 'variant': 'he'},
+        lambda model: not model.stage1['block1'].conv2.bn.gamma.array.any(),
     ),
 }
 

@@ -2,6 +2,7 @@
 
 import math
 
+from experiments.models.blocks import Blocks
 from experiments.models.resnet import (
     BasicBlock,
     Bottleneck,
@@ -152,6 +153,27 @@ def test_a_resnet_has_the_parameters_of_the_paper(depth, paper, count):
     assert float(f'{count / 1e6:.2g}') == paper
 
 
+@pytest.mark.parametrize('depth, count', [(20, 272_762), (56, 856_058), (110, 1_731_002)])
+def test_the_variant_of_the_paper_on_loss_scaling_has_the_parameters_of_its_code(depth, count):
+    # Three 1x1 convolutions more, and a gamma and a beta: 16·16 + 32, 16·32 + 64, 32·64 + 128.
+    assert CIFARResNet(depth, 10, variant='zhao').count_params() == count
+    assert count == CIFARResNet(depth, 10).count_params() + 288 + 576 + 2176
+
+
+def test_the_variant_has_its_strides_in_the_second_convolution_and_weights_by_fan_out():
+    model = CIFARResNet(20, 10, variant='zhao')
+    assert halving_strides(model) == {((1, 1), (1, 1)), ((1, 1), (2, 2))}
+    conv = model.stage3['block1'].conv1.conv
+    # Of 32·64·9 normal numbers the variance is off by 1 % (one deviation).
+    assert numpy.var(conv.W.array) == pytest.approx(2 / (9 * 64), rel=0.04)
+    x = features(32, 8)
+    first = model.stage3['block1']
+    h = conv_bn(relu(conv_bn(x, first.conv1)), first.conv2, stride=2)
+    y = relu(h + conv_bn(x, first.shortcut, stride=2))
+    # The second sum is of 576 products of numbers around 1: 576 · 2^-24 = 3.4e-5.
+    numpy.testing.assert_allclose(evaluated(first, x), y, rtol=4e-5, atol=4e-5)
+
+
 def test_a_hundred_classes_change_the_classifier_only():
     assert CIFARResNet(20, 100).count_params() == 269_722 + 65 * 90
 
@@ -251,14 +273,31 @@ def test_each_of_its_blocks_can_start_as_its_shortcut(depth, kind, blocks):
 
 
 def halving_strides(model):
-    stages = (model.stage2, model.stage3, model.stage4)
-    return {(stage[0].conv1.conv.stride, stage[0].conv2.conv.stride) for stage in stages}
+    stages = (link for link in model.children() if isinstance(link, Blocks))
+    return {
+        (stage['block1'].conv1.conv.stride, stage['block1'].conv2.conv.stride) for stage in stages
+    }
 
 
 def test_resnet_50_halves_in_the_1x1_convolution_and_if_asked_to_in_the_3x3(resnet):
-    assert halving_strides(resnet[50]) == {((2, 2), (1, 1))}
+    assert halving_strides(resnet[50]) == {((1, 1), (1, 1)), ((2, 2), (1, 1))}
     other = ImageNetResNet(50, 10, stride_in_3x3=True)
-    assert halving_strides(other) == {((1, 1), (2, 2))}
+    assert halving_strides(other) == {((1, 1), (1, 1)), ((1, 1), (2, 2))}
+
+
+@pytest.mark.parametrize('depth, more', [(18, 64 * 64 + 128), (50, 64)])
+def test_the_variant_for_imagenet(depth, more):
+    model = ImageNetResNet(depth, 1000, variant='zhao')
+    # ResNet-18 has a projection in its first stage, too; the first convolution of -50 a bias.
+    standard = {18: 11_689_512, 50: 25_557_032}
+    assert model.count_params() == standard[depth] + more
+    strides = {((1, 1), (1, 1)), ((1, 1), (2, 2)) if depth == 18 else ((2, 2), (1, 1))}
+    assert halving_strides(model) == strides
+    # Of 512,000 normal numbers and more: off by 0.1 % (one deviation).
+    assert numpy.std(model.fc.W.array) == pytest.approx(0.01, rel=0.005)
+    with chainer.no_backprop_mode(), Shapes(model) as shapes:
+        model(numpy.zeros((1, 3, 224, 224), numpy.float32))
+    assert shapes.seen['stage1'][2:] == (56, 56) and shapes.seen['stage4'][2:] == (7, 7)
 
 
 @pytest.mark.parametrize('depth', [20, 34, '50'])

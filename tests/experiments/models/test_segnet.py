@@ -58,6 +58,35 @@ def test_in_float16_it_computes_what_it_computes_in_float32():
     assert numpy.median(abs(y - expected)) < 5 * 18 * 2**-11 * expected.std()
 
 
+def classifier_gradient(dtype, scaled_cast):
+    """That of the classifier's weight, of a loss as small as a mean over many pixels makes it."""
+    numpy.random.seed(0)
+    with chainer.using_config('dtype', dtype):
+        chain = TrainChain(SegNetBasic(3, 4, scaled_cast))
+    policy = chainerlp.policies.Adaptive(max_scale=65504.0, max_total_scale=65504.0)
+    chainerlp.convert(chain, policy)
+    labels = numpy.random.RandomState(1).randint(0, 3, (2, 45, 60)).astype('i')
+    chain.cleargrads()
+    loss = chain(images(45, 60), labels) * numpy.float32(2**-14)
+    chainerlp.backward(loss)
+    return chainerlp.unscaled_grad(chain.predictor.conv_classifier.W)
+
+
+def test_a_scaled_cast_saves_the_gradient_of_the_logits():
+    exact = classifier_gradient(numpy.dtype('float32'), False)
+    # A pixel's gradient is under 2^-14 / 5400, 2^-26.4: all of it is lost.
+    assert not classifier_gradient(chainer.mixed16, False).any()
+    saved = classifier_gradient(chainer.mixed16, True)
+    # As the roundings of nine layers above; a sum over the pixels, not of their magnitudes.
+    assert numpy.linalg.norm(saved - exact) < 0.1 * numpy.linalg.norm(exact)
+
+
+def test_normalizations_start_a_little_above_zero():
+    model = build()
+    for name in ('conv1_bn', 'conv_decode1_bn'):
+        numpy.testing.assert_array_equal(model[name].beta.array, numpy.float32(1e-3))
+
+
 @pytest.mark.parametrize('dtype', [numpy.float16, numpy.float32])
 @pytest.mark.parametrize('size', [(4, 6), (5, 7)])
 def test_unpooling_puts_the_largest_values_back_where_they_were(dtype, size):

@@ -16,8 +16,10 @@ from chainer import serializers
 NARROW = 1 / 16
 
 
-def build(classes=3, size=300, width=NARROW, pretrained=None):
-    section = SimpleNamespace(name='ssd', size=size, width=width, pretrained=pretrained)
+def build(classes=3, size=300, width=NARROW, pretrained=None, scaled_cast=False):
+    section = SimpleNamespace(
+        name='ssd', size=size, width=width, pretrained=pretrained, scaled_cast=scaled_cast
+    )
     data = Data(train=None, test=None, shape=(3, size, size), classes=classes)
     return models.build(section, data)
 
@@ -210,3 +212,29 @@ def test_where_all_channels_are_zero_the_output_is_zero_and_the_gradient_finite(
 def test_its_scale_has_the_configured_dtype(dtype):
     with chainer.using_config('dtype', numpy.dtype(dtype)):
         assert Normalize(3).scale.dtype == dtype
+
+
+def test_scaled_casts_are_one_for_each_output_and_change_no_number_and_no_parameter():
+    with chainer.using_config('dtype', chainer.mixed16):
+        plain, scaled = build(), build(scaled_cast=True)
+    for param, of in zip(scaled.params(), plain.params()):
+        param.array[...] = of.array
+    policy = chainerlp.policies.Adaptive(max_scale=65504.0, max_total_scale=65504.0)
+    for model in (plain, scaled):
+        chainerlp.convert(model, policy)
+    images = numpy.random.RandomState(0).uniform(0, 255, (1, 3, 300, 300)).astype('f')
+    with chainer.no_backprop_mode():
+        outputs = zip(plain(images), scaled(images))
+    for theirs, ours in outputs:
+        assert theirs.dtype == numpy.float16 and ours.dtype == numpy.float32
+        numpy.testing.assert_array_equal(theirs.array, ours.array)
+    casts = {
+        path: type(link.layer_scale.policy)
+        for path, link in scaled.namedlinks()
+        if isinstance(link, chainerlp.links.ScaledCast)
+    }
+    policies = chainerlp.policies.Adaptive, chainerlp.policies.LogNormal
+    assert casts.pop('/normalize/cast') is policies[0] and len(casts) == 12
+    assert {kind for path, kind in casts.items() if 'conf' in path} == {policies[1]}
+    assert {kind for path, kind in casts.items() if 'loc' in path} == {policies[0]}
+    assert plain.count_params() == scaled.count_params()

@@ -63,7 +63,7 @@ def test_a_character_changes_the_logits_from_its_own_position_on_and_no_earlier_
     dtype, position
 ):
     model = build(dtype)
-    for layer in (layer for block in model.blocks for layer in (block.query, block.key)):
+    for layer in (layer for block in model.blocks.children() for layer in (block.query, block.key)):
         layer.W.array *= 4  # so that attention is far from even
     chainerlp.convert(model, policies.Fixed(1))  # products are those of a tensor core
     x = characters()
@@ -97,7 +97,7 @@ def test_attention_is_the_mean_of_the_values_so_far_by_query_and_key(dtype, tole
 
 
 def test_attention_and_linear_layers_are_added_to_what_a_block_is_given():
-    block = build().blocks[0]
+    block = build().blocks['block1']
     h = numpy.random.RandomState(0).standard_normal((2, LENGTH, 16)).astype(numpy.float32)
     whole = block(h).array
     block.fc2.W.array[...] = 0
@@ -110,7 +110,7 @@ def test_attention_and_linear_layers_are_added_to_what_a_block_is_given():
 def test_a_config_names_it_and_the_data_say_its_length_and_classes():
     section = types.SimpleNamespace(name='transformer', layers=3, units=8, heads=2)
     model = models.build(section, Data(train=None, test=None, shape=(9,), classes=5))
-    assert len(model.blocks) == 3 and model.blocks[0].heads == 2
+    assert model.blocks['block3'].heads == model.blocks['block1'].heads == 2
     assert model.positions.W.shape == (9, 8)
     assert model(numpy.zeros((2, 9), numpy.int32)).shape == (2, 5, 9)
 

@@ -46,6 +46,17 @@ def trunk():
     return VGG16Trunk(WIDTH)
 
 
+def test_without_batch_normalization_vgg_for_cifar_is_its_convolutions():
+    model = CIFARVGG16(10, batch_normalization=False)
+    # By hand: weights 9 (3·64 + 64² + 64·128 + 128² + 128·256 + 2·256² + 256·512 + 5·512²) and a
+    # bias for each of 2·64 + 2·128 + 3·256 + 6·512 channels, and the classifier.
+    assert model.count_params() == 9 * 1_634_496 + 4_224 + 5_130 == 14_719_818
+    assert not [link for link in model.links() if isinstance(link, links.BatchNormalization)]
+    x = numpy.random.RandomState(0).randn(2, 3, 32, 32).astype('f')
+    model.conv1_1.b.array[...] = -1e3  # nothing passes the first ReLU, and all biases are 0
+    numpy.testing.assert_array_equal(model(x).array, 0)
+
+
 def test_the_features_are_those_of_vgg16_on_blue_green_red_images(npz, trunk, narrow_vgg):
     load_weights(npz, trunk)
     rgb = numpy.random.RandomState(0).randn(1, 3, 40, 40).astype(numpy.float32)

@@ -209,3 +209,15 @@ def test_a_device_that_is_not_there_is_an_error_of_one_line():
     )
     with pytest.raises(ConfigError, match='^--device nowhere: .*; allowed: @numpy, or @cupy:0'):
         get_device('nowhere')
+
+
+def test_a_training_for_another_number_of_workers_is_refused_before_it_begins(cli, tiny, tmp_path):
+    code, _, err = cli('train', tiny, '-o', 'train.workers=16')
+    assert (code, err) == (
+        2,
+        f'{tiny}: train.workers: given 16, but 1 started; allowed: mpiexec -n 16, or'
+        ' -o train.workers=null for a training of its own\n',
+    )
+    assert not (tmp_path / 'out').exists()
+    assert cli('train', tiny, '-o', 'train.workers=16', '--dry-run')[0] == 0
+    assert cli('train', tiny, '-o', 'train.workers=1')[0] == 0

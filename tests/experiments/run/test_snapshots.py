@@ -309,3 +309,16 @@ def test_what_is_no_snapshot_is_not_intact(tmp_path, content):
     if content is not None:
         (tmp_path / 'snapshot').write_bytes(content)
     assert not snapshots.is_intact(tmp_path / 'snapshot')
+
+
+@pytest.mark.parametrize('old', ['stage1/2', 'stage3/17', 'blocks/0'])
+def test_a_snapshot_of_blocks_in_another_order_is_refused_with_the_reason(tmp_path, old):
+    key = f'updater/model:main/predictor/{old}/conv1/conv/W'
+    path = tmp_path / 'snapshot'
+    path.write_bytes(snapshots.to_bytes({key: numpy.zeros(3)}))
+    with pytest.raises(RunError) as error:
+        snapshots.load(path, trainer=None)
+    assert str(error.value) == (
+        f'{path} does not fit: {key} is named as blocks were when they were numbered in another'
+        ' order than their own, now block1, block2 and so on: --fresh starts over'
+    )
