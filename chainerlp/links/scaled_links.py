@@ -4,8 +4,11 @@ Each is named after Chainer's link, takes the same arguments, and besides ``poli
 :class:`ScaledLink`). Their forward passes call the functions of :mod:`chainerlp.functions`.
 """
 
+from typing import Any, Optional
+
 from chainerlp import functions, policies
 from chainerlp.layer_scale import LayerScale
+from chainerlp.types import Input
 
 import chainer
 import numpy
@@ -24,11 +27,11 @@ class ScaledLink:
         layer_scale (~chainerlp.layer_scale.LayerScale): What chooses the scale.
     """
 
-    def __init__(self, *args, policy=None, **kwargs):
+    def __init__(self, *args: Any, policy: Optional[policies.Policy] = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.layer_scale = LayerScale(policies.Adaptive() if policy is None else policy)
 
-    def copy(self, mode='share'):
+    def copy(self, mode: str = 'share') -> chainer.Link:
         """Copies the link; the copy is a layer of its own and chooses scales of its own."""
         copied = super().copy(mode)
         copied.layer_scale = self.layer_scale.anew()
@@ -38,7 +41,7 @@ class ScaledLink:
 class ScaledLinear(ScaledLink, links.Linear):
     """:class:`chainer.links.Linear` with a scaled data gradient."""
 
-    def forward(self, x, n_batch_axes=1):
+    def forward(self, x: Input, n_batch_axes: int = 1) -> chainer.Variable:
         """Applies the layer; see :func:`~chainerlp.functions.scaled_linear`."""
         if self.W.array is None:
             self._initialize_params(utils.size_of_shape(x.shape[n_batch_axes:]))
@@ -53,7 +56,7 @@ class ScaledBilinear(ScaledLink, links.Bilinear):
     Unlike Chainer's link it takes float16.
     """
 
-    def forward(self, e1, e2):
+    def forward(self, e1: Input, e2: Input) -> chainer.Variable:
         """Applies the layer; see :func:`~chainerlp.functions.scaled_bilinear`."""
         linear = () if self.nobias else (self.V1, self.V2, self.b)
         return functions.scaled_bilinear(e1, e2, self.W, *linear, layer_scale=self.layer_scale)
@@ -68,7 +71,7 @@ class _ScaledConvolution(ScaledLink):
     _scaled_function = None
     _scaled_options = ()
 
-    def forward(self, x, *offset):
+    def forward(self, x: Input, *offset: Input) -> chainer.Variable:
         """Applies the layer; see the function of the same name in :mod:`chainerlp.functions`."""
         if self.W.array is None:
             self._initialize_params(x.shape[1])
@@ -84,7 +87,7 @@ class ScaledConvolution2D(_ScaledConvolution, links.Convolution2D):
     _scaled_function = staticmethod(functions.scaled_convolution_2d)
     _scaled_options = ('stride', 'pad', 'dilate', 'groups')
 
-    def forward(self, x):
+    def forward(self, x: Input) -> chainer.Variable:
         """Applies the layer; see :func:`~chainerlp.functions.scaled_convolution_2d`."""
         if self.cudnn_fast:
             return links.Convolution2D.forward(self, x)
@@ -148,7 +151,7 @@ class ScaledLocalConvolution2D(_ScaledConvolution, links.LocalConvolution2D):
     _scaled_function = staticmethod(functions.scaled_local_convolution_2d)
     _scaled_options = ('stride',)
 
-    def forward(self, x):
+    def forward(self, x: Input) -> chainer.Variable:
         """Applies the layer; see :func:`~chainerlp.functions.scaled_local_convolution_2d`."""
         if self.W.array is None:
             self._initialize_params(x.shape[1], x.shape[2:])
@@ -183,16 +186,16 @@ class ScaledNStepRNN:
         policy: One of :mod:`chainerlp.policies`; the paper's by default.
     """
 
-    _scaled_cell = None
+    _scaled_cell: str
 
-    def __init__(self, *args, policy=None, **kwargs):
+    def __init__(self, *args: Any, policy: Optional[policies.Policy] = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         convert_layers(self)
         policy = policies.Adaptive() if policy is None else policy
         for layer in self:
             layer.layer_scale = LayerScale(policy)
 
-    def rnn(self, n_layers, dropout_ratio, *args):
+    def rnn(self, n_layers: int, dropout_ratio: float, *args: Any) -> tuple:
         """Applies the layers to sequences of descending length, transposed."""
         *states, ws, bs, xs = args
         layer_scales = [getattr(layer, 'layer_scale', None) for layer in self]
