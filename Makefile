@@ -83,15 +83,19 @@ samples:  # a prerequisite before `env`, which would be built for nothing
 	@test -d ../shared/data -a -f ../shared/tools/unpack_cifar10.py || { echo 'make data needs the samples' \
 	    '../shared/data and ../shared/tools/unpack_cifar10.py beside this checkout; other data: README.md' >&2; exit 1; }
 
-lint: env  ## check the style
+lint: env  ## check the style and the types
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+package: env  ## build the sdist, and the wheel from it, into dist
+	$(PY) -m build --no-isolation
 
 clean:  ## remove the environments and what tools left behind; results stay
-	rm -rf .venv .venv-numpy1 .venv-emulated-* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-numpy1 .venv-emulated-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help env quickstart study study-small test test-slow test-mpi test-gpu data samples lint clean
+.PHONY: help env quickstart study study-small test test-slow test-mpi test-gpu data samples lint package clean
 
 # The emulated GPU compiles CuPy's kernels for the CPU: right values, and no timings. It takes an environment of its own,
 # with CuPy 14, or CUPY=13.6.0, whose library it patches. Kernels read and write inside arrays (CHECK), and no result

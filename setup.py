@@ -1,4 +1,6 @@
-"""What chainerlp is and needs. Chainer has to be installed first: README.md, "Install", says how.
+"""What chainerlp needs, and what is in it; what it is stands in pyproject.toml.
+
+Chainer has to be installed first: README.md, "Install", says how.
 
 A range begins with the oldest version that the tests were run with, and ends before the next major
 one. The newest that they were run with: NumPy 2.5.5, CuPy 14.2.0, mpi4py 4.1.2, pydantic 2.14.3,
@@ -10,11 +12,8 @@ h5py 3.16.0. (CuPy's ends without a GPU, and mpi4py's with two ranks: imported w
 from setuptools import find_packages, setup
 
 setup(
-    name='chainerlp',
-    version='0.1.0',
-    description='Layer-wise adaptive loss scaling for mixed precision training in Chainer',
-    python_requires='>=3.9',
     packages=find_packages(include=['chainerlp', 'chainerlp.*', 'experiments', 'experiments.*']),
+    package_data={'chainerlp': ['py.typed']},
     entry_points={'console_scripts': ['chainerlp-experiments = experiments.__main__:main']},
     install_requires=[
         'chainer==7.8.1',
@@ -42,7 +41,11 @@ setup(
             'ml_dtypes>=0.4,<1',
             'h5py>=3.11,<4',
             'scipy>=1.13,<2',
-            'ruff==0.17.6',  # one version: a rule that a later one adds must not fail the tests
+            'build>=1.2,<2',
+            # One version of each: a rule that a later one adds must not fail the tests.
+            'mypy==1.19.1; python_version < "3.10"',
+            'mypy==2.4.1; python_version >= "3.10"',
+            'ruff==0.17.6',
         ],
     },
 )

@@ -10,6 +10,7 @@ parameter its scale is divided out, by :mod:`~chainerlp.scaled_array`. Design, s
 import collections
 import contextlib
 import heapq
+from typing import Optional
 
 from chainerlp import functions, multi_node
 from chainerlp.functions import ScaledFunction
@@ -29,6 +30,7 @@ from chainerlp.scaled_array import (
     round_to_fit,
 )
 from chainerlp.true_gradients import gradient_of, set_true_gradient, true_sum, true_sums
+from chainerlp.types import Array, Scale
 
 import chainer
 import numpy
@@ -38,7 +40,13 @@ from chainer.functions.util.forget import Forget
 _SET_AT_ONCE = 1 << 24  # bytes of gradients
 
 
-def backward(loss, initial_scale=1.0, retain_grad=False, backoff=1.0, enable_double_backprop=False):
+def backward(
+    loss: chainer.Variable,
+    initial_scale: Scale = 1.0,
+    retain_grad: bool = False,
+    backoff: float = 1.0,
+    enable_double_backprop: bool = False,
+) -> None:
     """Runs backpropagation with a scale of its own for every gradient.
 
     Like ``loss.backward()``, but scaled layers scale the gradients that they pass down. The true
@@ -310,7 +318,7 @@ class ScaledBackprop:
         return [of_inputs.get(inputs[i].node) for i in indexes]
 
 
-def unscaled_grad(param):
+def unscaled_grad(param: chainer.Variable) -> Optional[Array]:
     """Returns the true gradient of a parameter.
 
     Args:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
+from typing import Any, Callable, Optional, Union
 
 from chainerlp import backprop, functions, links
 from chainerlp import formats as number_formats
@@ -56,7 +58,7 @@ class LayerDiagnosis:
     underflow: float
     overflow: float
     headroom: float
-    scales: dict
+    scales: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +70,10 @@ class Diagnosis:
         policies (dict of str to policy): The policies that chose the scales, by name.
     """
 
-    rows: list
-    policies: dict
+    rows: list[LayerDiagnosis]
+    policies: dict[str, available.Policy]
 
-    def of(self, format):
+    def of(self, format: str) -> list[LayerDiagnosis]:
         """Returns the rows of a format, by its name."""
         return [row for row in self.rows if row.format == format]
 
@@ -106,15 +108,15 @@ With a compute_dtype, gx stands for the gradient of a layer's output."""
 
 
 def diagnose(
-    model,
-    lossfun,
-    *batch,
-    policies=None,
-    formats=_FORMATS,
-    initial_scale=1.0,
-    compute_dtype=None,
-    show=True,
-):
+    model: chainer.Link,
+    lossfun: Callable[..., chainer.Variable],
+    *batch: Any,
+    policies: Optional[Iterable[available.Policy]] = None,
+    formats: Iterable[str] = _FORMATS,
+    initial_scale: Union[float, str] = 1.0,
+    compute_dtype: Optional[str] = None,
+    show: bool = True,
+) -> Diagnosis:
     """Counts what number formats would lose of each layer's gradient; says which scales would help.
 
     It runs one forward and one backward pass of ``lossfun(*batch)`` on the model, in any dtype,

@@ -6,6 +6,9 @@ typed in twice. Design, section 1: the paper's u_min and u_max are ``smallest_su
 """
 
 import dataclasses
+from typing import Union
+
+from chainerlp.types import Array
 
 from chainer import backend
 
@@ -29,29 +32,29 @@ class Format:
     has_inf: bool = True
 
     @property
-    def bias(self):
+    def bias(self) -> int:
         """int: What is subtracted from the exponent field."""
         return 2 ** (self.exponent_bits - 1) - 1
 
     @property
-    def largest(self):
+    def largest(self) -> float:
         """float: The largest finite value (u_max of the paper, for float16: 65504)."""
         if self.has_inf:
             return (2 - 2.0**-self.mantissa_bits) * 2.0**self.bias
         return (2 - 2.0 ** (1 - self.mantissa_bits)) * 2.0 ** (self.bias + 1)
 
     @property
-    def smallest_normal(self):
+    def smallest_normal(self) -> float:
         """float: The smallest positive value with a full mantissa (for float16: 2^-14)."""
         return 2.0 ** (1 - self.bias)
 
     @property
-    def smallest_subnormal(self):
+    def smallest_subnormal(self) -> float:
         """float: The smallest positive value (u_min of the paper, for float16: 2^-24)."""
         return self.smallest_normal * 2.0**-self.mantissa_bits
 
     @property
-    def underflow_threshold(self):
+    def underflow_threshold(self) -> float:
         """float: The largest magnitude that rounds to zero (for float16: 2^-25).
 
         It lies half-way between zero and the smallest subnormal, and a tie goes to the even zero.
@@ -59,7 +62,7 @@ class Format:
         return self.smallest_subnormal / 2
 
     @property
-    def overflow_threshold(self):
+    def overflow_threshold(self) -> float:
         """float: Half-way between ``largest`` and the next step up (for float16: 65520).
 
         A tie goes to the even neighbour. With inf that is the next step, so that this is the
@@ -70,11 +73,11 @@ class Format:
         return self.largest + 2.0 ** (largest_exponent - self.mantissa_bits - 1)
 
     @property
-    def relative_rounding(self):
+    def relative_rounding(self) -> float:
         """float: The largest relative error of rounding a normal number (for float16: 2^-11)."""
         return 2.0 ** -(self.mantissa_bits + 1)
 
-    def overflows(self, magnitude):
+    def overflows(self, magnitude: Union[float, Array]) -> Union[bool, Array]:
         """Returns whether a magnitude rounds past ``largest``.
 
         Whether it is then stored as inf, NaN or, by a conversion that saturates, ``largest``, the
@@ -108,7 +111,7 @@ NAMES = tuple(_FORMATS)
 """tuple of str: The names of all formats."""
 
 
-def get(name):
+def get(name: str) -> Format:
     """Returns the format of a name.
 
     Args:
@@ -125,7 +128,7 @@ def get(name):
     return _FORMATS[name]
 
 
-def floor_power_of_two(value):
+def floor_power_of_two(value: Union[float, Array]) -> Union[float, Array]:
     """Returns the largest power of two that is at most a positive, finite value.
 
     It is a float64 scalar or, of a 0-d :ref:`ndarray`, an array.

@@ -8,6 +8,7 @@ section 5). What is handed in is a :func:`~chainerlp.gemm.factor` each. ``output
 
 import dataclasses
 import math
+from typing import Optional
 
 from chainerlp import gemm
 from chainerlp.gpu import on_gpu
@@ -218,7 +219,7 @@ class Deconvolution(Geometry):
     """
 
     transpose: Convolution
-    out_size: tuple = None
+    out_size: Optional[tuple[int, ...]] = None
 
     def output(self, x, W):
         """Returns y (n, out, *size) for x (n, in, *size) and W (in, out / groups, *k)."""

@@ -3,26 +3,31 @@
 import contextlib
 import copy
 import dataclasses
+from collections.abc import Iterator
+from typing import Any, Optional
 
 from chainerlp import formats
 from chainerlp.gpu import on_gpu
 from chainerlp.policies.bounds import times
 from chainerlp.policies.policy import (
     Bounded,
+    Policy,
     kept_scale_and_total,
     scale_and_total,
     window_for,
 )
 from chainerlp.statistics import largest_magnitude
+from chainerlp.types import Array, Scale
+from chainerlp.window import Window
 
+import chainer
 import numpy
-from chainer import serializer as serializer_module
 from chainer.backends import cuda
 
 
 @dataclasses.dataclass
 class _Held:
-    total_scale: object  # of gx: a float, or a 0-d array on the device
+    total_scale: Scale  # of gx
     age: int  # how many passes have used it
 
 
@@ -101,41 +106,47 @@ class LayerScale:
         saturated (int or 0-d array): How many elements of factors were saturated so far.
     """
 
-    def __init__(self, policy, scale_weights=None, compute_dtype=None, gradient_format=None):
+    def __init__(
+        self,
+        policy: Policy,
+        scale_weights: Optional[bool] = None,
+        compute_dtype: Optional[str] = None,
+        gradient_format: Optional[str] = None,
+    ) -> None:
         if gradient_format is not None:
             policy = _in_format(policy, gradient_format)
         self.policy = policy
         self.scale_weights = policy.scales_weights if scale_weights is None else scale_weights
         self._cast_policy = policy if compute_dtype is None else _in_format(policy, compute_dtype)
-        self.compute_dtype = compute_dtype
+        self.compute_dtype: Any = compute_dtype
         self.gradient_format = gradient_format
         self.saturated = 0
         self._held = {}
 
     @property
-    def rounds(self):
+    def rounds(self) -> bool:
         """bool: Whether a float32 layer rounds anything."""
         return self.compute_dtype is not None or self.gradient_format is not None
 
-    def anew(self):
+    def anew(self) -> 'LayerScale':
         """Returns another one of the same settings, which keeps nothing yet."""
         rounded_to = self.compute_dtype, self.gradient_format
         return LayerScale(self.policy, self.scale_weights, *rounded_to)
 
     def choose(
         self,
-        call,
-        gy,
-        W,
-        total_scale,
+        call: int,
+        gy: Array,
+        W: Optional[Array],
+        total_scale: Scale,
         *,
-        terms,
-        product,
-        window=None,
-        backoff,
-        data_input=0,
-        is_cast=False,
-    ):
+        terms: int,
+        product: Optional[Array],
+        window: Optional[Window] = None,
+        backoff: float,
+        data_input: int = 0,
+        is_cast: bool = False,
+    ) -> tuple[Scale, Scale]:
         """Returns α for one use of the layer, and the total scale of gx.
 
         See :meth:`chainerlp.policies.Policy.scale_and_total`.
@@ -173,7 +184,7 @@ class LayerScale:
         return scale, total
 
     @contextlib.contextmanager
-    def unchanged(self):
+    def unchanged(self) -> Iterator[None]:
         """While it lasts, scales are chosen as ever; afterwards it is as it was."""
         before = copy.deepcopy(self._held), self.saturated + 0  # of an array on a GPU, a copy
         try:
@@ -181,13 +192,13 @@ class LayerScale:
         finally:
             self._held, self.saturated = before
 
-    def forget(self):
+    def forget(self) -> None:
         """Drops the scales that are kept, so that the next pass chooses anew."""
         self._held.clear()
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or loads the scales that are kept, with their age within the interval."""
-        if isinstance(serializer, serializer_module.Deserializer):
+        if isinstance(serializer, chainer.Deserializer):
             rows = serializer('held', None)
             if self.compute_dtype is not None:
                 self.saturated = _saturated_in(serializer)

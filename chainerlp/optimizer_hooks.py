@@ -20,7 +20,7 @@ from chainer import optimizer_hooks
 class _OnTrueGradient:
     """Mixed in before one of Chainer's hooks for each parameter."""
 
-    def __call__(self, rule, param):
+    def __call__(self, rule: chainer.UpdateRule, param: chainer.Parameter) -> None:
         if param._loss_scale is None or param.grad is None:
             return super().__call__(rule, param)
         with chainer.using_device(param.device):
@@ -59,9 +59,9 @@ class GradientClipping(optimizer_hooks.GradientClipping):
         threshold (float): L2 norm threshold.
     """
 
-    def __call__(self, opt):
+    def __call__(self, opt: chainer.GradientMethod) -> None:
         """Clips the gradients of an optimizer's target."""
-        trained = filter(is_trained, opt.target.params(include_uninit=False))
+        trained = filter(is_trained, opt.target.params(include_uninit=False))  # type: ignore[arg-type]
         params = [param for param in trained if param.grad is not None]
         if not params:
             return

@@ -1,5 +1,7 @@
 """Wrapping an optimizer: what it may be, and how the wrapper stands for it."""
 
+from typing import Any
+
 import chainer
 
 
@@ -16,15 +18,15 @@ class OptimizerWrapper:
         actual_optimizer (~chainer.GradientMethod): The wrapped optimizer.
     """
 
-    def __init__(self, optimizer):
+    def __init__(self, optimizer: chainer.GradientMethod) -> None:
         vars(self).update(actual_optimizer=optimizer, _innermost=_gradient_method(optimizer))
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self):
         """type: The wrapped optimizer's class, for ``isinstance``; ``type`` gives the wrapper's."""
         return type(self._innermost)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name == 'actual_optimizer':  # not there yet: while it is being copied or unpickled
             raise AttributeError(name)
         return getattr(self.actual_optimizer, name)

@@ -1,6 +1,7 @@
 """The optimizer wrapper: attach it, and a model trains with adaptive loss scaling."""
 
 import contextlib
+from typing import Any, Callable, Optional, Union
 
 from chainerlp import (
     backprop,
@@ -60,13 +61,13 @@ class AdaptiveLossScaling(OptimizerWrapper):
 
     def __init__(
         self,
-        optimizer,
-        policy=None,
-        initial_scale='auto',
-        scale_weights=None,
-        compute_dtype=None,
-        gradient_format=None,
-    ):
+        optimizer: chainer.GradientMethod,
+        policy: Optional[policies.Policy] = None,
+        initial_scale: Union[float, str] = 'auto',
+        scale_weights: Optional[bool] = None,
+        compute_dtype: Optional[str] = None,
+        gradient_format: Optional[str] = None,
+    ) -> None:
         super().__init__(optimizer)
         check_formats(compute_dtype, gradient_format)
         if policy is None:
@@ -96,7 +97,7 @@ class AdaptiveLossScaling(OptimizerWrapper):
         return vars(self).copy()
 
     @property
-    def initial_scale(self):
+    def initial_scale(self) -> Union[float, str]:
         """float: What the gradient of the loss is multiplied by; 'auto' as long as it is unknown.
 
         On a GPU, ``'auto'`` waits for the last backward pass to be done.
@@ -105,26 +106,26 @@ class AdaptiveLossScaling(OptimizerWrapper):
         return float(initial.scale) if initial.is_known else 'auto'
 
     @initial_scale.setter
-    def initial_scale(self, scale):
+    def initial_scale(self, scale: Union[float, str]) -> None:
         self._initial_scale = initial_scale_of(scale, self.policy)
 
     @property
-    def recovery(self):
+    def recovery(self) -> Recovery:
         """Recovery: What became of overflows; on a GPU, waits for the last update to be done."""
         self._settle()
         return self._recovery.after(self._verdicts)
 
     @property
-    def saturated(self):
+    def saturated(self) -> int:
         """int: Number of elements that left the ``compute_dtype``; on a GPU, waits for it."""
         return sum(int(layer_scale.saturated) for _, layer_scale in self._all_scales())
 
     @property
-    def skipped(self):
+    def skipped(self) -> int:
         """int: Number of updates that were skipped because a gradient was not finite."""
         return self.recovery.skipped
 
-    def setup(self, link):
+    def setup(self, link: chainer.Link) -> 'AdaptiveLossScaling':
         """Converts a model's links in place, sets it as the target, and returns the wrapper itself.
 
         Args:
@@ -142,7 +143,7 @@ class AdaptiveLossScaling(OptimizerWrapper):
         self.actual_optimizer.use_fp32_update()
         master_weights.widen_states(link.params())
 
-    def loss_scaling(self, interval=1000, scale=None):
+    def loss_scaling(self, interval: int = 1000, scale: Optional[float] = None) -> None:
         """Sets ``initial_scale``; Chainer's dynamic loss scaling, without one, is refused."""
         if scale is None:
             raise ValueError(
@@ -151,11 +152,13 @@ class AdaptiveLossScaling(OptimizerWrapper):
             )
         self.initial_scale = scale
 
-    def set_loss_scale(self, loss_scale):
+    def set_loss_scale(self, loss_scale: float) -> None:
         """Sets ``initial_scale``, as does an updater that is given a ``loss_scale``."""
         self.loss_scaling(scale=loss_scale)
 
-    def update(self, lossfun=None, *args, **kwds):
+    def update(
+        self, lossfun: Optional[Callable[..., chainer.Variable]] = None, *args: Any, **kwds: Any
+    ) -> None:
         """Updates the parameters, as the wrapped optimizer does, in float32.
 
         While they are updated, float16 parameters hold their float32 master weights and true
@@ -253,7 +256,7 @@ class AdaptiveLossScaling(OptimizerWrapper):
         for _, layer_scale in self._all_scales():
             layer_scale.forget()
 
-    def backward(self, loss, **kwargs):
+    def backward(self, loss: chainer.Variable, **kwargs: Any) -> None:
         """Runs the scaled backward pass, :func:`chainerlp.backward`, from a loss.
 
         Args:
@@ -264,7 +267,7 @@ class AdaptiveLossScaling(OptimizerWrapper):
         with chainer.using_device(loss.device):
             self._conclude()
             this_pass = overflow.BackwardPass(self, statistics.all_finite(loss.array))
-            look_closer, self._look_closer = self._look_closer, False
+            look_closer, self._look_closer = self._look_closer, False  # type: ignore[has-type]
             scaled_pass = backprop.ScaledBackprop(
                 backoff=self._recovery.backoff,
                 margin=margin_of(self.policy),
@@ -283,7 +286,7 @@ class AdaptiveLossScaling(OptimizerWrapper):
                 )
             this_pass.culprit = scaled_pass.culprit
 
-    def trial(self, lossfun, *args):
+    def trial(self, lossfun: Callable[..., chainer.Variable], *args: Any) -> None:
         """Gives the model the gradients that :meth:`update` would use, and stays as it is itself.
 
         Scales that are kept, their ages, what becomes of overflows and the initial scale are as if
@@ -329,7 +332,7 @@ class AdaptiveLossScaling(OptimizerWrapper):
         self._happened.add(event)
         return is_first
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or loads the state: the wrapped optimizer's, and what a wrapper adds to it.
 
         A snapshot of an unwrapped optimizer is loaded with a warning; scales are then chosen anew,

@@ -9,6 +9,7 @@ when it comes to the next update.
 
 import copy
 import dataclasses
+from typing import Optional
 
 from chainerlp import gpu, statistics
 from chainerlp.gpu import on_gpu
@@ -43,7 +44,7 @@ class BackwardPass:
 
     run_by: object
     loss_is_finite: object
-    culprit: str = None
+    culprit: Optional[str] = None
 
     def remember(self, param, is_first):
         """Notes that it has added to a parameter's gradient, or has made it if ``is_first``."""

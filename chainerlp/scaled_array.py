@@ -15,6 +15,7 @@ from chainerlp import formats
 from chainerlp.gpu import on_gpu
 from chainerlp.rounding import from_float32, to_float32
 from chainerlp.statistics import largest_magnitude
+from chainerlp.types import Array, Scale
 
 import numpy
 from chainer.backends import cuda
@@ -37,8 +38,8 @@ class ScaledArray:
             there.
     """
 
-    array: object
-    scale: object = 1.0
+    array: Array
+    scale: Scale = 1.0
 
     def to(self, scale):
         """Returns the same gradient at another total scale, in the same dtype; self if it is it."""

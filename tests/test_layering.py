@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From the bottom up; a module may import what stands below it, and its own level.
 LEVELS = [
     {'chainerlp.compat'},
+    {'chainerlp.types'},
     {'chainerlp.formats', 'chainerlp.gpu', 'chainerlp.window'},
     {'chainerlp.rounding', 'chainerlp.moments'},
     {'chainerlp.statistics', 'chainerlp.gemm'},

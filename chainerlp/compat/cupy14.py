@@ -8,6 +8,7 @@ import importlib.util
 import re
 import sys
 import types
+from typing import Optional
 
 from chainerlp.compat.patching import patch, with_globals
 
@@ -35,7 +36,7 @@ def cupy_major():
         return 0
 
 
-def why_no_cupy():
+def why_no_cupy() -> Optional[str]:
     """Says why no array can be computed on a GPU.
 
     Whatever goes wrong with CuPy, Chainer takes it for its absence, and goes on.

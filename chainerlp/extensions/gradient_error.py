@@ -7,13 +7,17 @@ import math
 import os
 import statistics
 import warnings
+from collections.abc import Sequence
+from typing import Any, Callable, Optional
 
 from chainerlp import backprop, functions, links
 from chainerlp.backprop import unscaled_grad
 from chainerlp.extensions import files
 from chainerlp.extensions.layer_probe import LayerProbe
 from chainerlp.model_state import drawing_alike, loss_of, preserved
+from chainerlp.policies import Policy
 from chainerlp.statistics import count_underflow_and_overflow
+from chainerlp.types import Trigger
 
 import chainer
 import numpy
@@ -38,16 +42,16 @@ class GradientErrors:
             in the float32 pass; NaN if that was not looked at there, since x wants no gradient.
     """
 
-    parameters: dict
-    nonzero: dict
+    parameters: dict[str, float]
+    nonzero: dict[tuple[str, int], tuple[float, float]]
 
     @property
-    def median(self):
+    def median(self) -> float:
         """float: The median over the parameters; NaN if there is none."""
         return _of_known(statistics.median, self.parameters.values())
 
     @property
-    def worst(self):
+    def worst(self) -> float:
         """float: The largest; NaN if there is none."""
         return _of_known(max, self.parameters.values())
 
@@ -64,15 +68,15 @@ class GradientErrors:
 
 
 def gradient_error(
-    model,
-    lossfun,
-    *batch,
-    policy=None,
-    initial_scale=1.0,
-    compute_dtype=None,
-    gradient_format=None,
-    show=True,
-):
+    model: chainer.Link,
+    lossfun: Callable[..., chainer.Variable],
+    *batch: Any,
+    policy: Optional[Policy] = None,
+    initial_scale: float = 1.0,
+    compute_dtype: Optional[str] = None,
+    gradient_format: Optional[str] = None,
+    show: bool = True,
+) -> GradientErrors:
     """Compares a model's gradients with those of a float32 pass.
 
     Both passes have the same weights, those of the model, the same data and the same random draws.
@@ -158,13 +162,18 @@ class GradientError(extension.Extension):
     default_name = 'GradientError'
     priority = extension.PRIORITY_WRITER
 
-    def __init__(self, trigger=(1000, 'iteration'), examples=None, optimizer='main'):
+    def __init__(
+        self,
+        trigger: Trigger = (1000, 'iteration'),
+        examples: Optional[Sequence[Any]] = None,
+        optimizer: str = 'main',
+    ) -> None:
         self.trigger = training.get_trigger(trigger)
         self._examples = examples
         self._optimizer = optimizer
         self._has_started = False
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: training.Trainer) -> None:
         """Measures, writes, draws and reports."""
         updater = trainer.updater
         optimizer = updater.get_optimizer(self._optimizer)

@@ -2,9 +2,11 @@
 
 import os
 import warnings
+from typing import Optional
 
 from chainerlp.extensions import files
 
+from chainer import training
 from chainer.training import extension
 
 
@@ -36,7 +38,7 @@ class PlotScales(extension.Extension):
     priority = extension.PRIORITY_READER
     trigger = (1, 'epoch')
 
-    def __init__(self, filename='scales.csv', threshold=None):
+    def __init__(self, filename: str = 'scales.csv', threshold: Optional[float] = None) -> None:
         try:
             from chainerlp.extensions import pictures
         except ImportError as error:
@@ -47,7 +49,7 @@ class PlotScales(extension.Extension):
         self._filename = filename
         self._threshold = threshold
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: training.Trainer) -> None:
         """Draws the pictures."""
         threshold = self._threshold or _threshold_of(trainer)
         draw = self._pictures

@@ -4,10 +4,13 @@ import contextlib
 import fnmatch
 import os
 import warnings
+from collections.abc import Sequence
+from typing import Any, Union
 
 from chainerlp.compat.patching import Overlay
 from chainerlp.extensions import files
 from chainerlp.extensions.layer_probe import LayerProbe, measure_layer, named_links
+from chainerlp.types import Trigger
 
 import chainer
 import numpy
@@ -64,14 +67,18 @@ class ScaleReport(extension.Extension):
     trigger = (1, 'iteration')
 
     def __init__(
-        self, filename='scales.csv', trigger=(100, 'iteration'), layers=None, histogram=False
-    ):
+        self,
+        filename: str = 'scales.csv',
+        trigger: Trigger = (100, 'iteration'),
+        layers: Union[Sequence[str], str, None] = None,
+        histogram: bool = False,
+    ) -> None:
         self._filename = filename
         self._report_trigger = training.get_trigger(trigger)
         self._layers = [layers] if isinstance(layers, str) else layers
         self._with_histogram = histogram
         self._histograms = None  # all that the file has, once it has been read
-        self._probe = None
+        self._probe: Any = None
         self._attached = contextlib.ExitStack()  # holds the probe while it is attached
         # A trigger has a state, which snapshots save: it is asked once for each iteration.
         self._asked_for = 0
@@ -81,7 +88,7 @@ class ScaleReport(extension.Extension):
         self._has_started = False
         self._has_warned = False
 
-    def initialize(self, trainer):
+    def initialize(self, trainer: training.Trainer) -> None:
         """Attaches the probe before the first update."""
         optimizers = trainer.updater.get_all_optimizers()
         models = {name: optimizer.target for name, optimizer in optimizers.items()}
@@ -98,7 +105,7 @@ class ScaleReport(extension.Extension):
         # Always for the first update: a snapshot may still be loaded.
         self._attached.enter_context(self._probe)
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: training.Trainer) -> None:
         """Writes and reports what was measured in the update."""
         self._count_skipped(trainer)
         self._observation = trainer.observation
@@ -113,11 +120,11 @@ class ScaleReport(extension.Extension):
         if self._may_be_wanted_next(trainer):
             self._attached.enter_context(self._probe)
 
-    def finalize(self):
+    def finalize(self) -> None:
         """Detaches the probe."""
         self._attached.close()
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or loads the state: the trigger's, its answer, and the count of skipped updates."""
         if hasattr(self._report_trigger, 'serialize'):
             self._report_trigger.serialize(serializer['_report_trigger'])

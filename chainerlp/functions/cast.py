@@ -3,11 +3,16 @@
 Beside ``chainer.functions.cast``.
 """
 
-from chainerlp.functions.scaled_function import ScaledFunction, gradient_to_cast
+from typing import Optional
+
+from chainerlp.functions.scaled_function import DataGradient, ScaledFunction, gradient_to_cast
+from chainerlp.layer_scale import LayerScale
+from chainerlp.types import Array, Input
 
 import chainer
 import numpy
 from chainer.functions.array.cast import Cast
+from numpy.typing import DTypeLike
 
 
 class ScaledCastFunction(ScaledFunction, Cast):
@@ -15,16 +20,18 @@ class ScaledCastFunction(ScaledFunction, Cast):
 
     n_retained = 0
 
-    def forward(self, inputs):
+    def forward(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Casts."""
         return Cast.forward(self, inputs)
 
-    def data_gradient(self, index, inputs, gy):
+    def data_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> DataGradient:
         """Returns the :class:`~chainerlp.functions.scaled_function.DataGradient` of x."""
         return gradient_to_cast(gy)
 
 
-def scaled_cast(x, dtype, layer_scale=None):
+def scaled_cast(
+    x: Input, dtype: DTypeLike, layer_scale: Optional[LayerScale] = None
+) -> chainer.Variable:
     """Cast whose gradient is scaled before it is rounded to a float16 ``x``.
 
     Where logits are cast to float32 for the loss, it is there that most of a gradient can be lost:

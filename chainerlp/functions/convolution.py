@@ -5,9 +5,14 @@ data gradient, and its data gradient a convolution's output: an element of gx su
 channels of a group and the whole kernel.
 """
 
+from collections.abc import Sequence
+from typing import Optional
+
 from chainerlp import geometry
 from chainerlp.functions.linear import scaled_linear
 from chainerlp.functions.scaled_function import ScaledLayerFunction
+from chainerlp.layer_scale import LayerScale
+from chainerlp.types import Array, Input, Ints
 
 import chainer
 import chainer.functions as F
@@ -39,7 +44,7 @@ def _convolution_nd(function):
 class ScaledConvolution2DFunction(ScaledLayerFunction, Convolution2DFunction):
     """:class:`ScaledLayerFunction` of a 2-D convolution."""
 
-    def geometry(self):
+    def geometry(self) -> geometry.Convolution:
         """Returns a :class:`~chainerlp.geometry.Convolution`."""
         return _convolution_2d(self)
 
@@ -49,18 +54,18 @@ class ScaledConvolution2DFunction(ScaledLayerFunction, Convolution2DFunction):
 
 
 def scaled_convolution_2d(
-    x,
-    W,
-    b=None,
-    stride=1,
-    pad=0,
-    cover_all=False,
+    x: Input,
+    W: Input,
+    b: Optional[Input] = None,
+    stride: Ints = 1,
+    pad: Ints = 0,
+    cover_all: bool = False,
     *,
-    dilate=1,
-    groups=1,
-    cudnn_fast=False,
-    layer_scale=None,
-):
+    dilate: Ints = 1,
+    groups: int = 1,
+    cudnn_fast: bool = False,
+    layer_scale: Optional[LayerScale] = None,
+) -> chainer.Variable:
     """2-D convolution whose data gradient is scaled.
 
     Args:
@@ -94,11 +99,11 @@ def scaled_convolution_2d(
 class ScaledConvolutionNDFunction(ScaledLayerFunction, ConvolutionND):
     """:class:`ScaledLayerFunction` of an N-D convolution."""
 
-    def geometry(self):
+    def geometry(self) -> geometry.Convolution:
         """Returns a :class:`~chainerlp.geometry.Convolution`."""
         return _convolution_nd(self)
 
-    def prepare(self, x, W):
+    def prepare(self, x: Array, W: Array) -> None:
         """Checks what Chainer leaves to the product to find out."""
         if x.shape[1] != W.shape[1] * self.groups or W.shape[0] % self.groups != 0:
             raise ValueError(
@@ -108,8 +113,16 @@ class ScaledConvolutionNDFunction(ScaledLayerFunction, ConvolutionND):
 
 
 def scaled_convolution_nd(
-    x, W, b=None, stride=1, pad=0, cover_all=False, dilate=1, groups=1, layer_scale=None
-):
+    x: Input,
+    W: Input,
+    b: Optional[Input] = None,
+    stride: Ints = 1,
+    pad: Ints = 0,
+    cover_all: bool = False,
+    dilate: Ints = 1,
+    groups: int = 1,
+    layer_scale: Optional[LayerScale] = None,
+) -> chainer.Variable:
     """N-D convolution whose data gradient is scaled.
 
     The arguments are those of :func:`scaled_convolution_2d`, with N spatial axes: x of shape (n,
@@ -125,19 +138,28 @@ def scaled_convolution_nd(
 class ScaledDeconvolution2DFunction(ScaledLayerFunction, Deconvolution2DFunction):
     """:class:`ScaledLayerFunction` of a 2-D deconvolution."""
 
-    def geometry(self):
+    def geometry(self) -> geometry.Deconvolution:
         """Returns a :class:`~chainerlp.geometry.Deconvolution`."""
         return geometry.Deconvolution(_convolution_2d(self), (self.outh, self.outw))
 
-    def prepare(self, x, W):
+    def prepare(self, x: Array, W: Array) -> None:
         """Finds the spatial size of y."""
         self._calc_out_size(x.shape, W.shape)
         self._set_cover_all(x.shape, W.shape)
 
 
 def scaled_deconvolution_2d(
-    x, W, b=None, stride=1, pad=0, outsize=None, *, dilate=1, groups=1, layer_scale=None
-):
+    x: Input,
+    W: Input,
+    b: Optional[Input] = None,
+    stride: Ints = 1,
+    pad: Ints = 0,
+    outsize: Optional[Sequence[int]] = None,
+    *,
+    dilate: Ints = 1,
+    groups: int = 1,
+    layer_scale: Optional[LayerScale] = None,
+) -> chainer.Variable:
     """2-D deconvolution whose data gradient is scaled.
 
     The arguments are those of :func:`scaled_convolution_2d`, except W of shape (in, out / groups,
@@ -155,11 +177,11 @@ class ScaledDeconvolutionNDFunction(ScaledLayerFunction, DeconvolutionND):
 
     cover_all = False
 
-    def geometry(self):
+    def geometry(self) -> geometry.Deconvolution:
         """Returns a :class:`~chainerlp.geometry.Deconvolution`."""
         return geometry.Deconvolution(_convolution_nd(self), self.outs)
 
-    def prepare(self, x, W):
+    def prepare(self, x: Array, W: Array) -> None:
         """Finds the spatial size of y."""
         if self.outs is None:
             self.outs = _convolution_nd(self).smallest_input(x.shape[2:], W.shape[2:])
@@ -169,8 +191,16 @@ class ScaledDeconvolutionNDFunction(ScaledLayerFunction, DeconvolutionND):
 
 
 def scaled_deconvolution_nd(
-    x, W, b=None, stride=1, pad=0, outsize=None, dilate=1, groups=1, layer_scale=None
-):
+    x: Input,
+    W: Input,
+    b: Optional[Input] = None,
+    stride: Ints = 1,
+    pad: Ints = 0,
+    outsize: Optional[Sequence[int]] = None,
+    dilate: Ints = 1,
+    groups: int = 1,
+    layer_scale: Optional[LayerScale] = None,
+) -> chainer.Variable:
     """N-D deconvolution whose data gradient is scaled.
 
     It is to :func:`scaled_deconvolution_2d` what :func:`scaled_convolution_nd` is to
@@ -182,7 +212,14 @@ def scaled_deconvolution_nd(
     return function.apply_to(x, W, b)
 
 
-def scaled_depthwise_convolution_2d(x, W, b=None, stride=1, pad=0, layer_scale=None):
+def scaled_depthwise_convolution_2d(
+    x: Input,
+    W: Input,
+    b: Optional[Input] = None,
+    stride: Ints = 1,
+    pad: Ints = 0,
+    layer_scale: Optional[LayerScale] = None,
+) -> chainer.Variable:
     """Depthwise convolution whose data gradient is scaled.
 
     The arguments are those of :func:`scaled_convolution_2d`, except W of shape (multiplier, in, kh,
@@ -198,12 +235,18 @@ def scaled_depthwise_convolution_2d(x, W, b=None, stride=1, pad=0, layer_scale=N
 class ScaledLocalConvolution2DFunction(ScaledLayerFunction, LocalConvolution2DFunction):
     """:class:`ScaledLayerFunction` of a local convolution."""
 
-    def geometry(self):
+    def geometry(self) -> geometry.LocalConvolution2D:
         """Returns a :class:`~chainerlp.geometry.LocalConvolution2D`."""
         return geometry.LocalConvolution2D((self.sy, self.sx))
 
 
-def scaled_local_convolution_2d(x, W, b=None, stride=1, layer_scale=None):
+def scaled_local_convolution_2d(
+    x: Input,
+    W: Input,
+    b: Optional[Input] = None,
+    stride: Ints = 1,
+    layer_scale: Optional[LayerScale] = None,
+) -> chainer.Variable:
     """Local convolution whose data gradient is scaled.
 
     The arguments are those of :func:`scaled_convolution_2d`, except W of shape (out, oh, ow, in,
@@ -214,8 +257,14 @@ def scaled_local_convolution_2d(x, W, b=None, stride=1, layer_scale=None):
 
 
 def scaled_deformable_convolution_2d_sampler(
-    x, offset, W, b=None, stride=1, pad=0, layer_scale=None
-):
+    x: Input,
+    offset: Input,
+    W: Input,
+    b: Optional[Input] = None,
+    stride: Ints = 1,
+    pad: Ints = 0,
+    layer_scale: Optional[LayerScale] = None,
+) -> chainer.Variable:
     """Deformable convolution whose data gradient is scaled.
 
     In float16, or with a ``layer_scale`` that rounds, the samples are taken in float32 and rounded

@@ -1,13 +1,25 @@
 """Which functions of a graph are layers, scaled or Chainer's own, and how the latter are scaled."""
 
 import copy
+from collections import Counter
+from collections.abc import Iterable
+from typing import Callable, Optional
 
 from chainerlp import formats
 from chainerlp.functions import convolution, linear
 from chainerlp.functions.cast import ScaledCastFunction
-from chainerlp.functions.scaled_function import ScaledFunction, gradient_to_cast, next_serial
+from chainerlp.functions.scaled_function import (
+    DataGradient,
+    ScaledFunction,
+    gradient_to_cast,
+    next_serial,
+)
 from chainerlp.gemm import factor
+from chainerlp.layer_scale import LayerScale
+from chainerlp.scaled_array import ScaledArray
+from chainerlp.types import Array
 
+import chainer
 import numpy
 from chainer.functions.connection.bilinear import BilinearFunction
 from chainer.functions.connection.convolution_2d import Convolution2DFunction
@@ -28,7 +40,7 @@ _SCALED = {
 }
 
 
-def rounds_gradient(function):
+def rounds_gradient(function: chainer.FunctionNode) -> bool:
     """Returns whether a function is a layer, scaled or Chainer's own, that rounds a gradient.
 
     Layers are linear, convolution, deconvolution, local convolution and bilinear (whose x is e1),
@@ -44,7 +56,7 @@ def rounds_gradient(function):
     return known and (function.inputs[0].requires_grad or computes_in(function) is not None)
 
 
-def computes_in(function):
+def computes_in(function: chainer.FunctionNode) -> Optional[formats.Format]:
     """Returns the format that a float32 layer has rounded its factors to, or ``None``.
 
     Args:
@@ -53,7 +65,7 @@ def computes_in(function):
     return getattr(function, 'computes_in', None)
 
 
-def rounded_to(function):
+def rounded_to(function: chainer.FunctionNode) -> formats.Format:
     """Returns the format that a layer rounds its gradient to: float16, unless it has another.
 
     Args:
@@ -62,7 +74,9 @@ def rounded_to(function):
     return computes_in(function) or getattr(function, 'gradient_format', None) or formats.FLOAT16
 
 
-def gradient_to_round(function, in_data, gy):
+def gradient_to_round(
+    function: chainer.FunctionNode, in_data: tuple[Array, ...], gy: Array
+) -> DataGradient:
     """Returns the :class:`~chainerlp.functions.scaled_function.DataGradient` that a layer rounds.
 
     Args:
@@ -78,7 +92,11 @@ def gradient_to_round(function, in_data, gy):
     return _as_scaled(function).data_gradient(0, in_data, gy)
 
 
-def give_compute_dtype(function, in_data, layer_scale_of):
+def give_compute_dtype(
+    function: chainer.FunctionNode,
+    in_data: tuple[Array, ...],
+    layer_scale_of: Callable[[Array], Optional[LayerScale]],
+) -> None:
     """Makes one of Chainer's own functions a scaled one before its forward, if it is a layer.
 
     Args:
@@ -97,7 +115,7 @@ def give_compute_dtype(function, in_data, layer_scale_of):
         function.serial = next_serial()
 
 
-def number_calls(outputs, uses):
+def number_calls(outputs: Iterable[chainer.Variable], uses: Counter[int]) -> None:
     """Tells each scaled function which use of its layer it is, in the order of the forward pass.
 
     Args:
@@ -118,7 +136,7 @@ def number_calls(outputs, uses):
         uses[layer] += 1
 
 
-def is_plain_layer(function):
+def is_plain_layer(function: chainer.FunctionNode) -> bool:
     """Returns whether a function is a layer of Chainer's own with a float16 product in backward.
 
     Such are ``F.linear`` and its like, called with a parameter or with what is made of one.
@@ -135,7 +153,13 @@ def is_plain_layer(function):
     )
 
 
-def backward_plain_layer(function, indexes, gy, layer_scale, backoff):
+def backward_plain_layer(
+    function: chainer.FunctionNode,
+    indexes: tuple[int, ...],
+    gy: ScaledArray,
+    layer_scale: LayerScale,
+    backoff: float,
+) -> list[Optional[ScaledArray]]:
     """Runs one of Chainer's own layers backward as :class:`ScaledFunction` does.
 
     Args:

@@ -4,11 +4,15 @@ Beside ``chainer.functions.linear`` and ``bilinear``.
 """
 
 import math
+from typing import Optional
 
 from chainerlp import geometry
 from chainerlp.functions.scaled_function import DataGradient, ScaledFunction, ScaledLayerFunction
+from chainerlp.layer_scale import LayerScale
 from chainerlp.rounding import scale_and_round, to_float32
+from chainerlp.types import Array, Input
 
+import chainer
 import numpy
 from chainer import backend, utils
 from chainer.functions.connection.bilinear import BilinearFunction
@@ -19,12 +23,19 @@ from chainer.utils import type_check
 class ScaledLinearFunction(ScaledLayerFunction, LinearFunction):
     """:class:`ScaledLayerFunction` of y = x Wᵀ + b."""
 
-    def geometry(self):
+    def geometry(self) -> geometry.Linear:
         """Returns a :class:`~chainerlp.geometry.Linear`."""
         return geometry.Linear()
 
 
-def scaled_linear(x, W, b=None, n_batch_axes=1, layer_scale=None, rounded_weights=None):
+def scaled_linear(
+    x: Input,
+    W: Input,
+    b: Optional[Input] = None,
+    n_batch_axes: int = 1,
+    layer_scale: Optional[LayerScale] = None,
+    rounded_weights: Optional[dict[int, Array]] = None,
+) -> chainer.Variable:
     """Linear function whose data gradient is scaled.
 
     Args:
@@ -64,7 +75,7 @@ class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
     n_retained = 6
     n_factors = 5
 
-    def check_type_forward(self, in_types):
+    def check_type_forward(self, in_types: type_check.TypeInfoTuple) -> None:
         """Checks the inputs as Chainer's function does, which knows float32 only."""
         if type_check.eval(in_types[0].dtype) != numpy.float16:
             super().check_type_forward(in_types)
@@ -87,7 +98,7 @@ class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
                 type_check.expect(V.shape[0] == W.shape[i], V.shape[1] == W.shape[2])
             type_check.expect(b.shape[0] == W.shape[2])
 
-    def float32_output(self, inputs):
+    def float32_output(self, inputs: tuple[Array, ...]) -> Array:
         """Returns y in float32."""
         e1, e2 = _matrix(inputs[0]), _matrix(inputs[1])
         W, *rest = (to_float32(a) for a in inputs[2:])
@@ -99,7 +110,7 @@ class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
             y += b
         return y
 
-    def data_gradient(self, index, inputs, gy):
+    def data_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> DataGradient:
         """Returns the :class:`DataGradient` of e1 or of e2.
 
         The gradient of e1 is a linear layer's: the product of (e2 ⊗ gy | gy) and the transpose of
@@ -120,7 +131,7 @@ class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
 
         return DataGradient(rows, weights.T, weights.shape[1], product)
 
-    def parameter_gradient(self, index, inputs, gy):
+    def parameter_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> Array:
         """Returns gW, gV1, gV2 or gb in float32."""
         gy = to_float32(gy)
         if index == 5:
@@ -140,7 +151,15 @@ def _rows(a, b):
     return (a[:, :, None] * b[:, None, :]).reshape(len(a), a.shape[1] * b.shape[1])
 
 
-def scaled_bilinear(e1, e2, W, V1=None, V2=None, b=None, layer_scale=None):
+def scaled_bilinear(
+    e1: Input,
+    e2: Input,
+    W: Input,
+    V1: Optional[Input] = None,
+    V2: Optional[Input] = None,
+    b: Optional[Input] = None,
+    layer_scale: Optional[LayerScale] = None,
+) -> chainer.Variable:
     """Bilinear function whose data gradients are scaled.
 
     Args:

@@ -7,9 +7,13 @@ of its :class:`~chainerlp.layer_scale.LayerScale` are numbered so: 2t for the in
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Optional
 
 from chainerlp.functions.linear import scaled_linear
+from chainerlp.layer_scale import LayerScale
 
+import chainer
 import chainer.functions as F
 from chainer.functions.rnn.n_step_rnn import n_step_rnn_impl
 
@@ -71,8 +75,17 @@ _CELLS = {
 
 
 def scaled_n_step_rnn(
-    cell, n_layers, dropout_ratio, hx, cx, ws, bs, xs, use_bi_direction=False, layer_scales=None
-):
+    cell: str,
+    n_layers: int,
+    dropout_ratio: float,
+    hx: chainer.Variable,
+    cx: Optional[chainer.Variable],
+    ws: Sequence[Sequence[chainer.Variable]],
+    bs: Sequence[Sequence[chainer.Variable]],
+    xs: Sequence[chainer.Variable],
+    use_bi_direction: bool = False,
+    layer_scales: Optional[Sequence[Optional[LayerScale]]] = None,
+) -> tuple[chainer.Variable, Optional[chainer.Variable], list[chainer.Variable]]:
     """Stacked RNN over a batch of sequences, whose data gradients are scaled.
 
     Args:

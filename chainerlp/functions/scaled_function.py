@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 import itertools
-from typing import Callable, Optional
+from collections.abc import Sequence
+from typing import Any, Callable, Optional
 
 from chainerlp import formats, policies
 from chainerlp.gemm import factor
+from chainerlp.layer_scale import LayerScale
 from chainerlp.rounding import from_float32, round_saturating, scale_and_round
 from chainerlp.scaled_array import ScaledArray
+from chainerlp.types import Array, Input
 from chainerlp.window import Window, of_each_position
 
 import chainer
@@ -36,8 +39,8 @@ class DataGradient:
             ``None``, where there are rows only.
     """
 
-    gy: object
-    W: object
+    gy: Array
+    W: Array
     terms: int
     product: Callable
     window: Optional[Window] = None
@@ -94,7 +97,7 @@ class ScaledFunction:
         total_scale (float or 0-d array): What gx carried in it; likewise.
     """
 
-    data_inputs = (0,)
+    data_inputs: tuple[int, ...] = (0,)
     """tuple of int: The inputs whose gradients are scaled; each gets an α of its own."""
 
     n_retained = 2
@@ -109,7 +112,13 @@ class ScaledFunction:
     _factors = None  # the inputs, rounded to a compute_dtype where they enter products
     _rounded_weights = None
 
-    def __init__(self, *args, layer_scale=None, rounded_weights=None, **kwargs):
+    def __init__(
+        self,
+        *args: Any,
+        layer_scale: Optional[LayerScale] = None,
+        rounded_weights: Optional[dict[int, Array]] = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.layer_scale = layer_scale
         self._rounded_weights = rounded_weights
@@ -117,19 +126,19 @@ class ScaledFunction:
 
     # A subclass has these three. Inputs are handed in as they are: most products need some only.
 
-    def float32_output(self, inputs):
+    def float32_output(self, inputs: tuple[Array, ...]) -> Array:
         """Returns y in float32."""
         raise NotImplementedError
 
-    def data_gradient(self, index, inputs, gy):
+    def data_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> DataGradient:
         """Returns the :class:`DataGradient` of one of the ``data_inputs``."""
         raise NotImplementedError
 
-    def parameter_gradient(self, index, inputs, gy):
+    def parameter_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> Array:
         """Returns the gradient of one of the other inputs in float32."""
         raise NotImplementedError
 
-    def forward(self, inputs):
+    def forward(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Computes y; see the class."""
         dtype = inputs[0].dtype
         if self._has_compute_dtype(inputs):
@@ -140,7 +149,9 @@ class ScaledFunction:
         self.retain_inputs(tuple(range(min(self.n_retained, len(inputs)))))
         return (from_float32(self.float32_output(inputs), dtype),)
 
-    def backward(self, indexes, grad_outputs):
+    def backward(
+        self, indexes: tuple[int, ...], grad_outputs: tuple[chainer.Variable, ...]
+    ) -> Sequence[Optional[chainer.Variable]]:
         """Computes the gradients as Chainer's function does; see the class."""
         self.scale, self.total_scale = 1.0, None
         is_own = self._is_half() or self.computes_in or self.gradient_format
@@ -154,7 +165,9 @@ class ScaledFunction:
             gradients = self._half_gradients(indexes, gy, None, 1.0)
         return [chainer.as_variable(gradient.array) for gradient in gradients]
 
-    def backward_scaled(self, indexes, gy, backoff=1.0):
+    def backward_scaled(
+        self, indexes: tuple[int, ...], gy: ScaledArray, backoff: float = 1.0
+    ) -> list[Optional[ScaledArray]]:
         """Computes the gradients, those of the data multiplied by α.
 
         Args:
@@ -176,13 +189,13 @@ class ScaledFunction:
         return [None if g is None else ScaledArray(g.array, gy.scale) for g in gradients]
 
     @property
-    def gradient_format(self):
+    def gradient_format(self) -> Optional[formats.Format]:
         """Format: What gx is rounded to before it is stored in its dtype; or ``None``."""
         name = None if self.layer_scale is None else self.layer_scale.gradient_format
         return None if name is None or not self._is_plain() else formats.get(name)
 
     @property
-    def computes_in(self):
+    def computes_in(self) -> Optional[formats.Format]:
         """Format: What x, W and α gy of this float32 function were rounded to; or ``None``."""
         return None if self._factors is None else formats.get(self.layer_scale.compute_dtype)
 
@@ -297,19 +310,19 @@ class ScaledFunction:
 class ScaledLayerFunction(ScaledFunction):
     """A :class:`ScaledFunction` with the inputs x, W and, optionally, b."""
 
-    def geometry(self):
+    def geometry(self) -> Any:
         """Returns what the function computes, one of the classes of :mod:`chainerlp.geometry`."""
         raise NotImplementedError
 
-    def prepare(self, x, W):
+    def prepare(self, x: Array, W: Array) -> None:
         """Does what Chainer's forward does to the function, besides computing y."""
 
-    def apply_to(self, x, W, b):
+    def apply_to(self, x: Input, W: Input, b: Optional[Input]) -> chainer.Variable:
         """Returns the variable y; ``b`` may be ``None``."""
         (y,) = self.apply((x, W) if b is None else (x, W, b))
         return y
 
-    def float32_output(self, inputs):
+    def float32_output(self, inputs: tuple[Array, ...]) -> Array:
         """Returns y in float32."""
         x, W = inputs[:2]
         self.prepare(x, W)
@@ -319,7 +332,7 @@ class ScaledLayerFunction(ScaledFunction):
             y += b.reshape(b.shape + (1,) * (y.ndim - 1 - b.ndim))
         return y
 
-    def data_gradient(self, index, inputs, gy):
+    def data_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> DataGradient:
         """Returns the :class:`DataGradient` of x."""
         x, W = inputs[0], factor(inputs[1])
         geometry = self.geometry()
@@ -331,7 +344,7 @@ class ScaledLayerFunction(ScaledFunction):
         window = geometry.window(gy.shape, W.shape, x.shape[2:])
         return DataGradient(gy, by_output, terms, product, window)
 
-    def parameter_gradient(self, index, inputs, gy):
+    def parameter_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> Array:
         """Returns gW or gb in float32."""
         if index == 1:
             x, W = inputs[:2]

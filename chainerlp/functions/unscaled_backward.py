@@ -9,6 +9,7 @@ return is rounded once, at a scale at which it fits; gradients of leaves of the 
 
 import contextlib
 import traceback
+from typing import Optional
 
 from chainerlp.gpu import on_gpu
 from chainerlp.rounding import to_float32
@@ -99,7 +100,7 @@ def non_finite_gradient(function, pairs):
     return None
 
 
-def is_made_in_float32(function):
+def is_made_in_float32(function: chainer.FunctionNode) -> bool:
     """Returns whether the backward pass of a function is made in float32.
 
     Args:
@@ -114,7 +115,12 @@ def is_made_in_float32(function):
     )
 
 
-def backward_in_float32(function, indexes, gy, margin=MARGIN):
+def backward_in_float32(
+    function: chainer.FunctionNode,
+    indexes: tuple[int, ...],
+    gy: ScaledArray,
+    margin: float = MARGIN,
+) -> list[Optional[ScaledArray]]:
     """Runs a function backward that :func:`is_made_in_float32`.
 
     Args:

@@ -1,6 +1,7 @@
 """Conversion of a model in place: links change their class and nothing else."""
 
 import functools
+from typing import Callable, Optional, TypeVar
 
 from chainerlp import policies
 from chainerlp.layer_scale import LayerScale, check_formats
@@ -20,11 +21,19 @@ _SCALED_BY_ORIGINAL = {
     if original is not chainer.Link  # a layer of a stacked RNN: converted with its parent
 }
 
+LinkType = TypeVar('LinkType', bound=chainer.Link)
+
 # What a link is called by.
 _CALLS = ('__call__', 'forward', 'rnn')
 
 
-def convert(link, policy, scale_weights=None, compute_dtype=None, gradient_format=None):
+def convert(
+    link: LinkType,
+    policy: policies.Policy,
+    scale_weights: Optional[bool] = None,
+    compute_dtype: Optional[str] = None,
+    gradient_format: Optional[str] = None,
+) -> LinkType:
     """Turns the layers of a model into scaled ones, in place.
 
     Layers are Chainer's links that multiply by a weight: linear, convolution, deconvolution and
@@ -76,7 +85,7 @@ def convert(link, policy, scale_weights=None, compute_dtype=None, gradient_forma
     return link
 
 
-def restore(link):
+def restore(link: LinkType) -> LinkType:
     """Turns the scaled links of a model back into what they were before, in place.
 
     Their layers are then scaled by nobody, not by the optimizer of another model either.
@@ -115,7 +124,7 @@ def _original_class(kind):
     return _ORIGINAL_BY_SCALED.get(kind)
 
 
-def original_name(link):
+def original_name(link: chainer.Link) -> str:
     """Returns the name of a link's class before it was converted."""
     return (_original_class(type(link)) or type(link)).__name__
 
@@ -141,7 +150,7 @@ def _mark(layer, as_restored):
         param._is_restored = as_restored
 
 
-def overridden_call(link):
+def overridden_call(link: chainer.Link) -> Optional[Callable]:
     """Returns the method of a user's class by which a converted link is called, or ``None``.
 
     Args:

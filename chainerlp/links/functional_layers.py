@@ -3,11 +3,14 @@
 import contextlib
 import itertools
 import weakref
+from collections.abc import Iterator
+from typing import Callable, Optional
 
 from chainerlp import functions
 from chainerlp.layer_scale import LayerScale
 from chainerlp.links.conversion import belongs_to_restored, is_restored
 from chainerlp.links.scaled_links import ScaledLink
+from chainerlp.policies import Policy
 
 import chainer
 
@@ -27,13 +30,20 @@ class FunctionalLayers:
         compute_dtype (str): Likewise, as is ``gradient_format``.
     """
 
-    def __init__(self, model, policy, scale_weights, compute_dtype=None, gradient_format=None):
+    def __init__(
+        self,
+        model: chainer.Link,
+        policy: Policy,
+        scale_weights: Optional[bool],
+        compute_dtype: Optional[str] = None,
+        gradient_format: Optional[str] = None,
+    ) -> None:
         self._model = model
         self._settings = LayerScale(policy, scale_weights, compute_dtype, gradient_format)
         self._own = {}  # by the parameter's path, or 'derived/0' and so on
 
     @contextlib.contextmanager
-    def in_forward(self):
+    def in_forward(self) -> Iterator[None]:
         """Gives the layers in a forward pass their ``compute_dtype``, if there is one."""
         if self._settings.compute_dtype is None:
             yield
@@ -67,7 +77,7 @@ class FunctionalLayers:
         for path, param in self._model.namedparams(include_uninit=False):
             yield param, path, links[path.rpartition('/')[0] or '/']
 
-    def of_pass(self):
+    def of_pass(self) -> Callable[[chainer.FunctionNode], Optional[LayerScale]]:
         """Returns what finds the scales in one backward pass; it is of no use after it.
 
         Returns:
@@ -99,7 +109,7 @@ class FunctionalLayers:
 
         return layer_scale
 
-    def namedscales(self):
+    def namedscales(self) -> Iterator[tuple[str, LayerScale]]:
         """Yields what names each of the scales of its own, and the scale."""
         yield from self._own.items()
 
@@ -108,7 +118,7 @@ class FunctionalLayers:
             self._own[key] = self._settings.anew()
         return self._own[key]
 
-    def serialize(self, serializer):
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or loads the scales of those of its own; a snapshot need not have any."""
         if not isinstance(serializer, chainer.Deserializer):
             for key, layer_scale in self._own.items():

@@ -5,9 +5,11 @@ Each is named after Chainer's link, takes the same arguments, and besides ``poli
 """
 
 import dataclasses
+from typing import Any, Optional
 
 from chainerlp import functions, policies
 from chainerlp.layer_scale import LayerScale
+from chainerlp.types import Input
 
 import chainer
 import numpy
@@ -26,16 +28,16 @@ class ScaledLink:
         layer_scale (~chainerlp.layer_scale.LayerScale): What chooses the scale.
     """
 
-    def __init__(self, *args, policy=None, **kwargs):
+    def __init__(self, *args: Any, policy: Optional[policies.Policy] = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         policy = policies.Adaptive() if policy is None else policy
         self.layer_scale = LayerScale(self.policy_for(policy))
 
-    def policy_for(self, policy):
+    def policy_for(self, policy: policies.Policy) -> policies.Policy:
         """Returns what chooses the scale of this link where a model is given a policy."""
         return policy
 
-    def copy(self, mode='share'):
+    def copy(self, mode: str = 'share') -> chainer.Link:
         """Copies the link; the copy is a layer of its own and chooses scales of its own."""
         copied = super().copy(mode)
         copied.layer_scale = self.layer_scale.anew()
@@ -45,7 +47,7 @@ class ScaledLink:
 class ScaledLinear(ScaledLink, links.Linear):
     """:class:`chainer.links.Linear` with a scaled data gradient."""
 
-    def forward(self, x, n_batch_axes=1):
+    def forward(self, x: Input, n_batch_axes: int = 1) -> chainer.Variable:
         """Applies the layer; see :func:`~chainerlp.functions.scaled_linear`."""
         if self.W.array is None:
             self._initialize_params(utils.size_of_shape(x.shape[n_batch_axes:]))
@@ -60,7 +62,7 @@ class ScaledBilinear(ScaledLink, links.Bilinear):
     Unlike Chainer's link it takes float16.
     """
 
-    def forward(self, e1, e2):
+    def forward(self, e1: Input, e2: Input) -> chainer.Variable:
         """Applies the layer; see :func:`~chainerlp.functions.scaled_bilinear`."""
         linear = () if self.nobias else (self.V1, self.V2, self.b)
         return functions.scaled_bilinear(e1, e2, self.W, *linear, layer_scale=self.layer_scale)
@@ -75,7 +77,7 @@ class _ScaledConvolution(ScaledLink):
     _scaled_function = None
     _scaled_options = ()
 
-    def forward(self, x, *offset):
+    def forward(self, x: Input, *offset: Input) -> chainer.Variable:
         """Applies the layer; see the function of the same name in :mod:`chainerlp.functions`."""
         if self.W.array is None:
             self._initialize_params(x.shape[1])
@@ -91,7 +93,7 @@ class ScaledConvolution2D(_ScaledConvolution, links.Convolution2D):
     _scaled_function = staticmethod(functions.scaled_convolution_2d)
     _scaled_options = ('stride', 'pad', 'dilate', 'groups')
 
-    def forward(self, x):
+    def forward(self, x: Input) -> chainer.Variable:
         """Applies the layer; see :func:`~chainerlp.functions.scaled_convolution_2d`."""
         if self.cudnn_fast:
             return links.Convolution2D.forward(self, x)
@@ -155,7 +157,7 @@ class ScaledLocalConvolution2D(_ScaledConvolution, links.LocalConvolution2D):
     _scaled_function = staticmethod(functions.scaled_local_convolution_2d)
     _scaled_options = ('stride',)
 
-    def forward(self, x):
+    def forward(self, x: Input) -> chainer.Variable:
         """Applies the layer; see :func:`~chainerlp.functions.scaled_local_convolution_2d`."""
         if self.W.array is None:
             self._initialize_params(x.shape[1], x.shape[2:])
@@ -183,11 +185,11 @@ class Cast(chainer.Link):
             as normal.
     """
 
-    def __init__(self, lognormal=False):
+    def __init__(self, lognormal: bool = False) -> None:
         super().__init__()
         self.lognormal = lognormal
 
-    def forward(self, x):
+    def forward(self, x: Input) -> chainer.Variable:
         """Casts."""
         return chainer.functions.cast(x, 'float32')
 
@@ -202,11 +204,11 @@ class ScaledCast(ScaledLink, Cast):
     locations.
     """
 
-    def forward(self, x):
+    def forward(self, x: Input) -> chainer.Variable:
         """Casts; see :func:`~chainerlp.functions.scaled_cast`."""
         return functions.scaled_cast(x, 'float32', layer_scale=self.layer_scale)
 
-    def policy_for(self, policy):
+    def policy_for(self, policy: policies.Policy) -> policies.Policy:
         """Returns what chooses the scale of this link where a model is given a policy."""
         if not isinstance(policy, policies.Adaptive):
             return policy
@@ -233,16 +235,16 @@ class ScaledNStepRNN:
         policy: One of :mod:`chainerlp.policies`; the paper's by default.
     """
 
-    _scaled_cell = None
+    _scaled_cell: str
 
-    def __init__(self, *args, policy=None, **kwargs):
+    def __init__(self, *args: Any, policy: Optional[policies.Policy] = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         convert_layers(self)
         policy = policies.Adaptive() if policy is None else policy
         for layer in self:
             layer.layer_scale = LayerScale(policy)
 
-    def rnn(self, n_layers, dropout_ratio, *args):
+    def rnn(self, n_layers: int, dropout_ratio: float, *args: Any) -> tuple:
         """Applies the layers to sequences of descending length, transposed."""
         *states, ws, bs, xs = args
         layer_scales = [getattr(layer, 'layer_scale', None) for layer in self]

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 from statistics import NormalDist
+from typing import Optional
 
 from chainerlp import formats, moments, statistics
 from chainerlp.policies.bounds import CUDA_CHOICE
@@ -40,7 +41,14 @@ class Adaptive(Bounded, Threshold):
 
     variance: str = 'sum'
 
-    def predicted_underflow(self, gy, W, scale=1.0, *, terms=None):
+    def predicted_underflow(
+        self,
+        gy: numpy.ndarray,
+        W: numpy.ndarray,
+        scale: float = 1.0,
+        *,
+        terms: Optional[int] = None,
+    ) -> float:
         """Returns the rate of underflow that the policy expects, which it compares with T.
 
         Args:

@@ -6,10 +6,12 @@ Those of the paper's code: a constant, ranges of values, log-normal casts.
 import dataclasses
 import math
 from statistics import NormalDist
+from typing import Optional
 
 from chainerlp import formats, statistics
 from chainerlp.policies.bounds import LARGEST_TOTAL_SCALE, bounded
 from chainerlp.policies.policy import Bounded, Policy, Threshold, is_real
+from chainerlp.types import Array, Scale
 
 import numpy
 from chainer import backend
@@ -30,15 +32,24 @@ class Fixed(Policy):
 
     needs_product = False
 
-    def __init__(self, scale):
+    def __init__(self, scale: float) -> None:
         if not is_real(scale) or not 0 < scale < math.inf:
             raise ValueError(f'Fixed: scale must be a positive, finite number, not {scale!r}')
         object.__setattr__(self, 'constant', float(scale))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f'Fixed({self.constant!r})'
 
-    def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
+    def scale(
+        self,
+        gy: Array,
+        W: Optional[Array],
+        total_scale: Scale = 1.0,
+        *,
+        terms: Optional[int] = None,
+        product: Optional[Array] = None,
+        backoff: float = 1.0,
+    ) -> Scale:
         """Returns the constant, also for CuPy arrays; see :meth:`Policy.scale`.
 
         Less or more if the total scale would leave float32 otherwise.

@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+from typing import Optional
 
 from chainerlp import formats, statistics
 from chainerlp.policies import per_sample_kernels
 from chainerlp.policies.policy import Bounded, Threshold, terms_of
+from chainerlp.window import Window
 
 import numpy
 
@@ -39,7 +41,15 @@ class PerSample(Bounded, Threshold):
     scales_weights = True
     needs_window = True
 
-    def predicted_underflow(self, gy, W, scale=1.0, *, terms=None, window=None):
+    def predicted_underflow(
+        self,
+        gy: numpy.ndarray,
+        W: numpy.ndarray,
+        scale: float = 1.0,
+        *,
+        terms: Optional[int] = None,
+        window: Optional[Window] = None,
+    ) -> float:
         """Returns the rate of underflow that the policy expects, which it compares with T.
 
         See :meth:`Adaptive.predicted_underflow`, and for ``window`` :meth:`Policy.scale`; here it

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+from typing import Any, Optional
 
 from chainerlp import formats
 from chainerlp.gpu import on_gpu
@@ -14,6 +15,8 @@ from chainerlp.policies.bounds import (
     times,
 )
 from chainerlp.scaled_array import MARGIN
+from chainerlp.types import Array, Scale
+from chainerlp.window import Window
 
 import numpy
 
@@ -44,7 +47,16 @@ class Policy:
     needs_product = True
     needs_window = False
 
-    def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, backoff=1.0):
+    def scale(
+        self,
+        gy: Array,
+        W: Optional[Array],
+        total_scale: Scale = 1.0,
+        *,
+        terms: Optional[int] = None,
+        product: Optional[Array] = None,
+        backoff: float = 1.0,
+    ) -> Scale:
         """Returns the factor α for a layer's data gradient.
 
         Args:
@@ -68,7 +80,9 @@ class Policy:
         """
         raise NotImplementedError(f'{type(self).__name__} has no method scale')
 
-    def scale_and_total(self, gy, W, total_scale=1.0, **context):
+    def scale_and_total(
+        self, gy: Array, W: Optional[Array], total_scale: Scale = 1.0, **context: Any
+    ) -> tuple[Scale, Scale]:
         """Returns α and the total scale that gx then carries, their product.
 
         A policy whose kernel chooses α has it form the product, too, which saves a launch.
@@ -82,7 +96,7 @@ class Policy:
         scale = self.scale(gy, W, total_scale, **context)
         return scale, times(total_scale, scale)
 
-    def within_bounds(self, scale, total_scale, backoff=1.0):
+    def within_bounds(self, scale: Scale, total_scale: Scale, backoff: float = 1.0) -> Scale:
         """Returns a scale that was kept over an ``interval``, smaller where bounds ask for it now.
 
         What gy carries may have grown since. By default there are no bounds.
@@ -95,7 +109,7 @@ class Policy:
         return scale
 
 
-def check(policy):
+def check(policy: Policy) -> Policy:
     """Returns a policy, having made sure that it is one, or has all that one has.
 
     Raises:
@@ -161,7 +175,7 @@ _CHECKS = {
     'max_total_scale': (_is_bound, 'a positive number (inf is no bound)'),
     'power_of_two': (lambda v: isinstance(v, bool), 'True or False'),
     'interval': (
-        lambda v: is_real(v) and isinstance(v, numbers.Integral) and v >= 1,
+        lambda v: is_real(v) and v >= 1 and isinstance(v, numbers.Integral),
         'a number of iterations from 1',
     ),
     'format': (
@@ -207,7 +221,17 @@ class Bounded(Policy):
                     f'{type(self).__name__}: {field.name} must be {allowed}, not {value!r}'
                 )
 
-    def scale(self, gy, W, total_scale=1.0, *, terms=None, product=None, window=None, backoff=1.0):
+    def scale(
+        self,
+        gy: Array,
+        W: Optional[Array],
+        total_scale: Scale = 1.0,
+        *,
+        terms: Optional[int] = None,
+        product: Optional[Array] = None,
+        window: Optional[Window] = None,
+        backoff: float = 1.0,
+    ) -> Scale:
         """Returns the factor α for a layer's data gradient; see :meth:`Policy.scale`."""
         chosen = self._choose_on_gpu(gy, W, total_scale, terms, product, window, backoff)
         if chosen is not None:
@@ -218,9 +242,17 @@ class Bounded(Policy):
                 alpha = self._unbounded_scale(gy, W, terms_of(W, terms), product, window, backoff)
         return self.within_bounds(alpha, total_scale, backoff)
 
-    def scale_and_total(
-        self, gy, W, total_scale=1.0, *, terms=None, product=None, window=None, backoff=1.0
-    ):
+    def scale_and_total(  # type: ignore[override]
+        self,
+        gy: Array,
+        W: Optional[Array],
+        total_scale: Scale = 1.0,
+        *,
+        terms: Optional[int] = None,
+        product: Optional[Array] = None,
+        window: Optional[Window] = None,
+        backoff: float = 1.0,
+    ) -> tuple[Scale, Scale]:
         """Returns α and the total scale of gx; see :meth:`Policy.scale_and_total`."""
         chosen = None
         if type(self).scale is Bounded.scale:  # and no subclass has one of its own
@@ -231,7 +263,7 @@ class Bounded(Policy):
         context.update(window_for(self, window))
         return super().scale_and_total(gy, W, total_scale, **context)
 
-    def within_bounds(self, scale, total_scale, backoff=1.0):
+    def within_bounds(self, scale: Scale, total_scale: Scale, backoff: float = 1.0) -> Scale:
         """Returns a scale within the bounds; see :meth:`Policy.within_bounds`."""
         if backoff != 1:  # on a GPU, dividing would be a launch
             total_scale = total_scale / backoff
@@ -257,7 +289,7 @@ class Bounded(Policy):
             return None
         return choose_on_gpu(launch, total_scale, backoff, self.bounds())
 
-    def bounds(self):
+    def bounds(self) -> tuple[float, float, bool]:
         """Returns largest scale, largest total scale, and whether scales are powers of two."""
         return self.max_scale, min(self.max_total_scale, LARGEST_TOTAL_SCALE), self.power_of_two
 
