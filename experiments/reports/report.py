@@ -7,7 +7,7 @@ import os
 import re
 
 from chainerlp.extensions import pictures
-from chainerlp.extensions.files import write_text
+from chainerlp.extensions.files import atomic_write, make_folder, write_text
 from experiments.config import loading
 from experiments.reports import figures, published, run_files, run_folder, windows
 from experiments.reports.tables import markdown_table, percent
@@ -59,7 +59,7 @@ def write(paths, folder, html=False):
         experiments.config.errors.ConfigError: If there is no run.
     """
     runs = [run_folder.read(path) for path in run_folder.find(paths)]
-    os.makedirs(os.path.join(folder, 'report'), exist_ok=True)
+    make_folder(os.path.join(folder, 'report'))
     text = '\n\n'.join([f'# {_TITLE}', *_sections(runs, folder)]) + '\n'
     target = os.path.join(folder, 'report.md')
     write_text(target, text)
@@ -184,7 +184,8 @@ def _scales(runs, folder):
 def _picture(draw, folder, name, alternative):
     path = os.path.join(folder, 'report', f'{name}.png')
     try:
-        draw().savefig(path)
+        with atomic_write(path) as unfinished:
+            draw().savefig(unfinished)
     except (ValueError, OverflowError) as error:  # numbers that Matplotlib has no room for
         return f'{alternative}: not drawn ({run_files.reason(error)})'
     return f'![{alternative}](<report/{name}.png>)'
