@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import signal
 import sys
 
 from experiments.benchmarks import command_line as benchmark
@@ -123,4 +124,10 @@ _COMMANDS = {
 }
 
 if __name__ == '__main__':
-    sys.exit(main())
+    listens = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # which experiments/__init__ set
+    if listens:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = main()
+    if listens:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)
