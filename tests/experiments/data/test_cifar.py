@@ -164,7 +164,7 @@ def test_a_missing_or_truncated_batch_is_named(fails, folder, cut, name):
 @pytest.mark.parametrize(
     'content, given',
     [
-        ([1, 2], 'given no array of bytes under data'),
+        ([1, 2], 'it holds no dict'),
         ({b'labels': [0]}, 'given no array of bytes under data'),
         ({b'data': rows(1, 0).astype(float), b'labels': [0]}, 'given no array of bytes'),
         ({b'data': rows(1, 0)[:, :100], b'labels': [0]}, 'given data of shape (1, 100)'),
