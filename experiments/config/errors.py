@@ -191,7 +191,8 @@ def _allowed(node, schema):
         return f'a list of {len(items)} items, each {_allowed(items[0], schema)}'
     if node['type'] == 'array':
         least = f'at least {node["minItems"]} item'
-        return f'a list with {least}, each {_allowed(node["items"], schema)}'
+        most = f' and at most {node["maxItems"]}' if 'maxItems' in node else ''
+        return f'a list with {least}{most}, each {_allowed(node["items"], schema)}'
     words = {
         'integer': 'an integer',
         'number': 'a number',
