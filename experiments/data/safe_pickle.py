@@ -17,11 +17,18 @@ import numpy
 
 _MOST_BYTES = 2**28  # CIFAR-100 has 148 MiB
 _MOST_INSTRUCTIONS = 10**6  # CIFAR-100 has 200 thousand; each may make an object of a hundred bytes
-# What no pickle of plain data needs. To double the top of the stack is to make a tuple of 2^n items
-# in n steps, and its hash takes as long.
+_MOST_TUPLES = 1000  # besides arguments; of others it takes long to look up those of one hash
+# What no pickle of plain data needs. To use a tuple twice is to make one of 2^n items in n steps,
+# whose hash takes as long.
 _UNUSED = {
     *('DUP', 'POP', 'POP_MARK', 'PERSID', 'BINPERSID', 'EXT1', 'EXT2', 'EXT4', 'INST', 'OBJ'),
     *('NEWOBJ', 'NEWOBJ_EX', 'EMPTY_SET', 'ADDITEMS', 'FROZENSET', 'NEXT_BUFFER'),
+}
+_MAKE_NO_TUPLE = {'GLOBAL', 'STACK_GLOBAL', 'REDUCE', 'LIST', 'DICT'} | {
+    opcode.name
+    for opcode in pickletools.opcodes
+    if not opcode.stack_before
+    and opcode.stack_after not in ([], [pickletools.pytuple], [pickletools.anyobject])
 }
 
 
@@ -118,7 +125,7 @@ def read(path, layout):
 
 def _look_at(content):
     """Raises an error if following a pickle's instructions takes more than its size lets expect."""
-    tuples, puts, last = set(), 0, ''
+    tuples, loose, puts, top = set(), 0, 0, ''
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         name = opcode.name
         if name in _UNUSED:
@@ -132,7 +139,11 @@ def _look_at(content):
             puts += 1
             if argument > count:  # the list of what is put would grow to that
                 raise pickle.UnpicklingError(f'it puts a value at {argument} of {count}')
-            (tuples.add if last.startswith('TUPLE') else tuples.discard)(argument)
+            (tuples.discard if top in _MAKE_NO_TUPLE else tuples.add)(argument)
         elif name.endswith('GET') and argument in tuples:
             raise pickle.UnpicklingError('it holds a tuple twice')
-        last = name
+        elif name not in ('FRAME', 'PROTO'):
+            loose += top.startswith('TUPLE') and name not in ('REDUCE', 'BUILD')
+            if loose > _MOST_TUPLES:
+                raise pickle.UnpicklingError(f'it holds more than {_MOST_TUPLES} tuples')
+            top = name

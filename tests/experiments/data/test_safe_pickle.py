@@ -50,6 +50,11 @@ PAIRS = {
     'memoized': (b'K\x01\x94', b'0h%ch%c\x86\x94'),
     'without POP': (b'(K\x01q\x00', b'h%ch%c\x86q%c'),
     'DUP': (b'K\x01', b'2\x86'),
+    'put twice': (b'(K\x01q\x00', b'h%ch%c\x86q\x00q%c'),
+    'built of nothing': (b'(K\x01q\x00', b'h%ch%c\x86Nbq%c'),
+    'with nothing appended': (b'(K\x01q\x00', b'h%ch%c\x86(eq%c'),
+    'with no items set': (b'(K\x01q\x00', b'h%ch%c\x86(uq%c'),
+    'a frame in between': (b'(K\x01q\x00', b'h%ch%c\x86\x95' + bytes(8) + b'q%c'),
 }
 
 
@@ -80,7 +85,8 @@ def doubled(first, step):
         (b'I' + b'9' * 5000 + b'\n', 'ValueError'),
         (b'cnumpy\ndtype\nX\xe8\x03\x00\x00' + b'f8,' * 333 + b'f\x85R', 'dtype with fields'),
         (ENCODED_AGAIN_AND_AGAIN, 'it holds text encoded as'),
-        *((doubled(*PAIRS[kind]), 'it ha|it holds a tuple twice') for kind in PAIRS),
+        *((doubled(*PAIRS[kind]), 'it h(as the instruction|olds a tuple twice)') for kind in PAIRS),
+        (b'}(' + b''.join(b'K%c\x85N' % (i % 256) for i in range(2000)) + b'u', 'than 1000 tuples'),
         (b'}' + doubled(*PAIRS['without POP']) + b'K\x01s', 'it holds a tuple twice'),
     ],
 )
@@ -99,10 +105,12 @@ def test_time_and_memory_are_in_proportion_to_the_file(file, value, said):
     assert time.process_time() - started < 20
 
 
-def test_a_tuple_or_a_list_may_hold_the_same_list_twice(file):
-    part = [1, 2]
-    file.write_bytes(pickle.dumps({b'x': (part, part), b'y': [part] * 3}))
-    assert safe_pickle.read(str(file), 'a batch') == {b'x': (part, part), b'y': [part] * 3}
+def test_the_same_list_or_text_may_be_there_twice(file):
+    part, text = [1, 2], b'x' * 10**5  # which is in no frame
+    value = {b'x': (part, part, text), b'y': [part] * 3, b'z': text}
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        file.write_bytes(pickle.dumps(value, protocol))
+        assert safe_pickle.read(str(file), 'a batch') == value
 
 
 @pytest.mark.parametrize('name', ['fifo', '/dev/zero', 'large', '.'])
