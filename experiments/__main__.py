@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 
 try:
@@ -163,4 +164,10 @@ _COMMANDS = {
 }
 
 if __name__ == '__main__':
-    sys.exit(main())
+    listens = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # which experiments/__init__ set
+    if listens:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = main()
+    if listens:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)

@@ -5,6 +5,7 @@ Whatever is written is written whole or not at all: after an ``OSError`` a file 
 
 import contextlib
 import csv
+import errno
 import io
 import os
 import typing
@@ -103,6 +104,7 @@ def atomic_write(path):
 
     The content is flushed to disk before the renaming, so that either file is whole after a crash
     of the machine, too. After an error, ``path`` is as it was and the temporary file is removed.
+    Links are replaced, not followed: no other file is written to.
 
     Args:
         path (str): The file to replace or to make.
@@ -112,7 +114,10 @@ def atomic_write(path):
     """
     stem, extension = os.path.splitext(path)
     unfinished = f'{stem}.unfinished{extension}'
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(unfinished)  # a killed process left it, or it leads to another file
     try:
+        open(unfinished, 'xb').close()
         yield unfinished
         with open(unfinished, 'r+b') as file:
             os.fsync(file.fileno())
@@ -121,6 +126,17 @@ def atomic_write(path):
         with contextlib.suppress(OSError):
             os.remove(unfinished)
         raise
+
+
+def make_folder(path):
+    """Makes a folder and those above it, if they are not there.
+
+    Raises:
+        OSError: If it cannot be made, or is a link: what is written into it would go elsewhere.
+    """
+    if os.path.islink(path):
+        raise OSError(errno.ELOOP, 'a link, through which nothing is written', path)
+    os.makedirs(path, exist_ok=True)
 
 
 def write_text(path, text):

@@ -6,7 +6,7 @@ from experiments.config.dataset import Dataset, Loading
 from experiments.config.model import Model
 from experiments.config.optimizer import Optimizer, Schedule
 from experiments.config.scaling import Adaptive, Scaling, label
-from experiments.config.section import Count, InOneUnit, Interval, Name, Section, Seed
+from experiments.config.section import Count, InOneUnit, Interval, Name, Section, Seed, Size
 
 import pydantic
 from pydantic import Field
@@ -15,7 +15,7 @@ from pydantic import Field
 class Train(InOneUnit):
     """How long, and in which steps."""
 
-    batch_size: Count
+    batch_size: Size
     epochs: Optional[Count] = None
     """Length of the training; either this or iterations."""
     iterations: Optional[Count] = None
@@ -62,9 +62,13 @@ def _all_different(name_of):
 class Sweep(Section):
     """What ``sweep`` runs: every way of scaling with every seed."""
 
-    seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1), _all_different(str)]
+    seeds: Annotated[
+        tuple[Seed, ...], Field(strict=False, min_length=1, max_length=100), _all_different(str)
+    ]
     scaling: Annotated[
-        tuple[Scaling, ...], Field(strict=False, min_length=1), _all_different(label)
+        tuple[Scaling, ...],
+        Field(strict=False, min_length=1, max_length=100),
+        _all_different(label),
     ]
 
 

@@ -5,7 +5,7 @@ Nothing is downloaded: all but digits and text are read from a folder that the u
 
 from typing import Annotated, ClassVar, Literal, Optional, Union
 
-from experiments.config.section import Count, Section
+from experiments.config.section import Count, Section, Size
 
 from pydantic import Field
 
@@ -62,7 +62,7 @@ class ImageNet(_OfAFolder):
     """Label file of a flat ``val``: lines of name and label, or the official one."""
     ilsvrc_classes: Optional[str] = None
     """What the official label file's numbers mean: meta.mat, or one wnid a line."""
-    size: Count = 224
+    size: Annotated[int, Field(ge=1, le=2**12)] = 224
     """Side of the network's input."""
     normalization: Literal['channel', 'mean'] = 'channel'
     """Subtract ImageNet's mean and divide by its deviation per channel; or subtract it only."""
@@ -106,7 +106,7 @@ class CamVid(_OfAFolder):
     """Split to train with."""
     test: str = 'test'
     """Split to evaluate with."""
-    crop: Annotated[Optional[tuple[Count, Count]], Field(strict=False)] = None
+    crop: Annotated[Optional[tuple[Size, Size]], Field(strict=False)] = None
     """Height and width of random crops; null takes whole images."""
     normalization: Literal['data', 'imagenet', 'none'] = 'data'
     """Whose mean is subtracted, and by whose deviation is divided."""
@@ -122,7 +122,7 @@ class Text(Section):
     task: ClassVar[str] = 'language'
 
     name: Literal['text']
-    length: Count = 32
+    length: Size = 32
     """Characters of an example; examples do not overlap."""
     test_size: Count = 200
     """How many examples, the end of the text, are kept for the test set."""
@@ -138,7 +138,7 @@ Dataset = Annotated[
 class Loading(Section):
     """How examples are loaded; the training is the same whatever is said here."""
 
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0, le=2**10)] = 0
     """How many load ahead, at most one a CPU; 0 loads them in the training's own process."""
     pool: Literal['processes', 'threads'] = 'processes'
     """What they are."""

@@ -10,15 +10,20 @@ import yaml
 
 _LONGEST = 60  # characters of a value or a key
 _LONGEST_LINE = 299
+_LONGEST_ERROR = 1000  # a path may be long
 _LEAST = 100  # characters that are left to say what is wrong, however long the path is
 _UNKNOWN_KEY = ('extra_forbidden', 'invalid_key')
 
 
 class OneLineError(Exception):
-    """Shown as one line of what can be printed, without a traceback."""
+    """Shown as one line of what can be printed, without a traceback; its middle is cut out if long.
+
+    Names and values in it may be those of a file from anywhere.
+    """
 
     def __init__(self, message):
-        super().__init__(_one_line(message))
+        line, half = _one_line(message), _LONGEST_ERROR // 2
+        super().__init__(line if len(line) <= 2 * half else f'{line[:half]} ... {line[-half:]}')
 
 
 def _one_line(text):
@@ -186,7 +191,8 @@ def _allowed(node, schema):
         return f'a list of {len(items)} items, each {_allowed(items[0], schema)}'
     if node['type'] == 'array':
         least = f'at least {node["minItems"]} item'
-        return f'a list with {least}, each {_allowed(node["items"], schema)}'
+        most = f' and at most {node["maxItems"]}' if 'maxItems' in node else ''
+        return f'a list with {least}{most}, each {_allowed(node["items"], schema)}'
     words = {
         'integer': 'an integer',
         'number': 'a number',

@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import os
 
-from experiments.config import Config, bounded_yaml
+from experiments.config import Config, bounded_file, bounded_yaml
 from experiments.config.errors import describe, located, shortened, shown
 from experiments.config.section import UNITS
 
@@ -104,7 +104,7 @@ def _read_chain(path):
 
 def _read(path, way):
     try:
-        with open(path, 'rb') as file:
+        with bounded_file.open_file(path) as file:
             content = bounded_yaml.parse(file.read(bounded_yaml.LARGEST + 1))
     except OSError as error:
         raise located(way, error.strerror) from None

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal, Optional, Union
 
-from experiments.config.section import Count, Positive, Section
+from experiments.config.section import Depth, Section, Size
 
 import pydantic
 from pydantic import Field
@@ -25,9 +25,9 @@ class MLP(_Model):
     """A multilayer perceptron: linear layers with an activation in between."""
 
     name: Literal['mlp']
-    layers: Annotated[int, Field(ge=2)]
+    layers: Annotated[Depth, Field(ge=2)]
     """Linear layers, the last one included."""
-    units: Count
+    units: Size
     """Units of every layer but the last."""
     activation: Literal['relu', 'sigmoid'] = 'relu'
     """With weights after He et al. or, of a sigmoid, LeCun et al."""
@@ -37,7 +37,7 @@ class CNN(_Model):
     """A small convolutional network: three 3x3 convolutions and a linear layer."""
 
     name: Literal['cnn']
-    channels: Annotated[tuple[Count, Count, Count], Field(strict=False)] = (32, 64, 64)
+    channels: Annotated[tuple[Size, Size, Size], Field(strict=False)] = (32, 64, 64)
     """Output channels of the convolutions."""
 
 
@@ -53,7 +53,7 @@ class CIFARResNet(_Model):
     """A residual network for CIFAR (He et al. 2016, section 4.2)."""
 
     name: Literal['resnet_cifar']
-    depth: Annotated[Count, _whole_blocks(6, '6n + 2, such as 20, 56 or 110')]
+    depth: Annotated[Depth, _whole_blocks(6, '6n + 2, such as 20, 56 or 110')]
     """6n + 2, such as 20, 56 or 110."""
     variant: Literal['he', 'zhao'] = 'he'
     """he: of He et al.; zhao: of the code of the paper on loss scaling, with a 1x1 convolution as
@@ -64,7 +64,7 @@ class PreActivationResNet(_Model):
     """A pre-activation residual network of bottlenecks for CIFAR (He et al. 2016b)."""
 
     name: Literal['preactivation_resnet']
-    depth: Annotated[Count, _whole_blocks(9, '9n + 2, such as 164')]
+    depth: Annotated[Depth, _whole_blocks(9, '9n + 2, such as 164')]
     """9n + 2, such as 164."""
 
 
@@ -100,7 +100,7 @@ class SSD(_Model):
     name: Literal['ssd']
     size: Literal[300, 512] = 300
     """Side of the input; the data set's."""
-    width: Positive = 1.0
+    width: Annotated[float, Field(gt=0, le=16)] = 1.0
     """Factor on the number of channels, for small trainings."""
     pretrained: Optional[str] = None
     """VGG-16's weights: npz of Chainer's VGG16Layers, or the caffemodel."""
@@ -114,7 +114,7 @@ class SegNet(_Model):
     task: ClassVar[str] = 'segmentation'
 
     name: Literal['segnet']
-    channels: Count = 64
+    channels: Size = 64
     """Of every layer."""
     scaled_cast: bool = False
     """The logits' cast to float32 has a scale of its own (IJCAI 2020/404), where layers do."""
@@ -126,11 +126,11 @@ class Transformer(_Model):
     task: ClassVar[str] = 'language'
 
     name: Literal['transformer']
-    layers: Count = 2
+    layers: Depth = 2
     """Blocks of attention and two linear layers."""
-    units: Count = 64
+    units: Size = 64
     """Of a position; four times as many between the two linear layers of a block."""
-    heads: Count = 4
+    heads: Size = 4
     """Attention heads, which share the units."""
 
     @pydantic.model_validator(mode='after')

@@ -12,6 +12,9 @@ from pydantic import Field
 # A folder is named after it.
 Name = Annotated[str, Field(pattern=r'^[A-Za-z0-9][A-Za-z0-9._-]*$', max_length=100)]
 Count = Annotated[int, Field(ge=1)]
+# Of what takes memory. No machine has it for more; in products of several, for less.
+Size = Annotated[int, Field(ge=1, le=2**16)]
+Depth = Annotated[int, Field(ge=1, le=2**11)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

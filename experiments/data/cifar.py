@@ -2,8 +2,9 @@
 
 import functools
 import os
+import reprlib
 
-from experiments.config.errors import DataError
+from experiments.config.errors import DataError, shortened
 from experiments.data import safe_pickle, transforms
 from experiments.data.dataset import Data, first_of_each_class, inner_folder
 from experiments.data.randomness import Augmented
@@ -88,7 +89,7 @@ def _statistics(images, kind):
 
 def _batch(path, key, classes, wanted):
     content = safe_pickle.read(path, f'a pickled batch of CIFAR; allowed: {wanted}')
-    rows, labels = (content.get(k) if isinstance(content, dict) else None for k in (b'data', key))
+    rows, labels = content.get(b'data'), content.get(key)
     if not isinstance(rows, numpy.ndarray) or rows.dtype != numpy.uint8 or rows.ndim != 2:
         raise DataError(f'{path}: given no array of bytes under data, allowed: {wanted}')
     if rows.shape[1] != 3072 or not len(rows):
@@ -99,7 +100,8 @@ def _batch(path, key, classes, wanted):
         )
     wrong = [k for k in labels if not isinstance(k, (int, numpy.integer)) or not 0 <= k < classes]
     if wrong:
-        raise DataError(f'{path}: given class {wrong[0]!r}, allowed: 0 to {classes - 1}')
+        given = shortened(reprlib.repr(wrong[0]))
+        raise DataError(f'{path}: given class {given}, allowed: 0 to {classes - 1}')
     return rows.reshape(-1, *_SHAPE), numpy.array(labels, numpy.int32)
 
 
@@ -107,8 +109,7 @@ def _class_names(path, key, classes):
     """Reads the names; the data set can be used without the file."""
     if not os.path.exists(path):
         return None
-    content = safe_pickle.read(path, 'the pickled names of the classes')
-    names = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(names, list) or len(names) != classes:
+    names = safe_pickle.read(path, 'the pickled names of the classes').get(key)
+    if not isinstance(names, list) or [type(n) in (bytes, str) for n in names] != [True] * classes:
         raise DataError(f'{path}: given no {classes} names under {key.decode()}')
-    return tuple(n.decode('utf-8', 'replace') if isinstance(n, bytes) else str(n) for n in names)
+    return tuple(n.decode('utf-8', 'replace') if isinstance(n, bytes) else n for n in names)

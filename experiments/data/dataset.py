@@ -7,9 +7,12 @@ import dataclasses
 import os
 from typing import Any, Optional
 
+from experiments.config import bounded_file
 from experiments.config.errors import DataError
 
 import numpy
+
+_MOST_BYTES = 2**25  # of a list: a million images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +107,7 @@ def read_lines(path, layout):
         DataError: If the file cannot be read, is not text, or has no such line.
     """
     try:
-        with open(path, encoding='utf-8') as file:
-            text = file.read()
+        text = bounded_file.read(path, _MOST_BYTES).decode('utf-8')
     except OSError as error:
         raise DataError(f'{path}: {error.strerror}; it must be {layout}') from None
     except UnicodeDecodeError as error:

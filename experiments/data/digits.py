@@ -6,6 +6,7 @@ import math
 import os
 import zlib
 
+from experiments.config.bounded_file import open_file
 from experiments.config.errors import DataError
 from experiments.data.dataset import Data, find_folder, first_of_each_class
 
@@ -100,7 +101,7 @@ def _read_idx(path, ndim):
     zipped = not os.path.exists(path)
     path = f'{path}.gz' if zipped else path
     try:
-        with open(path, 'rb') as packed, gzip.open(packed) if zipped else packed as file:
+        with open_file(path) as packed, gzip.open(packed) if zipped else packed as file:
             shape = _read_shape(file, ndim, path)
             size = math.prod(shape)
             most = os.fstat(packed.fileno()).st_size * (_MOST_PACKED if zipped else 1)

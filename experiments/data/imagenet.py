@@ -3,6 +3,7 @@
 import functools
 import os
 
+from experiments.config import bounded_file
 from experiments.config.errors import DataError
 from experiments.data import transforms
 from experiments.data.dataset import Data, find_folder, first_of_each_class, read_lines
@@ -170,7 +171,8 @@ def _wnids_by_id(path):
     from scipy import io  # scikit-learn brings it; only this file needs it
 
     try:
-        synsets = io.loadmat(path, squeeze_me=True)['synsets']
+        with bounded_file.open_file(path) as file:
+            synsets = io.loadmat(file, squeeze_me=True, variable_names='synsets')['synsets']
         return {
             str(int(i)): str(wnid) for i, wnid in zip(synsets['ILSVRC2012_ID'], synsets['WNID'])
         }

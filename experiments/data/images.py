@@ -2,9 +2,11 @@
 
 import contextlib
 import contextvars
+import math
 import os
 import warnings
 
+from experiments.config.bounded_file import open_file
 from experiments.config.errors import DamagedImageError, DataError
 
 import numpy
@@ -13,6 +15,8 @@ from chainer.datasets import TransformDataset, TupleDataset
 from PIL import Image
 
 EXTENSIONS = ('.jpeg', '.jpg', '.png')
+_FORMATS = ('JPEG', 'PNG')  # whatever the name says; others let Pillow start programs
+_MOST_PIXELS = 2**26  # 8192 x 8192
 _collected = contextvars.ContextVar('collected', default=None)
 
 
@@ -29,13 +33,14 @@ def image_names(folder, allowed):
 
 
 def read_image(path):
-    """Returns the :class:`PIL.Image.Image` in a file, decoded, in mode RGB.
+    """Returns the :class:`PIL.Image.Image` in a JPEG or PNG file, decoded, in mode RGB.
 
     A rotation noted in the file is ignored, as the annotations of all data sets here ignore it.
 
     Raises:
         DataError: If there is no such file, or it may not be read.
-        DamagedImageError: If it cannot be decoded; not all damage of a JPEG can be noticed.
+        DamagedImageError: If it cannot be decoded, or has more than 2^26 pixels; not all damage of
+            a JPEG can be noticed.
     """
     return _decoded(path, lambda image: image.convert('RGB'))
 
@@ -58,18 +63,22 @@ def read_labels(path):
 
 def _decoded(path, decode):
     try:
-        file = open(path, 'rb')
+        file = open_file(path)
     except OSError as error:
         raise DataError(f'{path}: {error.strerror}; it must be an image') from None
     with file:
         try:
-            return decode(Image.open(file))
+            image = Image.open(file, formats=_FORMATS)
+            if math.prod(image.size) > _MOST_PIXELS:
+                raise ValueError(f'{" x ".join(map(str, image.size))} pixels')
+            return decode(image)
         except MemoryError:
             raise
         # Damage can surface as nearly anything: OSError, SyntaxError, struct.error, KeyError ...
         except Exception as error:
             raise DamagedImageError(
-                f'{path}: damaged image ({type(error).__name__}: {error})'
+                f'{path}: damaged image ({type(error).__name__}: {error}), allowed: a JPEG or PNG'
+                f' of at most {_MOST_PIXELS} pixels'
             ) from None
 
 

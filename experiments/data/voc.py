@@ -6,6 +6,7 @@ import math
 import os
 from xml.etree import ElementTree
 
+from experiments.config import bounded_file
 from experiments.config.errors import DataError
 from experiments.data import transforms
 from experiments.data.dataset import Data, find_folder, first_examples, inner_folder, read_lines
@@ -20,6 +21,7 @@ _LAYOUT = (
     ' VOC2007/Annotations/*.xml and VOC2007/ImageSets/Main/<split>.txt'
 )
 _SIDES = ('ymin', 'xmin', 'ymax', 'xmax')
+_MOST_BYTES = 2**20  # of an annotation: some thousand objects
 _OBJECT = 'an object with name and bndbox (xmin, ymin, xmax, ymax)'
 
 
@@ -138,7 +140,7 @@ def read_annotation(path):
         DataError: If the file is missing or damaged, or has a box without a pixel.
     """
     try:
-        root = ElementTree.parse(path).getroot()
+        root = ElementTree.fromstring(bounded_file.read(path, _MOST_BYTES))
     except OSError as error:
         raise DataError(f'{path}: {error.strerror}; it must be an annotation (XML)') from None
     # ValueError, LookupError: of an encoding that there is not.

@@ -6,6 +6,7 @@ Simonyan and Zisserman 2014 (arXiv 1409.1556), configuration D.
 import zipfile
 import zlib
 
+from experiments.config import bounded_file
 from experiments.config.errors import ConfigError
 from experiments.models.resnet import ConvBN
 
@@ -21,6 +22,7 @@ _BLOCKS = [
     for block, (channels, layers) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 1)
 ]
 _FC_CHANNELS = 1024
+_MOST_BYTES = 2**30  # of a file of weights; VGG-16 has 528 MiB
 # Height and width of what VGG-16's fc6 sees: an image of 224x224 after five poolings.
 _FC6_SIZE = 7
 # Of Caffe's format (``src/caffe/proto/caffe.proto``) only the fields that hold names and arrays are
@@ -183,10 +185,12 @@ def _read(path, names):
                 for name, arrays in _read_caffemodel(path).items()
                 for key, array in zip('Wb', arrays)
             }
-        with open(path, 'rb') as file:
+        with bounded_file.open_file(path) as file:
             npz = numpy.load(file)
             if not isinstance(npz, numpy.lib.npyio.NpzFile):
                 raise ValueError('not an npz file')
+            if sum(member.file_size for member in npz.zip.infolist()) > _MOST_BYTES:
+                raise ValueError(f'it unpacks to more than {_MOST_BYTES // 2**20} MiB')
             keys = [f'{name}/{key}' for name in names for key in 'Wb']
             return {key: npz[key] for key in keys if key in npz}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -220,11 +224,10 @@ def _error(path, what):
 def _read_caffemodel(path):
     """Returns the arrays of all layers, a dict from a layer's name to a list of float32 arrays."""
     net = _net_class()()
-    with open(path, 'rb') as file:
-        try:
-            net.ParseFromString(file.read())
-        except DecodeError as error:
-            raise ValueError(f'not a caffemodel: {error}') from None
+    try:
+        net.ParseFromString(bounded_file.read(path, _MOST_BYTES))
+    except DecodeError as error:
+        raise ValueError(f'not a caffemodel: {error}') from None
     layers = [*net.old_layers, *net.layers]
     return {
         layer.name: [_blob_array(blob) for blob in layer.blobs] for layer in layers if layer.blobs

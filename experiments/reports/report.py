@@ -6,7 +6,7 @@ import functools
 import os
 import re
 
-from chainerlp.extensions.files import atomic_write, write_text
+from chainerlp.extensions.files import atomic_write, make_folder, write_text
 from experiments.config import loading
 from experiments.config.errors import ConfigError
 from experiments.reports import (
@@ -94,7 +94,7 @@ def write(paths, folder, html=False):
         ConfigError: If there is no run.
     """
     runs = [run_folder.read(path) for path in run_folder.find(paths)]
-    os.makedirs(os.path.join(folder, _PICTURES), exist_ok=True)
+    make_folder(os.path.join(folder, _PICTURES))
     text = '\n\n'.join([f'# {_TITLE}', *_sections(runs, folder)]) + '\n'
     target = os.path.join(folder, 'report.md')
     write_text(target, text)
@@ -119,7 +119,7 @@ def write_figure(name, runs, folder):
         ConfigError: If no run has what it shows, or there is no room for all of it.
     """
     figure = layer_figures.draw(name, runs)
-    os.makedirs(os.path.join(folder, _PICTURES), exist_ok=True)
+    make_folder(os.path.join(folder, _PICTURES))
     path = os.path.join(folder, _PICTURES, f'{name}.png')
     try:
         with atomic_write(path) as unfinished:
@@ -261,7 +261,8 @@ def _results(runs):
 def _picture(draw, folder, name, alternative):
     path = os.path.join(folder, _PICTURES, f'{name}.png')
     try:
-        draw().savefig(path)
+        with atomic_write(path) as unfinished:
+            draw().savefig(unfinished)
     except _UNDRAWABLE as error:
         return f'{alternative}: not drawn ({run_files.reason(error)})'
     return f'![{alternative}](<{_PICTURES}/{name}.png>)'

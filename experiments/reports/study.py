@@ -12,7 +12,7 @@ import re
 import statistics
 
 from chainerlp import formats, policies
-from chainerlp.extensions.files import atomic_write, write_text
+from chainerlp.extensions.files import atomic_write, make_folder, write_text
 from experiments.config.errors import ConfigError
 from experiments.reports import run_folder, study_figures, study_files, study_tables, windows
 from experiments.reports.study_figures import late, task_of
@@ -50,7 +50,7 @@ def write(paths, folder):
     if not runs:
         raise ConfigError(f'{paths[0]}: no run in it is finished; the first: {found[0].problem}')
     below = os.path.join(folder, FOLDER)
-    os.makedirs(below, exist_ok=True)
+    make_folder(below)
     for kind, rows in (
         (StudyRun, map(_summary, runs)),
         (ComparedWay, _comparisons(runs)),

@@ -12,10 +12,11 @@ import importlib.metadata
 import json
 import os
 import platform
+import stat
 import subprocess
 from typing import Optional
 
-from chainerlp.extensions.files import write_text
+from chainerlp.extensions.files import make_folder, write_text
 from experiments.config import loading
 from experiments.config.errors import ConfigError, RunError, shown
 from experiments.reports import run_files, summary
@@ -108,10 +109,15 @@ def locked(folder):
     The system itself frees it when the process ends, however it does.
 
     Raises:
-        RunError: If another process works in it.
+        RunError: If another process works in it, or the lock would be written into another file.
     """
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, _LOCK), 'a+', encoding='ascii') as file:
+    make_folder(folder)
+    path = os.path.join(folder, _LOCK)
+    with contextlib.suppress(FileNotFoundError):
+        there = os.lstat(path)
+        if not stat.S_ISREG(there.st_mode) or there.st_nlink > 1:
+            raise RunError(f'{path}: given a link or no regular file, allowed: none, or its own')
+    with open(path, 'a+', encoding='ascii') as file:
         if fcntl is not None:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

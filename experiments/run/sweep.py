@@ -8,6 +8,7 @@ import os
 import signal
 from typing import NamedTuple
 
+from chainerlp.extensions.files import make_folder
 from experiments.config import Config
 from experiments.config.errors import ConfigError
 from experiments.data.batches import end_with_parent
@@ -49,7 +50,7 @@ def execute(configs, folder, launch, progress, summary_path=None, slots=()):
         KeyboardInterrupt: If it is interrupted.
     """
     found = find_states(configs, folder, launch)
-    multi_node.on_first(launch.communicator, lambda: os.makedirs(folder, exist_ok=True))
+    multi_node.on_first(launch.communicator, lambda: make_folder(folder))
     results = {}
     with contextlib.closing(progress):
         if len(slots) > 1:

@@ -29,6 +29,26 @@ def test_what_is_there_stays_if_it_fails(tmp_path, error):
     assert path.read_text() == 'old' and os.listdir(tmp_path) == ['a.txt']
 
 
+@pytest.mark.parametrize('kind', [os.symlink, os.link, None])
+@pytest.mark.parametrize('name', ['a.txt', 'a.unfinished.txt'])
+def test_nothing_is_written_through_a_link(tmp_path, kind, name):
+    (tmp_path / 'other').write_text('precious')
+    other = tmp_path / ('other' if kind else 'made')  # a link to what is not there makes it
+    (kind or os.symlink)(other, tmp_path / name)
+    write_text(str(tmp_path / 'a.txt'), 'new')
+    assert (tmp_path / 'other').read_text() == 'precious'
+    assert sorted(os.listdir(tmp_path)) == ['a.txt', 'other']
+    assert (tmp_path / 'a.txt').read_text() == 'new' and not (tmp_path / 'a.txt').is_symlink()
+
+
+def test_a_folder_that_is_a_link_is_no_folder_to_write_into(tmp_path):
+    files.make_folder(str(tmp_path / 'a' / 'b'))
+    files.make_folder(str(tmp_path / 'a' / 'b'))
+    (tmp_path / 'link').symlink_to('a')
+    with pytest.raises(OSError, match=f'a link, .*{tmp_path}/link'):
+        files.make_folder(str(tmp_path / 'link'))
+
+
 def test_it_is_on_the_disk_before_it_takes_the_place(tmp_path, monkeypatch):
     path = tmp_path / 'a.txt'
     path.write_text('old')

@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+from experiments.config.errors import DataError
+
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -29,6 +31,24 @@ def one_line(result):
         ('train.epochs=0', 'train.epochs', '0', 'an integer >= 1'),
         ('train.epochs=2.5', 'train.epochs', '2.5', 'an integer >= 1'),
         ('train.epochs=true', 'train.epochs', 'true', 'an integer >= 1'),
+        (
+            'train.batch_size=100000000',
+            'train.batch_size',
+            '100000000',
+            'an integer >= 1 and <= 6553',
+        ),
+        ('model.units=100000000', 'model.units', '100000000', 'an integer >= 1 and <= 65536'),
+        ('model.layers=100000000', 'model.layers', '100000000', 'an integer >= 2 and <= 2048'),
+        ('model={name: cnn, channels: [1, 1, 99999]}', 'model.channels.2', '99999', 'an integer >'),
+        (
+            'model={name: resnet_cifar, depth: 6002}',
+            'model.depth',
+            '6002',
+            'an integer >= 1 and <=',
+        ),
+        ('model={name: ssd, width: 1e9}', 'model.width', '1000000000.0', 'a number > 0 and <= 16'),
+        ('dataset={name: text, length: 99999}', 'dataset.length', '99999', 'an integer >= 1 and <'),
+        ('loading.workers=5000', 'loading.workers', '5000', 'an integer >= 0 and <= 1024'),
         ('train.max_iterations=x', 'train.max_iterations', "'x'", 'an integer >= 1'),
         ('seed=-1', 'seed', '-1', 'an integer >= 0 and <= 4294967295'),
         ('seed=2020-01-01', 'seed', '2020-01-01', 'an integer >= 0 and <= 4294967295'),
@@ -131,6 +151,13 @@ def test_however_long_the_mistake_its_message_is_short(cli, tiny, override):
     assert f'-o {override[:20]}' in error and len(error) <= 300
 
 
+def test_a_long_name_of_a_file_from_elsewhere_makes_no_long_error():
+    error = str(DataError(f'a.xml: {"x" * 10**6}, allowed: cat'))
+    assert error.startswith('a.xml: xxx') and error.endswith('xxx, allowed: cat')
+    assert len(error) == 1005 and 'x ... x' in error
+    assert str(DataError('x' * 1000)) == 'x' * 1000
+
+
 @pytest.mark.parametrize('text', ['\x1b[2J', '\x07', '\u202e', '\udc80'])
 def test_what_cannot_be_printed_is_shown_by_its_code(cli, tiny, text):
     for override in (f'{text}=1', f'seed={text}', f'name={text!a}', f'{{{text!a}: 1}}'):
@@ -173,7 +200,7 @@ def test_a_missing_key(cli, tmp_path, tiny):
     path = tmp_path / 'without.yaml'
     path.write_text(pathlib.Path(tiny).read_text().replace('batch_size: 128, ', ''))
     error = one_line(cli('train', str(path)))
-    assert error == f'{path}: train.batch_size: missing, allowed: an integer >= 1\n'
+    assert error == f'{path}: train.batch_size: missing, allowed: an integer >= 1 and <= 65536\n'
 
 
 def test_a_missing_method(cli, tiny):
@@ -207,6 +234,12 @@ def test_a_file_that_cannot_be_read(cli, tmp_path, name, said):
 )
 def test_an_override_that_cannot_be_applied(cli, tiny, override, said):
     assert one_line(cli('train', tiny, '-o', override)).startswith(said.format(file=tiny))
+
+
+def test_a_sweep_has_at_most_a_hundred_seeds(cli, tiny):
+    error = one_line(cli('train', tiny, '-o', f'sweep.seeds={list(range(101))}'))
+    assert ', allowed: a list with at least 1 item and at most 100, each an integer' in error
+    assert len(error) <= 300
 
 
 def test_a_sweep_without_a_sweep(cli, tiny):

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import os
 import pathlib
 import time
 
@@ -166,7 +167,7 @@ def mutated_bytes(draw):
 @st.composite
 def with_a_base(draw):
     """Returns the text of a config that builds on what may not be one."""
-    names = ['other.yaml', 'mutant.yaml', './other.yaml', '../configs/other.yaml', *CONFIGS]
+    names = ['fifo', 'other.yaml', 'mutant.yaml', './other.yaml', '../configs/other.yaml', *CONFIGS]
     base = draw(st.one_of(st.sampled_from(names), odd_values))
     rest = draw(st.one_of(mutated_trees(), st.just(b''), texts.map(str.encode)))
     lines = [line for line in rest.splitlines() if not line.startswith(b'base:')]
@@ -197,6 +198,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('configs')
     for name, text in CONFIGS.items():
         (folder / name).write_text(text)
+    os.mkfifo(folder / 'fifo')
     return folder
 
 
@@ -234,14 +236,14 @@ CALM = settings(
 )
 
 
-@settings(CALM, max_examples=500)
+@settings(CALM, max_examples=300)
 @given(case=cases)
 def test_a_mutant_is_refused_in_one_line(folder, case):
     check(folder, case)
 
 
 @pytest.mark.slow
-@settings(CALM, max_examples=5000)
+@settings(CALM, max_examples=10_000)
 @given(case=cases)
 def test_many_mutants_are_refused_in_one_line(folder, case):
     check(folder, case)

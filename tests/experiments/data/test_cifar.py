@@ -161,10 +161,25 @@ def test_a_missing_or_truncated_batch_is_named(fails, folder, cut, name):
     fails(f'{path}: No such file', 'cifar-10-batches-py with data_batch_1')
 
 
+def nested(levels):
+    """Lists of 2^levels items, of which each but the first is its neighbour's."""
+    value = [0]
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize('name', [nested(100), 7, None])
+def test_the_names_of_the_classes_are_text(fails, folder, name):
+    path = folder / 'cifar-10-batches-py' / 'batches.meta'
+    write(path, {b'label_names': [b'x'] * 9 + [name]})
+    fails(f'{path}: given no 10 names under label_names')
+
+
 @pytest.mark.parametrize(
     'content, given',
     [
-        ([1, 2], 'given no array of bytes under data'),
+        ([1, 2], 'it holds no dict'),
         ({b'labels': [0]}, 'given no array of bytes under data'),
         ({b'data': rows(1, 0).astype(float), b'labels': [0]}, 'given no array of bytes'),
         ({b'data': rows(1, 0)[:, :100], b'labels': [0]}, 'given data of shape (1, 100)'),
@@ -172,6 +187,8 @@ def test_a_missing_or_truncated_batch_is_named(fails, folder, cut, name):
         ({b'data': rows(2, 0)}, 'given no 2 classes under labels'),
         ({b'data': rows(1, 0), b'labels': [10]}, 'given class 10, allowed: 0 to 9'),
         ({b'data': rows(1, 0), b'labels': [None]}, 'given class None'),
+        ({b'data': rows(1, 0), b'labels': [b'x' * 10**6]}, "given class b'xxx"),
+        ({b'data': rows(1, 0), b'labels': [nested(100)]}, 'given class [[['),
     ],
 )
 def test_a_pickle_of_something_else_is_named(fails, folder, content, given):

@@ -1,11 +1,19 @@
 import pickle
+import subprocess
 import warnings
 
 from experiments.config.errors import DamagedImageError, DataError
-from experiments.data.images import ReplaceDamaged, collect_warnings, labelled_images
+from experiments.data.images import (
+    ReplaceDamaged,
+    collect_warnings,
+    labelled_images,
+    read_image,
+    read_labels,
+)
 
 import numpy
 import pytest
+from PIL import Image
 
 
 @pytest.fixture
@@ -69,6 +77,27 @@ def test_a_truncated_image_is_noticed(tmp_path, noise, cut, kind, share):
     cut(path, share)
     with pytest.raises(DamagedImageError, match=str(path)):
         labelled_images([str(path)])[0]
+
+
+@pytest.mark.parametrize('kind', ['EPS', 'BMP', 'GIF', 'TIFF', 'PPM', 'WEBP', 'TGA', 'PDF'])
+@pytest.mark.parametrize('name', ['a.jpg', 'a.PNG'])
+def test_only_jpeg_and_png_are_decoded_whatever_the_name_says(tmp_path, monkeypatch, kind, name):
+    path = tmp_path / name
+    Image.new('RGB', (40, 40)).save(path, kind)
+    monkeypatch.setattr(subprocess, 'Popen', None)  # Ghostscript's, for an EPS
+    with pytest.raises(DamagedImageError, match=f'{path}: .*cannot identify.* a JPEG or PNG'):
+        read_image(str(path))
+    Image.new('RGB', (40, 40)).save(path, 'PNG')
+    assert read_image(str(path)).size == (40, 40)
+
+
+@pytest.mark.parametrize('read', [read_image, read_labels])
+def test_an_image_of_more_pixels_than_allowed_is_not_decoded(tmp_path, monkeypatch, read):
+    path = tmp_path / 'a.png'
+    Image.new('L', (2**13, 2**13 + 1)).save(path)  # 65 kB
+    monkeypatch.setattr(Image.Image, 'load', None)
+    with pytest.raises(DamagedImageError, match='8192 x 8193 pixels.* at most 67108864 pixels'):
+        read(str(path))
 
 
 def test_an_image_of_random_bytes_is_an_error_of_one_line(tmp_path, noise):

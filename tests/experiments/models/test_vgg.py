@@ -1,3 +1,4 @@
+import os
 import re
 import struct
 
@@ -171,6 +172,23 @@ def test_a_damaged_npz_is_refused(npz, trunk, tmp_path):
     content[at] ^= 0xFF
     path.write_bytes(content)
     assert_refused(path, trunk, 'Bad CRC-32 .*conv3_2')
+
+
+def test_an_npz_that_unpacks_to_more_than_any_weights_is_refused(npz, trunk, monkeypatch):
+    monkeypatch.setattr('experiments.models.vgg._MOST_BYTES', 2**20)
+    assert_refused(npz, trunk, 'it unpacks to more than 1 MiB')
+
+
+def test_a_program_in_an_npz_does_not_run(trunk, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / 'trap'),)
+
+    array = numpy.empty((), object)
+    array[()] = Evil()
+    numpy.savez(tmp_path / 'vgg16.npz', **{'conv1_1/W': array})
+    assert_refused(tmp_path / 'vgg16.npz', trunk, 'allow_pickle=False')
+    assert not (tmp_path / 'trap').exists()
 
 
 def test_a_single_array_is_refused(trunk, tmp_path):

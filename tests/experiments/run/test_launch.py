@@ -221,3 +221,20 @@ def test_a_training_for_another_number_of_workers_is_refused_before_it_begins(cl
     assert not (tmp_path / 'out').exists()
     assert cli('train', tiny, '-o', 'train.workers=16', '--dry-run')[0] == 0
     assert cli('train', tiny, '-o', 'train.workers=1')[0] == 0
+
+
+@pytest.mark.parametrize('module', ['numpy', 'pydantic', 'threadpoolctl'])
+@pytest.mark.parametrize('before, code', [(signal.SIG_DFL, -signal.SIGINT), (signal.SIG_IGN, 7)])
+def test_ctrl_c_amidst_the_imports_ends_without_a_traceback(tmp_path, module, before, code):
+    name = f'{module}.py'  # found before the real one, it stands for Ctrl-C while that is imported
+    kill = 'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(7)\n'
+    (tmp_path / name).write_text(kill)
+    done = subprocess.run(
+        [sys.executable, '-m', 'experiments', 'report', 'none'],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=str(tmp_path)),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, before),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, '', '')
