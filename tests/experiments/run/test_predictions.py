@@ -161,7 +161,7 @@ def test_scales_without_bounds_are_what_the_applied_ones_were_before_they_were_b
 ):
     knobs = ('-o', 'scaling.threshold=1e-7', '-o', 'scaling.max_scale=4')
     assert cli('train', tiny, *TINY, *knobs)[0] == 0
-    folder = tmp_path / 'out' / 'tiny' / 'adaptive-threshold=1e-07-max_scale=4-seed=0'
+    folder = tmp_path / 'out' / 'tiny' / 'adaptive-max_scale=4-threshold=1e-07-seed=0'
     found = files.read(str(folder / 'unbounded.csv'), UnboundedRow)
     applied = files.read(str(folder / 'scales.csv'))
     assert [row[:3] for row in found] == [row[:3] for row in applied]
