@@ -12,9 +12,9 @@ from experiments.run import command_line as run
 from experiments.run.multi_node import is_first_process
 
 EXIT_CODES = """\
-exit codes: 0 done; 1 a run failed, or a file could not be written; 2 the command or the config is
-wrong, or a folder holds a run of another config; 130 interrupted by Ctrl-C, 143 by SIGTERM (what
-is done stays, and the same command goes on from there)"""
+exit codes: 0 done; 1 a run failed or is incompletely measured, or a file could not be written; 2
+the command or the config is wrong, or a folder holds a run of another config; 130 interrupted by
+Ctrl-C, 143 by SIGTERM (what is done stays, and the same command goes on from there)"""
 
 
 def main(argv=None):

@@ -10,7 +10,7 @@ from chainerlp.extensions import pictures
 from chainerlp.extensions.files import write_text
 from experiments.config import loading
 from experiments.reports import figures, published, run_files, run_folder, windows
-from experiments.reports.tables import markdown_table, percent
+from experiments.reports.tables import literal, markdown_table, percent
 
 import markdown
 
@@ -20,11 +20,22 @@ _MORE = {
     'validation/main/accuracy_top5': 'top-5 accuracy',
     'data/images_per_sec': 'examples / s',
 }
+# Pictures that the page holds and its own style, and nothing that runs or is fetched.
+_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none';"
+    " form-action 'none'"
+)
+# What would be a link, or HTML. A report has neither, and what a run says brings none into it.
+_NOT_IN_PAGES = (
+    *('reference', 'link', 'image_reference', 'short_reference', 'short_image_ref'),
+    *('autolink', 'automail', 'html'),
+)
 _PAGE = """\
 <!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <link rel="icon" href="data:,">
@@ -71,9 +82,15 @@ def write(paths, folder, html=False):
 
 def _sections(runs, folder):
     whole = [run for run in runs if run.problem is None]
+    old = sum(not run.is_verified for run in whole)
     yield (
         f'{len(whole)} finished of {len(runs)}, read on {datetime.datetime.now():%Y-%m-%d %H:%M}.'
+        + f' Of these, {old} have no checksums: older versions left none.' * bool(old)
     )
+    lacking = [run for run in whole if 'incomplete' in run.result]
+    if lacking:
+        yield '## Marked by \\*: incompletely measured'
+        yield '\n'.join(f'- `{run.name}`: {literal(run.result["incomplete"])}' for run in lacking)
     if whole:
         yield _results(whole)
         header, rows = published.table(whole)
@@ -93,7 +110,7 @@ def _sections(runs, folder):
     broken = [run for run in runs if run.problem is not None]
     if broken:
         yield '## Not finished or broken'
-        yield '\n'.join(f'- `{run.name}`: {run.problem}' for run in broken)
+        yield '\n'.join(f'- `{run.name}`: {literal(run.problem)}' for run in broken)
     figure = figures.curves(runs)
     if figure is not None:
         yield '## Curves'
@@ -124,7 +141,7 @@ def _results(runs):
         rates = (run.underflow.mean, run.underflow.worst_layer, run.underflow.mean_unscaled)
         rows.append(
             [
-                f'`{run.name}`',
+                f'`{run.name}`' + r' \*' * ('incomplete' in run.result),
                 *(f'{float(run.result[m]):.4f}' if m == run.metric else '' for m in metrics),
                 f'{float(run.result["loss"]):.4f}',
                 *(percent(rate, 3) for rate in rates),
@@ -191,21 +208,25 @@ def _picture(draw, folder, name, alternative):
 
 
 def _shown(value):
-    return '' if value is None else ' '.join(str(value).split())
+    return '' if value is None else literal(str(value))
 
 
 def _page(text, folder):
     """Returns the markdown as one HTML page with the pictures inside."""
     converter = markdown.Markdown(extensions=['tables'])
-    # What a run says, in its config or in its error, is text: it brings no HTML into the page.
     converter.preprocessors.deregister('html_block')
-    converter.inlinePatterns.deregister('html')
+    converter.parser.blockprocessors.deregister('reference')
+    for pattern in _NOT_IN_PAGES:
+        converter.inlinePatterns.deregister(pattern)
     body = converter.convert(text)
 
     def inline(match):
-        with open(os.path.join(folder, match.group(1)), 'rb') as file:
+        source = re.search('src="(report/[^"/]+[.]png)"', match.group())
+        if source is None:
+            return ''
+        with open(os.path.join(folder, source.group(1)), 'rb') as file:
             data = base64.b64encode(file.read()).decode('ascii')
-        return f'src="data:image/png;base64,{data}"'
+        return match.group().replace(source.group(1), f'data:image/png;base64,{data}')
 
-    body = re.sub(r'src="([^"]+\.png)"', inline, body)
-    return _PAGE.format(title=_TITLE, body=body)
+    body = re.sub('<img [^>]*>', inline, body)
+    return _PAGE.format(title=_TITLE, policy=_POLICY, body=body)

@@ -55,6 +55,7 @@ class Result:
         gradient_error (float): How far the parameters' gradients were off; NaN if not measured.
         skipped (int): Updates skipped because of gradients that were not finite.
         iterations (int): Iterations of the training.
+        incomplete (str): What was not measured although it was due, or ``None``.
         error (str): Why it failed, or ``None``.
         is_new (bool): Whether it was run now, and not found finished.
     """
@@ -67,6 +68,7 @@ class Result:
     gradient_error: float = math.nan
     skipped: float = math.nan
     iterations: float = math.nan
+    incomplete: Optional[str] = None
     error: Optional[str] = None
     is_new: bool = True
 
@@ -105,6 +107,7 @@ class Result:
             'gradient_error': f'{self.gradient_error:.6g}',
             'skipped': self.skipped,
             'seconds': f'{self.seconds:.2f}',
+            'incomplete': self.incomplete or '',
         }
 
     def content(self):
@@ -118,6 +121,7 @@ class Result:
             'skipped': self.skipped,
             'iterations': self.iterations,
             'seconds': self.seconds,
+            **({} if self.incomplete is None else {'incomplete': self.incomplete}),
         }
         return {
             key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
@@ -144,6 +148,7 @@ def restore(config, content):
         gradient_error=float(content.get('gradient_error', math.nan)),  # of before it was there
         skipped=int(content['skipped']),
         iterations=int(content['iterations']),
+        incomplete=content.get('incomplete'),
         is_new=False,
     )
 
@@ -202,6 +207,7 @@ def render(results):
     if any(result.config.scaling.method == 'fp32' for result in results):
         lines.append(_FP32)
     lines += [f'diverged: {result.name}' for result in results if result.diverged]
+    lines += [f'incomplete: {r.name}: {r.incomplete}' for r in results if r.incomplete]
     lines += [f'failed: {result.name}: {result.error}' for result in results if result.error]
     return '\n'.join(lines)
 

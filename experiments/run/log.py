@@ -28,12 +28,20 @@ class Log(extensions.LogReport):
     def __init__(self, trigger):
         super().__init__(trigger=trigger, log_name=None)  # it writes no file
 
+    def initialize(self, trainer):
+        """Writes the file as the snapshot has it, if the training goes on from one."""
+        if self.log:
+            self._write(trainer)
+
     def __call__(self, trainer):
         """Takes note of the iteration, and writes the file if there is a new entry."""
         entries = len(self.log)
         super().__call__(trainer)
         if len(self.log) > entries:
-            write_text(os.path.join(trainer.out, LOG), json.dumps(self.log, indent=4))
+            self._write(trainer)
+
+    def _write(self, trainer):
+        write_text(os.path.join(trainer.out, LOG), json.dumps(self.log, indent=4))
 
 
 class SkippedUpdates(training.Extension):
