@@ -27,6 +27,7 @@ def read(path, most):
         OSError: As :func:`open_file`, and if it has more than ``most`` bytes.
     """
     with open_file(path) as file:
-        if os.fstat(file.fileno()).st_size > most:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
             raise OSError(errno.EFBIG, f'Larger than {most // 2**20} MiB', path)
-        return file.read(most)
+        return file.read(size)

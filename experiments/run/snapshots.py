@@ -230,9 +230,11 @@ def read(path):
     """Returns the arrays of a file, a dict by key; ``None`` is an array of it, as with Chainer.
 
     Raises:
-        RunError: If one could be read only by running what it says.
+        RunError: If one could be read only by running what it says, or is larger than the file.
     """
     with zipfile.ZipFile(path) as archive:
+        if not _is_bounded(archive):
+            raise RunError(f'{path}: its arrays are larger than the file; --fresh starts over')
         return {
             name.removesuffix('.npy'): _array(archive, name, path) for name in archive.namelist()
         }
@@ -248,10 +250,16 @@ def is_intact(path, name=None):
             members = set(archive.namelist())
             is_other = name is not None and f'{_RUN}.npy' in members
             is_other = is_other and _array(archive, f'{_RUN}.npy', path)[()] not in (None, name)
-            is_whole = min(len(members), _MOST) == _count(file) and archive.testzip() is None
+            is_whole = min(len(members), _MOST) == _count(file) and _is_bounded(archive)
+            is_whole = is_whole and archive.testzip() is None
             return is_whole and not is_other
     except Exception:  # of a damaged zip file Python raises nearly anything
         return False
+
+
+def _is_bounded(archive):
+    """Returns whether what a zip file holds, of which none is compressed, has room in it."""
+    return sum(info.file_size for info in archive.infolist()) <= archive.start_dir
 
 
 def _count(file):

@@ -90,7 +90,7 @@ def check(runs, work, rng, names, capfd):
     lacks = found.pop('incomplete', None)
     assert (lacks is not None) == (code == 1), (case, err)
     if lacks is not None:
-        assert 'scales.csv' in names and 'scales.csv.damaged' in err or 'run.json' in names, case
+        assert f'{run}/scales.csv is damaged (' in err or 'run.json' in names, (case, err)
         expected = {k: v for k, v in expected.items() if not k.startswith('underflow')}
     assert {key: found[key] for key in expected} == expected, (case, err)
     assert snapshots.found(str(run)) == [6], case
