@@ -34,7 +34,8 @@ except ImportError:  # Windows: two processes are not kept from one folder there
 
 _LOCK = '.lock'
 _OUTDATED = ('*.unfinished*', ERROR, RESULT)  # a result that is there is damaged
-_OF_A_RUN = (*run_files.READERS, RECORD, 'snapshot_iter_*', f'*{ASIDE}', *_OUTDATED)
+# What says that there is a run goes first: a start that is killed amidst them begins anew.
+_OF_A_RUN = (RECORD, *run_files.READERS, 'snapshot_iter_*', f'*{ASIDE}', *_OUTDATED)
 _WAY_OUT = '--fresh starts over, another --out leaves it as it is'
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -66,7 +67,8 @@ def find_state(folder, config, launch):
     Raises:
         ConfigError: If it is there with another config, or with another number of workers.
     """
-    if launch.fresh or not os.path.lexists(os.path.join(folder, CONFIG)):
+    is_there = any(os.path.lexists(os.path.join(folder, name)) for name in (CONFIG, RECORD))
+    if launch.fresh or not is_there:
         return State()
     damages, noted = {}, Manifest()
     try:
@@ -126,7 +128,7 @@ def _take_back_files(folder, noted, damages):
             os.replace(path, path + ASIDE)
         elif name in was and name not in (*damages, LOG):  # the log is in the snapshot
             os.truncate(path, was[name].size)
-        elif was and name not in (*was, CONFIG):
+        elif noted.snapshots and name not in (*was, CONFIG):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path)
 

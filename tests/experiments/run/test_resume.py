@@ -65,6 +65,17 @@ def test_a_damaged_config_in_the_folder_is_one_line(cli, tiny, tmp_path):
     assert code == 2 and err.startswith(f'{path} is damaged: --fresh') and err.count('\n') == 1
 
 
+def test_a_run_without_its_config_is_not_begun_anew_unasked(cli, tiny, tmp_path):
+    cli('train', tiny)
+    path = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'config.yaml'
+    path.unlink()
+    before = files(tmp_path / 'out')
+    code, _, err = cli('train', tiny)
+    assert code == 2 and err.startswith(f'{path} is damaged: --fresh')
+    assert err.endswith('(it is missing)\n') and files(tmp_path / 'out') == before
+    assert cli('train', tiny, '--fresh')[0] == 0
+
+
 def test_a_damaged_result_is_made_again_of_the_last_snapshot(cli, tiny, tmp_path):
     cli('train', tiny)
     path = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'result.json'
