@@ -9,7 +9,6 @@ import io
 import os
 import typing
 import warnings
-import zipfile
 
 import numpy
 
@@ -270,11 +269,13 @@ def read_histograms(path):
         OSError: If there is no such file, or it is not one of histograms.
     """
     try:
-        with numpy.load(path) as file:
+        with open(path, 'rb') as content, numpy.load(content) as file:
             histograms = numpy.empty(len(file['layer']), HISTOGRAM)
             for name in HISTOGRAM.names:
                 histograms[name] = file[name]
             histograms['layer'] = file['layers'][file['layer']]
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of a damaged zip file Python raises nearly anything
+        if getattr(error, 'filename', None) is not None:
+            raise
         raise OSError(None, f'not a file of histograms ({error})', os.fspath(path)) from error
     return histograms

@@ -11,6 +11,7 @@ from typing import Optional
 from chainerlp.extensions.files import write_text
 from experiments import tasks
 from experiments.config import Config, label
+from experiments.config.errors import shortened
 
 _LEGEND = """\
 underflow  elements of the layers' data gradients that float16 (or the run's own format) rounds to
@@ -148,7 +149,7 @@ def restore(config, content):
         gradient_error=float(content.get('gradient_error', math.nan)),  # of before it was there
         skipped=int(content['skipped']),
         iterations=int(content['iterations']),
-        incomplete=content.get('incomplete'),
+        incomplete=shortened(content['incomplete'], 200) if 'incomplete' in content else None,
         is_new=False,
     )
 

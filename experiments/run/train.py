@@ -14,7 +14,7 @@ import chainerlp
 from chainerlp.extensions.files import ErrorRow, NonzeroRow, Row, read, write_text
 from experiments import data as datasets
 from experiments import models, tasks
-from experiments.config.errors import OneLineError, RunError
+from experiments.config.errors import OneLineError, RunError, shortened
 from experiments.data.batches import Batches
 from experiments.reports.run_files import (
     COMPARISON,
@@ -40,6 +40,7 @@ from chainer.training import extensions, updaters
 
 # A worker whose error is one line waits for so long, since the first one most likely says the same.
 _SECONDS_TO_TELL = 2.0
+_LONGEST_REASON = 1000
 # What each file of measurements holds, and the interval of the config at which it does.
 _MEASURED = {
     SCALES: (Row, 'interval'),
@@ -161,7 +162,7 @@ def _reason(error):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f'{error.filename}: {error.strerror}'
-    return ' '.join(f'{type(error).__name__}: {error}'.split())
+    return shortened(f'{type(error).__name__}: {error}', _LONGEST_REASON)
 
 
 @contextlib.contextmanager

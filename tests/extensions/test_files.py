@@ -1,6 +1,7 @@
 """A file is replaced as a whole or stays as it was; what is written is what is read."""
 
 import os
+import random
 
 from chainerlp.extensions import files
 from chainerlp.extensions.files import atomic_write, write_text
@@ -119,3 +120,19 @@ def test_histograms_that_are_written_are_read(tmp_path):
     assert read['layer'].tolist() == ['/a', '/b', '/a', '/c']
     numpy.testing.assert_array_equal(read, written)
     assert os.listdir(tmp_path) == ['file.npz']
+
+
+def test_a_flipped_bit_of_histograms_is_an_error_of_the_file_or_of_none(tmp_path):
+    path = tmp_path / 'file.npz'
+    written = files.histograms_of([row(1, '/a', 0, 1.0), row(2, '/a', 0, 2.0)], [range(60)] * 2)
+    files.write_histograms(path, written)
+    content = path.read_bytes()
+    directory = range(8 * content.index(b'PK\x01\x02'), 8 * len(content))
+    for bit in random.Random(0).sample(directory, 300) + list(range(0, 8 * len(content), 97)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            numpy.testing.assert_array_equal(files.read_histograms(path), written)
+        except OSError as error:
+            assert error.filename == str(path) and 'not a file of histograms' in error.strerror
