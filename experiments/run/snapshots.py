@@ -67,6 +67,10 @@ def newest_intact(folder, name=None):
     A snapshot is intact if it is the one that the run's manifest knows. Where there is no manifest,
     as in older versions, or it is damaged, its file has to be whole, and of a run of that name.
 
+    Args:
+        folder (str): The run's.
+        name (str): The run's, if that is known.
+
     Returns:
         tuple: The iteration of the newest snapshot that is intact, or ``None``; and why each newer
         one is not, a dict by its iteration.

@@ -54,9 +54,9 @@ _MEASURED = {
 def run(config, out, launch, extras=()):
     """Trains a model, evaluates it, and leaves all that is to be known about it in a folder.
 
-    The folder gets ``config.yaml`` (which ``train`` runs again), ``run.json`` (where it comes
-    from), Chainer's ``log``, ``scales.csv``, snapshots and, once all is done, ``result.json``, with
-    checksums of these files in ``run.json``. A run that was interrupted goes on from its newest
+    The folder gets ``config.yaml`` (which ``train`` runs again), ``run.json`` (where it comes from,
+    and checksums of the other files), Chainer's ``log``, ``scales.csv``, snapshots and, once all is
+    done, ``result.json``. A run that was interrupted goes on from its newest
     intact snapshot, as if it had not been; of a finished one the result is returned. A run that
     fails leaves ``error.txt``.
 
