@@ -102,7 +102,7 @@ def save(trainer):
     path = path_of(trainer.out, iteration)
     before = [other for other in found(trainer.out) if other < iteration]
     try:
-        # Noted first: killed in between, the run would go on from a snapshot that is not known.
+        # Noted first: what is not noted, after a kill in between, would be taken for another run's.
         noted.note_snapshot(trainer.out, iteration, content, before[: _KEPT - 1])
         noted.write(trainer.out)
         with atomic_write(path) as unfinished, open(unfinished, 'wb') as file:

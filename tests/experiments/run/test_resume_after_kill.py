@@ -13,6 +13,7 @@ import warnings
 
 from experiments.config import loading
 from experiments.models.small_models import MLP
+from experiments.reports import manifest
 from experiments.run import log, resume, snapshots, train
 from experiments.run.launch import Launch, get_device
 from experiments.tasks.task import Evaluator
@@ -148,6 +149,14 @@ class Killer(training.Extension):
 
         snapshots.keep = keep
 
+    def _in_removal(self):
+        def remove(path):
+            if manifest.read(self._trainer.out).has_ended:  # it is the very last one
+                die()
+            os.remove(path)
+
+        snapshots.remove = remove
+
     def _in_log(self):
         write_text = log.write_text
 
@@ -222,6 +231,7 @@ def whole(tiny, tmp_path_factory, wholes):
         ('snapshot', 2),
         ('snapshot', 6),
         ('renaming', 6),
+        ('removal', ITERATIONS),
         ('result', ITERATIONS),
     ],
 )
@@ -231,7 +241,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(
     folder = tmp_path / 'killed'
     killed(tiny, folder, 'adaptive', place, iteration)
     assert run(tiny, folder).error is None
-    at = ITERATIONS if place == 'result' else (iteration - 1 if place != 'renaming' else 6) // 2 * 2
+    ended = iteration if place in ('renaming', 'removal', 'result') else iteration - 1
+    at = ITERATIONS if ended == ITERATIONS else ended // 2 * 2
     said = f'adaptive-interval=4-seed=0: resumes at iteration {at}\n' if at else ''
     assert capfd.readouterr().err == said
     assert_same(folder, whole('adaptive'))
