@@ -23,9 +23,10 @@ except ModuleNotFoundError as error:
 
 _FIGURES = ('nonzero', 'unbounded', 'difference', 'expected', 'alpha')
 EXIT_CODES = """\
-exit codes: 0 done; 1 a run failed, or a file could not be written; 2 the command or the config is
-wrong, or a folder holds a run of another config; 130 interrupted by Ctrl-C, 143 by SIGTERM (what
-is done stays, and the same command goes on from there); 141 nobody reads what is printed"""
+exit codes: 0 done; 1 a run failed or is incompletely measured, or a file could not be written; 2
+the command or the config is wrong, or a folder holds a run of another config; 130 interrupted by
+Ctrl-C, 143 by SIGTERM (what is done stays, and the same command goes on from there); 141 nobody
+reads what is printed"""
 
 
 def main(argv=None):

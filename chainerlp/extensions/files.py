@@ -9,7 +9,7 @@ import errno
 import io
 import os
 import typing
-import zipfile
+import warnings
 
 import numpy
 
@@ -154,17 +154,28 @@ def read(path, kind=Row):
         kind (type): What its rows are: :class:`Row`, :class:`ErrorRow` or :class:`NonzeroRow`.
 
     Returns:
-        list of kind: Its rows, without incomplete ones.
+        list of kind: Its rows. A last line without an end is none: its writing was broken off.
+
+    Raises:
+        ValueError: If another line is no row.
     """
-    types = typing.get_type_hints(kind).values()
-    return [
-        kind(*(of_column(cell) for of_column, cell in zip(types, line)))
-        for line in _whole_lines(path, kind)
-    ]
+    with open(path, 'rb') as file:
+        return parse(file.read(), kind)
+
+
+def parse(content, kind=Row):
+    """Returns the rows that a csv file of the given bytes has; see :func:`read`."""
+    rows = list(_rows(content, kind))
+    for row in rows:
+        if isinstance(row, ValueError):
+            raise row
+    return rows
 
 
 def start(path, iteration, kind=Row):
     """Makes a csv file with a header, or keeps of an existing one the rows before an iteration.
+
+    Lines that are no rows are dropped with a RuntimeWarning.
 
     Args:
         path (str): The csv file.
@@ -172,10 +183,21 @@ def start(path, iteration, kind=Row):
             resumed from an earlier snapshot repeats is dropped.
         kind (type): What its rows are.
     """
-    lines = []
+    rows = []
     if os.path.exists(path):
-        lines = [line for line in _whole_lines(path, kind) if int(line[0]) < iteration]
-    write_text(path, _csv([kind._fields, *lines]))
+        with open(path, 'rb') as file:
+            rows = list(_rows(file.read(), kind))
+    whole = [row for row in rows if isinstance(row, kind)]
+    unreadable = [row for row in rows if not isinstance(row, kind)]
+    if unreadable:
+        warnings.warn(
+            f'{path}: lines that are no rows are dropped, {len(unreadable)} of {len(rows)};'
+            f' {unreadable[0]}',
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    kept = [row for row in whole if row.iteration < iteration]
+    write_text(path, _csv([kind._fields, *kept]))
 
 
 def append(path, rows):
@@ -190,18 +212,21 @@ def append(path, rows):
         raise
 
 
-def _whole_lines(path, kind):
-    with open(path, encoding='utf-8', newline='') as file:
-        lines = [line for line in csv.reader(file) if len(line) == len(kind._fields)]
-    return [line for line in lines if line[0].isdigit() and _is_number(line[-1])]
-
-
-def _is_number(text):
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _rows(content, kind):
+    """Yields the row of each line of a csv file, or the ValueError that says why it is none."""
+    types = typing.get_type_hints(kind).values()
+    *lines, _ = content.split(b'\n')
+    if not lines or lines[0].rstrip(b'\r') != ','.join(kind._fields).encode():
+        yield ValueError(f'line 1 is not {",".join(kind._fields)}')
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            # One by one: in csv a stray quote would join a line with all that follow.
+            (cells,) = csv.reader([line.decode('utf-8').rstrip('\r')], strict=True)
+            if len(cells) != len(types):
+                raise ValueError
+            yield kind(*(of(cell) for of, cell in zip(types, cells)))
+        except (ValueError, csv.Error):
+            yield ValueError(f'line {number} is not {",".join(kind._fields)}')
 
 
 def _csv(rows):
@@ -260,11 +285,13 @@ def read_histograms(path):
         OSError: If there is no such file, or it is not one of histograms.
     """
     try:
-        with numpy.load(path) as file:
+        with open(path, 'rb') as content, numpy.load(content) as file:
             histograms = numpy.empty(len(file['layer']), HISTOGRAM)
             for name in HISTOGRAM.names:
                 histograms[name] = file[name]
             histograms['layer'] = file['layers'][file['layer']]
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of a damaged zip file Python raises nearly anything
+        if getattr(error, 'filename', None) is not None:
+            raise
         raise OSError(None, f'not a file of histograms ({error})', os.fspath(path)) from error
     return histograms

@@ -224,6 +224,8 @@ class GradientError(extension.Extension):
             _draw(os.path.join(trainer.out, 'gradient_error.png'), trainer.out)
         except OSError as error:
             _warn(f'iteration {iteration} is missing in {trainer.out}: {error.strerror}')
+        except ValueError as error:
+            _warn(f'gradient_error.csv in {trainer.out} is damaged, and not drawn: {error}')
 
 
 def batch_of(updater, examples=None):

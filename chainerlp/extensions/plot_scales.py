@@ -67,10 +67,10 @@ class PlotScales(extension.Extension):
         path = os.path.join(trainer.out, filename)
         try:
             return read(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             _warn(
-                f'nothing is drawn from {path}: {error.strerror}; it is written by'
-                ' chainerlp.extensions.ScaleReport'
+                f'nothing is drawn from {path}: {getattr(error, "strerror", error)}; it is written'
+                ' by chainerlp.extensions.ScaleReport'
             )
             return ()
 

@@ -4,6 +4,7 @@ import json
 
 from experiments.config import loading
 from experiments.reports import published
+from experiments.reports.run_folder import plain
 from experiments.reports.tables import mean_and_deviation, share
 
 # In these runs of one setting may differ.
@@ -30,7 +31,7 @@ def group(runs):
     for name, settings in by_name.items():
         differing = loading.compare([_setting(alike[0]) for alike in settings])
         for index, alike in enumerate(settings):
-            own = [f'{key}={values[index]}' for key, values in differing.items()]
+            own = [plain(f'{key}={values[index]}') for key, values in differing.items()]
             found[', '.join([name, *own])] = alike
     return found
 

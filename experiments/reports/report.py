@@ -17,7 +17,7 @@ from experiments.reports import (
     run_folder,
     windows,
 )
-from experiments.reports.tables import LOSS, markdown_table, percent, share
+from experiments.reports.tables import LOSS, literal, markdown_table, percent, share
 
 import markdown
 
@@ -55,11 +55,22 @@ _BY_WAY = (
 _PICTURES = 'report'
 _UNDRAWABLE = ValueError, OverflowError  # of numbers that Matplotlib has no room for
 _MOST_NAMED = 6  # of those who have one value
+# Pictures that the page holds and its own style, and nothing that runs or is fetched.
+_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none';"
+    " form-action 'none'"
+)
+# What would be a link, or HTML. A report has neither, and what a run says brings none into it.
+_NOT_IN_PAGES = (
+    *('reference', 'link', 'image_reference', 'short_reference', 'short_image_ref'),
+    *('autolink', 'automail', 'html'),
+)
 _PAGE = """\
 <!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <link rel="icon" href="data:,">
@@ -131,13 +142,19 @@ def write_figure(name, runs, folder):
 
 def _sections(runs, folder):
     whole = [run for run in runs if run.problem is None]
+    old = sum(not run.is_verified for run in whole)
     yield (
         f'{len(whole)} finished of {len(runs)}, read on {datetime.datetime.now():%Y-%m-%d %H:%M}.'
+        + f' Of these, {old} have no checksums: older versions left none.' * bool(old)
     )
     broken = [run for run in runs if run.problem is not None]
     if broken:
         yield '## Not finished or broken'
-        yield '\n'.join(f'- `{run.name}`: {run.problem}' for run in broken)
+        yield '\n'.join(f'- `{run.name}`: {literal(run.problem)}' for run in broken)
+    lacking = [run for run in whole if 'incomplete' in run.result]
+    if lacking:
+        yield '## Marked by \\*: incompletely measured'
+        yield '\n'.join(f'- `{run.name}`: {literal(run.result["incomplete"])}' for run in lacking)
     experiments = _experiments(runs)
     differing = loading.compare([_common(of_one) for of_one in experiments.values()])
     if differing:
@@ -155,7 +172,7 @@ def _experiments(runs):
         by_folder.setdefault(os.path.dirname(os.path.normpath(run.path)), []).append(run)
     names = [of_one[0].name.rpartition('/')[0] for of_one in by_folder.values()]
     return {
-        folder if names.count(name) > 1 else name: of_one
+        run_folder.plain_path(folder) if names.count(name) > 1 else name: of_one
         for name, (folder, of_one) in zip(names, by_folder.items())
     }
 
@@ -172,7 +189,7 @@ def _differences(names, differing):
         by_value = {}
         for name, value in zip(names, values):
             if value is not None:
-                by_value.setdefault(' '.join(str(value).split()), []).append(f'`{name}`')
+                by_value.setdefault(literal(str(value)), []).append(f'`{name}`')
         for value, having in by_value.items():
             named = ', '.join(having[:_MOST_NAMED])
             more = f' and {len(having) - _MOST_NAMED} more' if len(having) > _MOST_NAMED else ''
@@ -242,7 +259,7 @@ def _results(runs):
     for run in runs:
         rates = [run.underflow.mean, run.underflow.worst_layer, run.underflow.mean_unscaled]
         rates += [run.nonzero_share, run.gradient_error] * with_errors
-        row = [f'`{run.name.rpartition("/")[2]}`']
+        row = [f'`{run.name.rpartition("/")[2]}`' + r' \*' * ('incomplete' in run.result)]
         for metric in metrics:
             is_its = metric == run.metric
             row += [share(float(run.result[metric])) if is_its else '']
@@ -271,15 +288,19 @@ def _picture(draw, folder, name, alternative):
 def _page(text, folder):
     """Returns the markdown as one HTML page with the pictures inside."""
     converter = markdown.Markdown(extensions=['tables'])
-    # What a run says, in its config or in its error, is text: it brings no HTML into the page.
     converter.preprocessors.deregister('html_block')
-    converter.inlinePatterns.deregister('html')
+    converter.parser.blockprocessors.deregister('reference')
+    for pattern in _NOT_IN_PAGES:
+        converter.inlinePatterns.deregister(pattern)
     body = converter.convert(text)
 
     def inline(match):
-        with open(os.path.join(folder, match.group(1)), 'rb') as file:
+        source = re.search('src="(report/[^"/]+[.]png)"', match.group())
+        if source is None:
+            return ''
+        with open(os.path.join(folder, source.group(1)), 'rb') as file:
             data = base64.b64encode(file.read()).decode('ascii')
-        return f'src="data:image/png;base64,{data}"'
+        return match.group().replace(source.group(1), f'data:image/png;base64,{data}')
 
-    body = re.sub(r'src="([^"]+\.png)"', inline, body)
-    return _PAGE.format(title=_TITLE, body=body)
+    body = re.sub('<img [^>]*>', inline, body)
+    return _PAGE.format(title=_TITLE, policy=_POLICY, body=body)

@@ -1,20 +1,18 @@
-"""The files that a run leaves in its folder: each read with a look at what it must hold, checksums.
+"""The files that a run leaves in its folder, each read with a look at what it must hold.
 
-They may be damaged, of an older version, or somebody else's. The functions that read raise OSError
-if a file cannot be read, and ValueError if it is not what it must be; :func:`reason` says why.
+They may be damaged, of an older version, or somebody else's. The functions are given the bytes of a
+file, and raise ValueError if it is not what it must be; :func:`reason` says why.
 """
 
-import csv
-import hashlib
 import json
-import os
+import re
 import typing
 
 from chainerlp import formats
 from chainerlp.extensions import files
 from experiments import tasks
-
-import yaml
+from experiments.config import bounded_yaml
+from experiments.config.errors import shortened
 
 CONFIG, ERROR, LOG = 'config.yaml', 'error.txt', 'log'
 RECORD, RESULT, SCALES = 'run.json', 'result.json', 'scales.csv'
@@ -22,10 +20,11 @@ ERRORS, NONZERO, PREDICTIONS = 'gradient_error.csv', 'nonzero.csv', 'predictions
 COMPARISON, UNBOUNDED = 'comparison.csv', 'unbounded.csv'
 SUMMARY = 'summary.csv'  # of a sweep, beside its runs' folders
 
-_BLOCK = 2**20  # bytes
 _SECTIONS = ('dataset', 'model', 'scaling', 'train')
 _LONGEST = 80
+_LARGEST, _LARGEST_TABLE = 2**26, 2**30  # bytes
 _MOST = 2**53  # the integers up to it are floats, too
+_NAMED = 'name', 'method', 'dtype', 'format', 'gradient_format', 'compute', 'variance'
 _NOT_FINITE = ('nan', 'inf', '-inf')  # as a result has them
 
 
@@ -94,23 +93,18 @@ class ComparisonRow(typing.NamedTuple):
     worst: float
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe subset without aliases: a few lines of them can stand for gigabytes."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise ValueError('an alias, which no run writes')
-        return super().compose_node(parent, index)
+def largest(name):
+    """Returns how many bytes a file may have, by its name."""
+    return _LARGEST_TABLE if name.endswith('.csv') else _LARGEST
 
 
-def read_config(path):
+def read_config(content):
     """Returns a resolved config, a dict; that of another version is one, too."""
-    with open(path, encoding='utf-8') as file:
-        try:
-            content = yaml.load(file, _Loader)
-            json.dumps(content, ensure_ascii=False).encode()  # no dates, no halves of characters
-        except Exception as error:  # what PyYAML raises is nearly anything
-            raise ValueError(reason(error)) from None
+    content = bounded_yaml.parse(content)
+    try:
+        json.dumps(content)
+    except TypeError:  # dates, sets, endless lists
+        raise ValueError('a value that no config has') from None
     _check(isinstance(content, dict), 'no mapping')
     for name in _SECTIONS:
         _check(isinstance(content.get(name, {}), dict), f'{name} is no mapping')
@@ -119,12 +113,23 @@ def read_config(path):
         _check(_is_number(threshold) and 0 < threshold < 1, 'scaling.threshold is no rate')
     _check(_is_number(content.get('scaling', {}).get('scale', 1)), 'scaling.scale is no number')
     _check(_is_count(content.get('seed', 0), 0), 'seed is no count')
+    _check(_is_plain(content), 'a key or a name that no config has')
     return content
 
 
-def read_log(path):
+def _is_plain(value):
+    """Returns whether keys, names and methods, which stand in tables and pictures, are words."""
+    if isinstance(value, dict):
+        names = [text for key, text in value.items() if key in _NAMED and text is not None]
+        words = [*value, *names]
+        is_plain = all(isinstance(w, str) and re.fullmatch(r'[\w.-]+', w, re.A) for w in words)
+        return is_plain and all(map(_is_plain, value.values()))
+    return not isinstance(value, list) or all(map(_is_plain, value))
+
+
+def read_log(content):
     """Returns Chainer's log, a list of at least one dict from key to number."""
-    entries = _read_json(path)
+    entries = read_json(content)
     _check(isinstance(entries, list) and entries, 'no list of entries')
     for entry in entries:
         _check(isinstance(entry, dict), 'an entry is no mapping')
@@ -136,9 +141,9 @@ def read_log(path):
     return entries
 
 
-def read_scales(path):
+def read_scales(content):
     """Returns a list of :class:`~chainerlp.extensions.files.Row`, without incomplete ones."""
-    rows = _read_rows(path, files.Row)
+    rows = _read_rows(content, files.Row)
     for row in rows:
         rates = row.underflow, row.underflow_unscaled, row.overflow  # each may be NaN
         _check(not any(rate > 1 for rate in rates), 'a rate over 1')
@@ -147,25 +152,25 @@ def read_scales(path):
     return rows
 
 
-def read_errors(path):
+def read_errors(content):
     """Returns a list of :class:`~chainerlp.extensions.files.ErrorRow`."""
-    rows = _read_rows(path, files.ErrorRow)
+    rows = _read_rows(content, files.ErrorRow)
     _check(not any(row.error < 0 for row in rows), 'a negative error')
     return rows
 
 
-def read_nonzero(path):
+def read_nonzero(content):
     """Returns a list of :class:`~chainerlp.extensions.files.NonzeroRow`."""
-    rows = _read_rows(path, files.NonzeroRow)
+    rows = _read_rows(content, files.NonzeroRow)
     for row in rows:
         shares = row.nonzero, row.nonzero_float32  # each may be NaN
         _check(not any(share < 0 or share > 1 for share in shares), 'no share')
     return rows
 
 
-def read_predictions(path):
+def read_predictions(content):
     """Returns a list of :class:`PredictionRow`."""
-    rows = _read_rows(path, PredictionRow)
+    rows = _read_rows(content, PredictionRow)
     for row in rows:
         rates = row.gaussian, row.per_sample, row.underflow
         _check(all(0 <= rate <= 1 for rate in rates), 'no rate')
@@ -173,27 +178,24 @@ def read_predictions(path):
     return rows
 
 
-def read_comparison(path):
+def read_comparison(content):
     """Returns a list of :class:`ComparisonRow`."""
-    rows = _read_rows(path, ComparisonRow)
+    rows = _read_rows(content, ComparisonRow)
     for row in rows:
         _check(row.format in formats.NAMES, 'no format')
         _check(not (row.scale <= 0 or row.error < 0 or row.worst < 0), 'no scale or no error')
     return rows
 
 
-def read_unbounded(path):
+def read_unbounded(content):
     """Returns a list of :class:`UnboundedRow`."""
-    rows = _read_rows(path, UnboundedRow)
+    rows = _read_rows(content, UnboundedRow)
     _check(not any(row.unbounded <= 0 or row.scale <= 0 for row in rows), 'no scale')
     return rows
 
 
-def _read_rows(path, kind):
-    try:
-        rows = files.read(path, kind)
-    except csv.Error as error:
-        raise ValueError(reason(error)) from None
+def _read_rows(content, kind):
+    rows = files.parse(content, kind)
     for row in rows:
         iteration, name, *_ = row
         is_call = _is_count(getattr(row, 'call', 0), 0)
@@ -203,9 +205,9 @@ def _read_rows(path, kind):
     return rows
 
 
-def read_result(path):
+def read_result(content):
     """Returns how a run ended, a dict, as :meth:`experiments.reports.summary.Result.content`."""
-    content = _read_json(path)
+    content = read_json(content)
     _check(isinstance(content, dict), 'no mapping')
     metric = content.get('metric')
     _check(isinstance(metric, str) and f'validation/main/{metric}' in tasks.titles(), 'no metric')
@@ -214,6 +216,7 @@ def read_result(path):
         _check(_is_number(value) or value in _NOT_FINITE, f'{key} is no number')
     _check(not (float(content[metric]) < 0 or float(content[metric]) > 1), f'{metric} is no share')
     _check(_is_count(content.get('skipped'), 0), 'skipped is no count')
+    _check(isinstance(content.get('incomplete', ''), str), 'incomplete is no text')
     return content
 
 
@@ -228,74 +231,20 @@ READERS = {
     UNBOUNDED: read_unbounded,
     RESULT: read_result,
 }
-"""dict: What reads each file that a run may leave; of a finished run each has a checksum."""
-
-
-def read_record(path):
-    """Returns the record of a run's starts and of its files' checksums, a dict."""
-    content = _read_json(path)
-    _check(isinstance(content, dict), 'no mapping')
-    starts, checksums = content.get('starts', []), content.get('checksums', {})
-    _check(isinstance(starts, list) and all(isinstance(s, dict) for s in starts), 'no starts')
-    _check(isinstance(checksums, dict), 'no checksums')
-    return {**content, 'starts': starts, 'checksums': checksums}
-
-
-def checksums(folder, result):
-    """Returns the SHA-256 of each file of a finished run, a dict by the file's name.
-
-    ``result`` is the text of the result, which is written after its checksum is.
-    """
-    paths = {name: os.path.join(folder, name) for name in READERS}
-    found = {name: _sha256(path) for name, path in paths.items() if os.path.exists(path)}
-    return {**found, RESULT: hashlib.sha256(result.encode()).hexdigest()}
-
-
-def damages(folder):
-    """Returns why a run's files are damaged, a dict by the file's name.
-
-    It is empty for a run that has not ended, or was made before there were checksums. A result that
-    is missing is no damage: the run may have been killed before it was written.
-    """
-    try:
-        recorded = read_record(os.path.join(folder, RECORD))['checksums']
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        return {RECORD: reason(error)}
-    found = {}
-    for name in READERS:
-        try:
-            if name in recorded and _sha256(os.path.join(folder, name)) != recorded[name]:
-                found[name] = f'it does not fit its checksum in {RECORD}'
-        except FileNotFoundError:
-            if name != RESULT:
-                found[name] = 'it is missing'
-        except OSError as error:
-            found[name] = reason(error)
-    return found
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+"""dict: What reads each file that a run may leave."""
 
 
 def reason(error):
     """Returns why a file cannot be read, a line, given the error that it gave."""
-    words = getattr(error, 'strerror', None) or ' '.join(str(error).split())
-    return words[:_LONGEST] or type(error).__name__
+    return shortened(getattr(error, 'strerror', None) or str(error), _LONGEST) or 'no reason'
 
 
-def _read_json(path):
-    with open(path, encoding='utf-8') as file:
-        try:
-            return json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(reason(error)) from None
+def read_json(content):
+    """Returns the value that JSON stands for."""
+    try:
+        return json.loads(content.decode('utf-8'))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(reason(error)) from None
 
 
 def _check(holds, what):

@@ -2,12 +2,17 @@
 
 import csv
 import dataclasses
+import hashlib
+import io
 import math
 import os
 from typing import Optional
+from urllib.parse import quote
 
-from experiments.config.errors import ConfigError
-from experiments.reports import run_files
+from experiments.config import bounded_file
+from experiments.config.errors import ConfigError, shortened
+from experiments.reports import manifest, run_files
+from experiments.reports.manifest import Manifest
 from experiments.reports.summary import Underflow, mean_error, mean_underflow
 
 _FILES = {
@@ -23,6 +28,8 @@ _FILES = {
 }
 _DEPTH = 3
 _LONGEST = 200
+_LONGEST_NAME = 80  # of a folder, so that a picture's file can be named after two
+_PLAIN = ' =.,+-_@:()'
 
 
 @dataclasses.dataclass
@@ -44,6 +51,8 @@ class RunFolder:
         unbounded (list of ~experiments.reports.run_files.UnboundedRow): Scales without bounds.
         result (dict): How the run ended; empty while it has not.
         problem (str): Why it is not whole, or ``None``.
+        is_verified (bool): Whether its manifest has what it takes to see that its files are whole
+            and its own; not so in runs of older versions.
     """
 
     path: str
@@ -58,11 +67,16 @@ class RunFolder:
     unbounded: list = dataclasses.field(default_factory=list)
     result: dict = dataclasses.field(default_factory=dict)
     problem: Optional[str] = None
+    is_verified: bool = True
 
     @property
     def name(self):
-        """str: The experiment's name and the run's."""
-        return '/'.join(os.path.normpath(self.path).split(os.sep)[-2:])
+        """str: The experiment's name and the run's: those of its folders.
+
+        Anything that Markdown, HTML or a formula might take for more than a name is written as in
+        an URL.
+        """
+        return '/'.join(map(plain, os.path.abspath(self.path).split(os.sep)[-2:]))
 
     @property
     def metric(self):
@@ -121,34 +135,66 @@ def find(paths):
 def read(path):
     """Returns the :class:`RunFolder` of a path; what is missing or damaged is its ``problem``."""
     run = RunFolder(path)
-    damages = run_files.damages(path)
+    damages, noted = {}, Manifest()
+    try:
+        noted = manifest.read(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        damages[run_files.RECORD] = run_files.reason(error)
     for attribute, filename in _FILES.items():
-        if filename not in damages:
-            try:
-                setattr(run, attribute, run_files.READERS[filename](os.path.join(path, filename)))
-            except FileNotFoundError:
-                pass
-            except (OSError, ValueError) as error:
-                damages[filename] = run_files.reason(error)
+        try:
+            content = noted.read_file(path, filename)
+            setattr(run, attribute, run_files.READERS[filename](content))
+        except FileNotFoundError:
+            if filename == run_files.CONFIG:
+                damages[filename] = 'it is missing'
+        except (OSError, ValueError) as error:
+            damages[filename] = run_files.reason(error)
     run.underflow = mean_underflow(run.scales)
-    run.problem = _problem(run, damages)
+    run.is_verified = bool(noted.checksums)
+    run.problem = _problem(run, noted, damages)
     return run
 
 
-def _problem(run, damages):
+def _problem(run, noted, damages):
     problems = [f'{name} is damaged ({why})' for name, why in damages.items()]
-    if not os.path.exists(os.path.join(run.path, run_files.LOG)) and run_files.LOG not in damages:
+    if noted.name not in (None, os.path.basename(os.path.abspath(run.path))):
+        problems.append(f'it is the run {plain(noted.name)}, by its {run_files.RECORD}')
+    if not run.log and run_files.LOG not in damages:
         problems.append('no log yet')
-    error = os.path.join(run.path, run_files.ERROR)
-    if os.path.isfile(error):
-        with open(error, encoding='utf-8', errors='replace') as file:
-            lines = [line.rstrip('\n') for line in file if line.strip()]
-        reason = lines[-1] if lines else 'no reason given'
-        problems = [f'failed: {reason[:_LONGEST]}', *problems]
-    elif not os.path.exists(os.path.join(run.path, run_files.RESULT)):
-        iterations = run.last('iteration') or 0
-        problems = [f'not finished; the log ends at iteration {iterations}', *problems]
+    try:
+        problems = [f'failed: {_last_line(os.path.join(run.path, run_files.ERROR))}', *problems]
+    except FileNotFoundError:
+        if not run.result and run_files.RESULT not in damages:
+            iterations = run.last('iteration') or 0
+            problems = [f'not finished; the log ends at iteration {iterations}', *problems]
+    except (OSError, ValueError) as error:
+        problems.append(f'{run_files.ERROR} is damaged ({run_files.reason(error)})')
     return '; '.join(problems) or None
+
+
+def _last_line(path):
+    content = bounded_file.read(path, run_files.largest(path)).decode('utf-8', 'replace')
+    lines = [line for line in content.splitlines() if line.strip()]
+    return shortened(lines[-1] if lines else 'no reason given', _LONGEST)
+
+
+def plain_path(path):
+    """Returns the absolute path with each of its names as :func:`plain` has it."""
+    return os.sep.join(map(plain, os.path.abspath(path).split(os.sep)))
+
+
+def plain(name):
+    """Returns a name in which nothing can be taken for more than a name; see `RunFolder.name`."""
+    plain = ''.join(
+        c if c.isalnum() or c in _PLAIN else quote(c, safe='', errors='surrogateescape')
+        for c in name
+    )
+    if len(plain) > _LONGEST_NAME:
+        digest = hashlib.sha256(plain.encode()).hexdigest()
+        plain = f'{plain[: _LONGEST_NAME - 9]}...{digest[:6]}'
+    return plain
 
 
 def _folders(path, depth):
@@ -162,12 +208,21 @@ def _folders(path, depth):
 
 def _names_in_order(path):
     """Returns the places of a sweep's runs, by name, as the summary has them: as its config."""
+    path = os.path.join(path, run_files.SUMMARY)
     try:
-        with open(os.path.join(path, run_files.SUMMARY), encoding='utf-8', newline='') as file:
-            return {row['name']: place for place, row in enumerate(csv.DictReader(file))}
+        content = bounded_file.read(path, run_files.largest(path)).decode()
+        rows = csv.DictReader(io.StringIO(content, newline=''))
+        return {row['name']: place for place, row in enumerate(rows)}
     except (OSError, ValueError, KeyError, csv.Error):  # none, or another's: the alphabet's order
         return {}
 
 
 def _is_run(path):
-    return os.path.isfile(os.path.join(path, run_files.CONFIG))
+    """Returns whether a folder has what a run has, be it no file, or lets nobody see."""
+    names = run_files.CONFIG, run_files.RECORD, run_files.RESULT
+    has_any = any(os.path.lexists(os.path.join(path, name)) for name in names)
+    return has_any or not _may_be_read(path)
+
+
+def _may_be_read(path):
+    return os.access(path, os.R_OK | os.X_OK)

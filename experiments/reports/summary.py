@@ -11,6 +11,7 @@ from typing import Optional
 from chainerlp.extensions.files import write_text
 from experiments import tasks
 from experiments.config import Config, label
+from experiments.config.errors import shortened
 from experiments.reports.tables import LOSS, mean_and_deviation, percent, share
 
 _LEGEND = """\
@@ -56,6 +57,7 @@ class Result:
         gradient_error (float): How far the parameters' gradients were off; NaN if not measured.
         skipped (int): Updates skipped because of gradients that were not finite.
         iterations (int): Iterations of the training.
+        incomplete (str): What was not measured although it was due, or ``None``.
         error (str): Why it failed, or ``None``.
         is_new (bool): Whether it was run now, and not found finished.
     """
@@ -68,6 +70,7 @@ class Result:
     gradient_error: float = math.nan
     skipped: float = math.nan
     iterations: float = math.nan
+    incomplete: Optional[str] = None
     error: Optional[str] = None
     is_new: bool = True
 
@@ -106,6 +109,7 @@ class Result:
             'gradient_error': f'{self.gradient_error:.6g}',
             'skipped': self.skipped,
             'seconds': f'{self.seconds:.2f}',
+            'incomplete': self.incomplete or '',
         }
 
     def content(self):
@@ -119,6 +123,7 @@ class Result:
             'skipped': self.skipped,
             'iterations': self.iterations,
             'seconds': self.seconds,
+            **({} if self.incomplete is None else {'incomplete': self.incomplete}),
         }
         return {
             key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
@@ -145,6 +150,7 @@ def restore(config, content):
         gradient_error=float(content.get('gradient_error', math.nan)),  # of before it was there
         skipped=int(content['skipped']),
         iterations=int(content['iterations']),
+        incomplete=shortened(content['incomplete'], 200) if 'incomplete' in content else None,
         is_new=False,
     )
 
@@ -195,6 +201,7 @@ def render(results):
     rows = [header] + [_row(name, runs) for name, runs in groups.items()]
     has_errors = not all(math.isnan(result.gradient_error) for result in results)
     lines = [f'failed: {result.name}: {result.error}' for result in results if result.error]
+    lines += [f'incomplete: {r.name}: {r.incomplete}' for r in results if r.incomplete]
     lines += [f'diverged: {result.name}' for result in results if result.diverged]
     lines += [''] * bool(lines)
     lines += aligned(rows if has_errors else [row[:-1] for row in rows])

@@ -2,7 +2,12 @@
 
 import itertools
 import math
+import re
 import statistics
+
+from experiments.config.errors import shortened
+
+_LONGEST = 2000
 
 
 def markdown_table(header, rows, left=1):
@@ -19,6 +24,16 @@ def markdown_table(header, rows, left=1):
     lines = itertools.chain([header], [line], rows)
     lines = ([cell.replace('|', '\\|') for cell in cells] for cells in lines)
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
+
+
+def literal(text):
+    r"""Returns someone else's text as Markdown that shows it, and in one line, not too long.
+
+    >>> print(literal('[x](y) <b> *a*'))
+    \[x\](y) &lt;b> \*a\*
+    """
+    text = shortened(text, _LONGEST).replace('&', '&amp;').replace('<', '&lt;')
+    return re.sub(r'[\\`*\[\]!]|\b_|_\b', r'\\\g<0>', text)
 
 
 def percent(rate, digits=None):

@@ -160,4 +160,4 @@ def _execute(arguments, configs, folder, launch, slots, summary_path):
         return 0
     print(summary.render(results))
     print(f'\n{summary_path or os.path.join(folder, configs[0].run_name)}')
-    return 1 if any(result.error for result in results) else 0
+    return 1 if any(result.error or result.incomplete for result in results) else 0

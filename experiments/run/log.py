@@ -41,6 +41,11 @@ class Log(extensions.LogReport):
         super().__init__(trigger=trigger, log_name=None, postprocess=self._replace_means)
         self._kept = {}  # by key, since the last entry
 
+    def initialize(self, trainer):
+        """Writes the file as the snapshot has it, if the training goes on from one."""
+        if self.log:
+            self._write(trainer)
+
     def __call__(self, trainer):
         """Takes note of the iteration, and writes the file if there is a new entry."""
         for key in _NO_MEANS.keys() & trainer.observation.keys():
@@ -49,7 +54,10 @@ class Log(extensions.LogReport):
         entries = len(self.log)
         super().__call__(trainer)
         if len(self.log) > entries:
-            write_text(os.path.join(trainer.out, LOG), json.dumps(self.log, indent=4))
+            self._write(trainer)
+
+    def _write(self, trainer):
+        write_text(os.path.join(trainer.out, LOG), json.dumps(self.log, indent=4))
 
     def serialize(self, serializer):
         """Saves or loads the log, and what is kept for its next entry."""

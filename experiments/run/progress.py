@@ -57,6 +57,8 @@ class Lines:
                 f' underflow {percent(result.underflow.mean)}, skipped {result.skipped},'
                 f' {result.seconds:.1f} s'
             )
+            if result.incomplete:
+                outcome += f'; incomplete: {result.incomplete}'
             if not result.is_new:
                 outcome = f'finished before: {outcome}'
         print(f'[{self._finished}/{self._runs}] {result.name}: {outcome}', file=sys.stderr)

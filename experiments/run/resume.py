@@ -1,7 +1,7 @@
 """Resuming a run: what an earlier start left in its folder, and the folder made ready to go on.
 
-Each start is recorded in ``run.json``: where the results come from, in command, code, versions and
-machine. The end adds checksums of the results.
+Each start is noted in the run's manifest: where the results come from, in command, code, versions
+and machine. Files that are not what the manifest knows are put aside, and the run goes on.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import glob
 import importlib.metadata
-import json
 import os
 import platform
 import stat
@@ -19,9 +18,11 @@ from typing import Optional
 from chainerlp.extensions.files import make_folder, write_text
 from experiments.config import loading
 from experiments.config.errors import ConfigError, RunError, shown
-from experiments.reports import run_files, summary
-from experiments.reports.run_files import CONFIG, ERROR, LOG, RECORD, RESULT, SCALES
+from experiments.reports import manifest, run_files, summary
+from experiments.reports.manifest import Manifest
+from experiments.reports.run_files import CONFIG, ERROR, LOG, RECORD, RESULT
 from experiments.run import snapshots
+from experiments.run.snapshots import ASIDE, remove
 
 import chainer
 import numpy
@@ -34,7 +35,8 @@ except ImportError:  # Windows: two processes are not kept from one folder there
 
 _LOCK = '.lock'
 _OUTDATED = ('*.unfinished*', ERROR, RESULT)  # a result that is there is damaged
-_OF_A_RUN = (*run_files.READERS, RECORD, 'snapshot_iter_*', *_OUTDATED)
+# What says that there is a run goes first: a start that is killed amidst them begins anew.
+_OF_A_RUN = (RECORD, *run_files.READERS, 'snapshot_iter_*', f'*{ASIDE}', *_OUTDATED)
 _WAY_OUT = '--fresh starts over, another --out leaves it as it is'
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -45,14 +47,14 @@ class State:
 
     Attributes:
         iteration (int): Of the snapshot to resume from; ``None`` if it begins anew.
-        damaged (tuple of int): Iterations of newer snapshots that are damaged.
+        damaged (dict): Why newer snapshots are not taken, by their iterations.
         result (experiments.reports.summary.Result): Of a finished run; ``None`` otherwise.
         warnings (tuple of str): What else is damaged, a line each.
         problem (str): Why the run cannot be gone on with, in one line; ``None`` if it can.
     """
 
     iteration: Optional[int] = None
-    damaged: tuple = ()
+    damaged: dict = dataclasses.field(default_factory=dict)
     result: Optional[summary.Result] = None
     warnings: tuple = ()
     problem: Optional[str] = None
@@ -61,45 +63,83 @@ class State:
 def find_state(folder, config, launch):
     """Returns the :class:`State` in which an earlier start left a run's folder, if there is one.
 
-    Of a finished run whose result is damaged, the last snapshot makes another; but what the
-    snapshot does not have must be whole for it, or the run begins anew.
+    Of a finished run whose result is damaged, the last snapshot makes another.
 
     Raises:
         ConfigError: If it is there with another config, or with another number of workers.
     """
-    if launch.fresh or not os.path.exists(os.path.join(folder, CONFIG)):
+    is_there = any(os.path.lexists(os.path.join(folder, name)) for name in (CONFIG, RECORD))
+    if launch.fresh or not is_there:
         return State()
-    damages = run_files.damages(folder)
-    problem = _config_problem(folder, config, damages)
+    damages, noted = {}, Manifest()
+    try:
+        noted = manifest.read(folder, config.run_name)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        damages[RECORD] = run_files.reason(error)
+    problem = _config_problem(folder, config, noted)
     if problem is not None:
         return State(problem=problem)
-    result = None if RESULT in damages else _finished(folder, config)
-    iteration, damaged = None, []
-    if result is None and LOG not in damages and SCALES not in damages:
-        iteration, damaged = snapshots.newest_intact(folder)
+    result, iteration, damaged = _finished(folder, config, noted), None, {}
+    if result is None:
+        iteration, damaged = snapshots.newest_intact(folder, config.run_name)
+    damages.update(noted.damages(folder, iteration))
     if iteration is not None:
-        _check_workers(folder, launch)
+        _check_workers(folder, noted, launch)
         damages.pop(RESULT, None)  # it is made again
-    warnings = [f'{os.path.join(folder, name)} is damaged ({why})' for name, why in damages.items()]
-    return State(iteration, tuple(damaged), result, tuple(warnings))
+    warnings = []
+    for name, why in damages.items():
+        path = os.path.join(folder, name)
+        is_kept = iteration is not None and name != RECORD and os.path.lexists(path)
+        kept = f', and kept as {name}{ASIDE}' if is_kept else ''
+        warnings.append(f'{path} is damaged ({why}){kept}')
+    return State(iteration, damaged, result, tuple(warnings))
 
 
 def prepare(folder, config, launch, state):
-    """Makes a folder ready for a run to begin or to go on from its state, and records the start."""
+    """Makes a folder ready for a run to begin or to go on from its state, and notes the start."""
     for pattern in _OF_A_RUN if state.iteration is None else _OUTDATED:
         for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
-            os.remove(path)
+            remove(path)
+    if state.iteration is None:
+        write_text(os.path.join(folder, CONFIG), loading.dump(config))
+        noted = Manifest(name=config.run_name)
+        noted.note_files(folder)
+    else:
+        noted = manifest.known(folder, config.run_name)
+    damages = noted.damages(folder, state.iteration)
+    noted.go_back(state.iteration)
+    if os.path.isdir(os.path.join(folder, RECORD)):
+        remove(os.path.join(folder, RECORD))
+    noted.starts.append(_start(config, launch, state.iteration or 0))
+    noted.write(folder)
     for iteration in state.damaged:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(snapshots.path_of(folder, iteration))
-    write_text(os.path.join(folder, CONFIG), loading.dump(config))
-    _record(folder, config, launch, state.iteration or 0)
+        remove(snapshots.path_of(folder, iteration))
+    if state.iteration is not None:
+        _take_back_files(folder, noted, damages)
+
+
+def _take_back_files(folder, noted, damages):
+    """Makes files what they were at the newest snapshot; what is damaged is put aside."""
+    was = noted.files_at(None)
+    for name in run_files.READERS:
+        path = os.path.join(folder, name)
+        if name in damages and os.path.lexists(path):
+            os.replace(path, path + ASIDE)
+        elif name in was and name not in (*damages, LOG):  # the log is in the snapshot
+            os.truncate(path, was[name].size)
+        elif noted.snapshots and name not in (*was, CONFIG):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
 
 
 def record_end(folder, result):
-    """Adds checksums of a run's files to ``run.json``, that of its result from the text to come."""
-    content = {'starts': _starts(folder), 'checksums': run_files.checksums(folder, result)}
-    write_text(os.path.join(folder, RECORD), json.dumps(content, indent=2))
+    """Notes what a run's files are at its end, and the text of its result, which is yet to come."""
+    noted = manifest.known(folder)
+    noted.note_files(folder)
+    noted.note_result(result)
+    noted.write(folder)
 
 
 @contextlib.contextmanager
@@ -132,17 +172,15 @@ def locked(folder):
         yield
 
 
-def _config_problem(folder, config, damages):
+def _config_problem(folder, config, noted):
     """Returns why a folder's config cannot be compared with the one given, or ``None``.
 
     Raises:
         ConfigError: If it is another.
     """
     path = os.path.join(folder, CONFIG)
-    if CONFIG in damages:
-        return f'{path} is damaged: {_WAY_OUT} ({damages[CONFIG]})'
     try:
-        there = run_files.read_config(path)
+        there = run_files.read_config(noted.read_file(folder, CONFIG))
     except (OSError, ValueError) as error:
         return f'{path} is damaged: {_WAY_OUT} ({run_files.reason(error)})'
     both = [there, yaml.safe_load(loading.dump(config))]
@@ -157,23 +195,22 @@ def _config_problem(folder, config, damages):
     return None
 
 
-def _check_workers(folder, launch):
-    there = [start.get('workers', 1) for start in _starts(folder)[-1:]]
+def _check_workers(folder, noted, launch):
+    there = [start.get('workers', 1) for start in noted.starts[-1:]]
     if there not in ([], [launch.workers]):
         given = f'with {shown(there[0])} workers, and there are {launch.workers}'
         raise ConfigError(f'{folder}: was begun {given}: {_WAY_OUT}')
 
 
-def _finished(folder, config):
+def _finished(folder, config, noted):
     try:
-        return summary.restore(config, run_files.read_result(os.path.join(folder, RESULT)))
+        return summary.restore(config, run_files.read_result(noted.read_file(folder, RESULT)))
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None  # there is none, or it is damaged: the last snapshot has it
 
 
-def _record(folder, config, launch, iteration):
-    """Adds the present start of a run, at an iteration, to ``run.json``."""
-    start = {
+def _start(config, launch, iteration):
+    return {
         'iteration': iteration,
         'time': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
         'command': launch.command,
@@ -184,16 +221,6 @@ def _record(folder, config, launch, iteration):
         'versions': _versions(launch.device),
         'platform': platform.platform(),
     }
-    content = json.dumps({'starts': [*_starts(folder), start]}, indent=2)
-    write_text(os.path.join(folder, RECORD), content)
-
-
-def _starts(folder):
-    """Returns what was recorded of a run's starts, a list of dicts; empty if it cannot be read."""
-    try:
-        return run_files.read_record(os.path.join(folder, RECORD))['starts']
-    except (OSError, ValueError):
-        return []
 
 
 def _versions(device):

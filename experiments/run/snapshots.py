@@ -6,6 +6,7 @@ pickles; here it is four bytes that stand for it. Older snapshots hold the pickl
 is told from all other pickles by its bytes.
 """
 
+import contextlib
 import glob
 import io
 import os
@@ -15,7 +16,9 @@ import zipfile
 import chainerlp
 from chainerlp import master_weights
 from chainerlp.extensions.files import atomic_write
+from experiments.config import bounded_file
 from experiments.config.errors import RunError
+from experiments.reports import manifest
 from experiments.run import multi_node
 
 import numpy
@@ -23,7 +26,11 @@ from chainer import serializers, training
 from chainer.serializers import npz
 from numpy.lib import format as npy
 
+ASIDE = '.damaged'
+"""str: What is added to the name of a file that is put aside."""
+
 _NAME = 'snapshot_iter_'
+_RUN = 'run'  # the key of the run's name
 _KEPT = 2  # the newest might turn out to be damaged
 _NONE = numpy.array(b'None', 'V4')
 # What chainer.Sequential named 0, 2, 1: by such names one block's weights would be another's.
@@ -56,18 +63,30 @@ def found(folder):
     return sorted((int(match.group(1)) for match in matches if match), reverse=True)
 
 
-def newest_intact(folder):
+def newest_intact(folder, name=None):
     """Finds what to resume from.
 
+    A snapshot is intact if it is the one that the run's manifest knows. Where there is no manifest,
+    as in older versions, or it is damaged, its file has to be whole, and of a run of that name.
+
+    Args:
+        folder (str): The run's.
+        name (str): The run's, if that is known.
+
     Returns:
-        tuple: The iteration of the newest snapshot that is intact, or ``None``; and the iterations
-        of newer ones, which are damaged, a list.
+        tuple: The iteration of the newest snapshot that is intact, or ``None``; and why each newer
+        one is not, a dict by its iteration.
     """
-    damaged = []
+    noted, damaged = manifest.known(folder, name), {}
     for iteration in found(folder):
-        if is_intact(path_of(folder, iteration)):
+        path = path_of(folder, iteration)
+        if noted.name is not None:
+            reason = noted.damage_of_snapshot(path, iteration)
+        else:
+            reason = None if is_intact(path, name) else 'no whole zip file, or of another run'
+        if reason is None:
             return iteration, damaged
-        damaged.append(iteration)
+        damaged[iteration] = reason
     return None, damaged
 
 
@@ -80,13 +99,17 @@ def save(trainer):
     """
     iteration = trainer.updater.iteration
     # In memory: a zip file that is cut off by a full disk would complain once more.
-    content = to_bytes(npz.serialize(trainer))
+    noted = manifest.known(trainer.out)
+    content = to_bytes({**npz.serialize(trainer), _RUN: numpy.array(noted.name)})
     path = path_of(trainer.out, iteration)
+    before = [other for other in found(trainer.out) if other < iteration]
     try:
+        # Noted first: what is not noted, after a kill in between, would be taken for another run's.
+        noted.note_snapshot(trainer.out, iteration, content, before[: _KEPT - 1])
+        noted.write(trainer.out)
         with atomic_write(path) as unfinished, open(unfinished, 'wb') as file:
             file.write(content)
     except OSError as error:
-        before = [other for other in found(trainer.out) if other < iteration]
         kept = f'; {path_of(trainer.out, before[0])} is intact' if before else ''
         raise RunError(f'{path} could not be written: {error.strerror}{kept}') from error
     keep(trainer.out, _KEPT)
@@ -95,7 +118,16 @@ def save(trainer):
 def keep(folder, count):
     """Removes all snapshots but the newest ones."""
     for iteration in found(folder)[count:]:
-        os.remove(path_of(folder, iteration))
+        remove(path_of(folder, iteration))
+
+
+def remove(path):
+    """Removes a file of a run; a folder in its place is put aside, as what it holds is not ours."""
+    if not os.path.isdir(path) or os.path.islink(path):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+    elif not path.endswith(ASIDE):
+        os.replace(path, path + ASIDE)
 
 
 def load(path, trainer, communicator=None):
@@ -210,22 +242,36 @@ def read(path):
     """Returns the arrays of a file, a dict by key; ``None`` is an array of it, as with Chainer.
 
     Raises:
-        RunError: If one could be read only by running what it says.
+        RunError: If one could be read only by running what it says, or is larger than the file.
     """
     with zipfile.ZipFile(path) as archive:
+        if not _is_bounded(archive):
+            raise RunError(f'{path}: its arrays are larger than the file; --fresh starts over')
         return {
             name.removesuffix('.npy'): _array(archive, name, path) for name in archive.namelist()
         }
 
 
-def is_intact(path):
-    """Returns whether a file is there, has all arrays that it says it has, and each is whole."""
+def is_intact(path, name=None):
+    """Returns whether a file is there, has all arrays that it says it has, and each is whole.
+
+    If it says of which run it is, and that is asked for, it has to be one of that name.
+    """
     try:
-        with open(path, 'rb') as file, zipfile.ZipFile(file) as archive:
-            found = min(len(set(archive.namelist())), _MOST)
-            return archive.testzip() is None and found == _count(file)
+        with bounded_file.open_file(path) as file, zipfile.ZipFile(file) as archive:
+            members = set(archive.namelist())
+            is_other = name is not None and f'{_RUN}.npy' in members
+            is_other = is_other and _array(archive, f'{_RUN}.npy', path)[()] not in (None, name)
+            is_whole = min(len(members), _MOST) == _count(file) and _is_bounded(archive)
+            is_whole = is_whole and archive.testzip() is None
+            return is_whole and not is_other
     except Exception:  # of a damaged zip file Python raises nearly anything
         return False
+
+
+def _is_bounded(archive):
+    """Returns whether what a zip file holds, of which none is compressed, has room in it."""
+    return sum(info.file_size for info in archive.infolist()) <= archive.start_dir
 
 
 def _count(file):

@@ -11,12 +11,24 @@ import traceback
 import warnings
 
 import chainerlp
-from chainerlp.extensions.files import ErrorRow, read, write_text
+from chainerlp.extensions.files import ErrorRow, NonzeroRow, Row, read, write_text
 from experiments import data as datasets
 from experiments import models, tasks
-from experiments.config.errors import OneLineError, RunError
+from experiments.config.errors import OneLineError, RunError, shortened
 from experiments.data.batches import Batches
-from experiments.reports.run_files import ERROR, ERRORS, RESULT, SCALES
+from experiments.reports.run_files import (
+    COMPARISON,
+    ERROR,
+    ERRORS,
+    NONZERO,
+    PREDICTIONS,
+    RESULT,
+    SCALES,
+    UNBOUNDED,
+    ComparisonRow,
+    PredictionRow,
+    UnboundedRow,
+)
 from experiments.reports.summary import Result, mean_error, mean_underflow
 from experiments.run import multi_node, optimizers, resume, schedule, snapshots
 from experiments.run.comparison import Comparison
@@ -30,14 +42,24 @@ from chainer.training import extensions, updaters
 
 # A worker whose error is one line waits for so long, since the first one most likely says the same.
 _SECONDS_TO_TELL = 2.0
+_LONGEST_REASON = 1000
+# What each file of measurements holds, and the interval of the config at which it does.
+_MEASURED = {
+    SCALES: (Row, 'interval'),
+    ERRORS: (ErrorRow, 'gradient_error'),
+    NONZERO: (NonzeroRow, 'gradient_error'),
+    PREDICTIONS: (PredictionRow, 'interval'),
+    UNBOUNDED: (UnboundedRow, 'interval'),
+    COMPARISON: (ComparisonRow, 'comparison'),
+}
 
 
 def run(config, out, launch, extras=()):
     """Trains a model, evaluates it, and leaves all that is to be known about it in a folder.
 
-    The folder gets ``config.yaml`` (which ``train`` runs again), ``run.json`` (where it comes
-    from), Chainer's ``log``, ``scales.csv``, snapshots and, once all is done, ``result.json``, with
-    checksums of these files in ``run.json``. A run that was interrupted goes on from its newest
+    The folder gets ``config.yaml`` (which ``train`` runs again), ``run.json`` (where it comes from,
+    and checksums of the other files), Chainer's ``log``, ``scales.csv``, snapshots and, once all is
+    done, ``result.json``. A run that was interrupted goes on from its newest
     intact snapshot, as if it had not been; of a finished one the result is returned. A run that
     fails leaves ``error.txt``.
 
@@ -78,8 +100,8 @@ def _begin(config, out, launch, stack):
     state = resume.find_state(out, config, launch)
     warn(state)
     if state.result is None and state.problem is None:
-        for iteration in state.damaged:
-            _say(f'warning: {snapshots.path_of(out, iteration)} is damaged')
+        for iteration, why in state.damaged.items():
+            _say(f'warning: {snapshots.path_of(out, iteration)} is damaged ({why})')
         if state.iteration is not None:
             _say(f'{config.run_name}: resumes at iteration {state.iteration}')
         elif state.damaged:
@@ -117,8 +139,8 @@ def _train(config, out, launch, state, extras):
             result = _result(config, trainer)
             text = json.dumps(result.content(), indent=2)
             resume.record_end(out, text)
+            snapshots.keep(out, 1)  # before the result: once that is there, nothing is tidied up
             write_text(os.path.join(out, RESULT), text)
-            snapshots.keep(out, 1)
             return result
         except Exception as error:  # whatever it is, the other runs of a sweep go on
             with contextlib.suppress(OSError):  # the disk may be full
@@ -143,7 +165,7 @@ def _reason(error):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f'{error.filename}: {error.strerror}'
-    return ' '.join(f'{type(error).__name__}: {error}'.split())
+    return shortened(f'{type(error).__name__}: {error}', _LONGEST_REASON)
 
 
 @contextlib.contextmanager
@@ -177,20 +199,39 @@ def _seed(seed, of_numpy, device):
 
 def _result(config, trainer):
     last = trainer.get_extension('LogReport').log[-1]
-    scales = os.path.join(trainer.out, SCALES)
-    rows = read(scales) if os.path.exists(scales) else []
-    errors = os.path.join(trainer.out, ERRORS)
-    errors = read(errors, ErrorRow) if os.path.exists(errors) else []
+    rows = {name: _measured(trainer.out, name, kind) for name, (kind, _) in _MEASURED.items()}
     return Result(
         config,
         trainer.elapsed_time,
         value=last[tasks.get(config.task).key],
         loss=last.get('validation/main/loss', last['main/loss']),
-        underflow=mean_underflow(rows),
-        gradient_error=mean_error(errors),
+        underflow=mean_underflow(rows[SCALES] or ()),
+        gradient_error=mean_error(rows[ERRORS] or ()),
         skipped=trainer.get_extension('SkippedUpdates').count,
         iterations=trainer.updater.iteration,
+        incomplete=_incomplete(config, rows, trainer.updater.iteration),
     )
+
+
+def _measured(folder, name, kind):
+    """Returns the rows of a file, ``None`` if there was none."""
+    path = os.path.join(folder, name)
+    if os.path.exists(path):
+        return read(path, kind)
+    return [] if os.path.exists(path + snapshots.ASIDE) else None
+
+
+def _incomplete(config, rows, iterations):
+    """Returns which iterations files lack: the disk was full for a while, or they were damaged."""
+    missing = []
+    for name, (_, key) in _MEASURED.items():
+        if rows[name] is not None:
+            interval = getattr(config.report, key)
+            due = set(range(interval, iterations + 1, interval))
+            lacking = due - {row.iteration for row in rows[name]}
+            if lacking:
+                missing.append(f'{name} lacks {len(lacking)} of {len(due)} iterations')
+    return '; '.join(missing) or None
 
 
 def build_trainer(config, out, launch, extras=()):

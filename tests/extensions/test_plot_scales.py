@@ -131,6 +131,17 @@ def test_without_a_scale_report_it_warns_of_what_is_missing(tmp_path, drawn):
     assert drawn == []
 
 
+def test_a_damaged_report_is_a_warning(tmp_path, drawn):
+    files.start(tmp_path / 'scales.csv', 1)
+    with open(tmp_path / 'scales.csv', 'ab') as file:
+        file.write(b'\xff\n')
+    trainer = make_trainer(tmp_path, report=False)
+    trainer.extend(PlotScales())
+    with pytest.warns(RuntimeWarning, match=r'from .*scales.csv: line 2 is not iteration'):
+        trainer.run()
+    assert drawn == []
+
+
 def test_an_empty_report_is_no_picture(tmp_path, drawn):
     files.start(tmp_path / 'scales.csv', 1)
     trainer = make_trainer(tmp_path, report=False)

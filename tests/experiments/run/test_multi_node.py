@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from experiments.config.errors import ConfigError
+from experiments.reports import manifest
 from experiments.run import multi_node
 from experiments.run.launch import get_device
 from tests.experiments import made_up_data
@@ -175,8 +176,10 @@ def test_jobs_and_mpiexec_exclude_each_other(cli, tiny, monkeypatch):
 def test_a_run_goes_on_with_as_many_workers_as_it_was_begun_with(cli, tiny, tmp_path, signalled):
     signalled(2, signal.SIGTERM)
     assert cli('train', tiny)[0] == 143
-    path = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'run.json'
-    path.write_text(path.read_text().replace('"workers": 1', '"workers": 2'))
+    folder = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0'
+    noted = manifest.read(folder)
+    noted.starts[-1]['workers'] = 2
+    noted.write(folder)
     code, _, err = cli('train', tiny)
     assert code == 2 and 'was begun with 2 workers, and there are 1: --fresh starts over' in err
     assert cli('train', tiny, '--fresh')[0] == 0

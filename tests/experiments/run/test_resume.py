@@ -65,6 +65,17 @@ def test_a_damaged_config_in_the_folder_is_one_line(cli, tiny, tmp_path):
     assert code == 2 and err.startswith(f'{path} is damaged: --fresh') and err.count('\n') == 1
 
 
+def test_a_run_without_its_config_is_not_begun_anew_unasked(cli, tiny, tmp_path):
+    cli('train', tiny)
+    path = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'config.yaml'
+    path.unlink()
+    before = files(tmp_path / 'out')
+    code, _, err = cli('train', tiny)
+    assert code == 2 and err.startswith(f'{path} is damaged: --fresh')
+    assert err.endswith('(it is missing)\n') and files(tmp_path / 'out') == before
+    assert cli('train', tiny, '--fresh')[0] == 0
+
+
 def test_a_damaged_result_is_made_again_of_the_last_snapshot(cli, tiny, tmp_path):
     cli('train', tiny)
     path = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0' / 'result.json'
@@ -137,21 +148,31 @@ def test_of_a_finished_run_what_else_is_damaged_is_told(cli, tiny, tmp_path, com
     assert files(tmp_path / 'out' / 'tiny' / 'adaptive-seed=0') == before
 
 
-def test_a_run_whose_result_and_scales_are_damaged_begins_anew(cli, tiny, tmp_path):
-    cli('train', tiny)
+def test_a_run_whose_result_and_scales_are_damaged_goes_on_and_is_marked(cli, tiny, tmp_path):
+    options = ['-o', 'report.interval=1']
+    cli('train', tiny, *options)
     folder = tmp_path / 'out' / 'tiny' / 'adaptive-seed=0'
-    expected = content_of(folder)
-    for name in ('result.json', 'scales.csv'):
+    expected, _ = content_of(folder)
+    for name in ('result.json', 'scales.csv', 'log'):
         change_a_digit(folder / name)
-    code, _, err = cli('train', tiny)
-    why = 'is damaged (it does not fit its checksum in run.json)'
-    assert code == 0 and err.splitlines()[:3] == [
-        f'warning: {folder}/scales.csv {why}',
-        f'warning: {folder}/result.json {why}',
-        'adaptive-seed=0: begins anew',
+    code, out, err = cli('train', tiny, *options)
+    why = 'is damaged (it does not fit its checksum in run.json), and kept as'
+    assert code == 1 and err.splitlines()[:3] == [
+        f'warning: {folder}/log {why} log.damaged',
+        f'warning: {folder}/scales.csv {why} scales.csv.damaged',
+        'adaptive-seed=0: resumes at iteration 4',
     ]
-    assert content_of(folder) == expected
-    assert run_folder.read(str(folder)).problem is None
+    lacks = 'scales.csv lacks 4 of 4 iterations'
+    assert f'incomplete: adaptive-seed=0: {lacks}' in out.splitlines()
+    result = json.loads((folder / 'result.json').read_text())
+    assert result['incomplete'] == lacks and result['underflow'] == 'nan'
+    assert result['accuracy'] == expected['accuracy']
+    read = run_folder.read(str(folder))
+    assert read.problem is None and read.scales == [] and len(read.log) == 1
+    again = cli('train', tiny, *options)
+    assert again[:2] == (1, out) and f'incomplete: {lacks}' in again[2]
+    assert cli('train', tiny, *options, '--fresh')[0] == 0
+    assert not list(folder.glob('*.damaged'))
 
 
 @pytest.mark.parametrize(

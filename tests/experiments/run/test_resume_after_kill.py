@@ -13,6 +13,7 @@ import warnings
 
 from experiments.config import loading
 from experiments.models.small_models import MLP
+from experiments.reports import manifest
 from experiments.run import log, resume, snapshots, train
 from experiments.run.launch import Launch, get_device
 from experiments.tasks.task import Evaluator
@@ -148,6 +149,14 @@ class Killer(training.Extension):
 
         snapshots.keep = keep
 
+    def _in_removal(self):
+        def remove(path):
+            if manifest.read(self._trainer.out).has_ended:  # it is the very last one
+                die()
+            os.remove(path)
+
+        snapshots.remove = remove
+
     def _in_log(self):
         write_text = log.write_text
 
@@ -171,6 +180,7 @@ def final(folder):
     """Everything that a run leaves, but times."""
     with numpy.load(folder / f'snapshot_iter_{ITERATIONS}') as file:
         state = {k: v for k, v in file.items() if 'elapsed_time' not in k and '/_log' not in k}
+    del state['run']
     with open(folder / 'scales.csv', newline='') as file:
         scales = list(csv.reader(file))
     entries = json.loads((folder / 'log').read_text())
@@ -221,6 +231,7 @@ def whole(tiny, tmp_path_factory, wholes):
         ('snapshot', 2),
         ('snapshot', 6),
         ('renaming', 6),
+        ('removal', ITERATIONS),
         ('result', ITERATIONS),
     ],
 )
@@ -230,7 +241,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(
     folder = tmp_path / 'killed'
     killed(tiny, folder, 'adaptive', place, iteration)
     assert run(tiny, folder).error is None
-    at = ITERATIONS if place == 'result' else (iteration - 1 if place != 'renaming' else 6) // 2 * 2
+    ended = iteration if place in ('renaming', 'removal', 'result') else iteration - 1
+    at = ITERATIONS if ended == ITERATIONS else ended // 2 * 2
     said = f'adaptive-interval=4-seed=0: resumes at iteration {at}\n' if at else ''
     assert capfd.readouterr().err == said
     assert_same(folder, whole('adaptive'))
@@ -271,6 +283,12 @@ def test_a_run_that_is_killed_while_it_makes_a_damaged_result_again_makes_it_onc
     assert_same(folder, whole('adaptive'))
 
 
+def make_old(folder):
+    """Leaves in the manifest what older versions had there."""
+    path = folder / 'run.json'
+    path.write_text(json.dumps({'starts': json.loads(path.read_text())['starts']}))
+
+
 def damage(path, how):
     if how == 'empty':
         os.truncate(path, 0)
@@ -294,13 +312,23 @@ def damage(path, how):
     'how',
     ['empty', 'cut off', 'overwritten', 'one bit changed', 'one bit of its directory changed'],
 )
-def test_a_damaged_snapshot_is_named_and_the_one_before_is_taken(tiny, tmp_path, whole, capfd, how):
+@pytest.mark.parametrize('is_old', [False, True], ids=['', 'of an older version'])
+def test_a_damaged_snapshot_is_named_and_the_one_before_is_taken(
+    tiny, tmp_path, whole, capfd, how, is_old
+):
     folder = tmp_path / 'killed'
     killed(tiny, folder, 'adaptive', 'update', 8)
     damage(folder / 'snapshot_iter_6', how)
+    if is_old:
+        make_old(folder)
     assert run(tiny, folder).error is None
+    why = (
+        'no whole zip file, or of another run'
+        if is_old
+        else 'it does not fit its checksum in run.json'
+    )
     assert capfd.readouterr().err.splitlines() == [
-        f'warning: {folder}/snapshot_iter_6 is damaged',
+        f'warning: {folder}/snapshot_iter_6 is damaged ({why})',
         'adaptive-interval=4-seed=0: resumes at iteration 4',
     ]
     assert_same(folder, whole('adaptive'))
@@ -324,6 +352,7 @@ def test_a_snapshot_that_does_not_fit_is_one_line(tiny, tmp_path):
     del content['updater/model:main/predictor/fc1/W']
     with open(path, 'wb') as file:
         numpy.savez(file, **content)
+    make_old(tmp_path)
     result = run(tiny, tmp_path)
     assert f'{path} does not fit' in result.error and '--fresh' in result.error
 
@@ -343,6 +372,7 @@ def test_a_snapshot_with_a_pickled_object_is_one_line_that_names_the_key(tiny, t
     content['updater/iteration'] = numpy.array(Printed())
     with open(path, 'wb') as file:
         numpy.savez(file, **content)
+    make_old(tmp_path)
     result = run(tiny, tmp_path)
     assert result.error.startswith(f'{path}: updater/iteration is not read')
     assert '--fresh' in result.error and '\n' not in result.error

@@ -258,6 +258,27 @@ def test_anything_else_that_is_pickled_is_refused_and_not_run(tmp_path, kind):
     assert len(said) < 300 + len(str(path)) and not made.exists()
 
 
+def test_a_file_that_expands_is_not_read(tmp_path):
+    path = tmp_path / 'snapshot'
+    for level in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(path, 'w', level) as archive:
+            archive.writestr('a.npy', member(numpy.zeros(10**7)))
+        assert not snapshots.is_intact(path)
+        with pytest.raises(RunError, match='snapshot: its arrays are larger than the file'):
+            snapshots.read(path)
+    path.write_bytes(snapshots.to_bytes({'a': numpy.zeros(10**7)}))
+    assert snapshots.is_intact(path)
+
+
+def test_a_snapshot_of_another_run_is_not_intact(tmp_path):
+    path = tmp_path / 'snapshot'
+    path.write_bytes(snapshots.to_bytes({**ARRAYS, 'run': numpy.array('fp32-seed=0')}))
+    assert snapshots.is_intact(path) and snapshots.is_intact(path, 'fp32-seed=0')
+    assert not snapshots.is_intact(path, 'adaptive-seed=0')
+    path.write_bytes(snapshots.to_bytes(ARRAYS))  # older ones do not say it
+    assert snapshots.is_intact(path, 'adaptive-seed=0')
+
+
 def test_objects_are_not_written(tmp_path):
     with pytest.raises(RunError, match='some/key: given Python objects, allowed: numbers, text an'):
         snapshots.to_bytes({'a': numpy.arange(3), 'some/key': numpy.array([None, 1])})

@@ -8,7 +8,7 @@ import pytest
 
 COLUMNS = (
     'name,dtype,method,seed,accuracy,loss,underflow,underflow_unscaled,'
-    'gradient_error,skipped,seconds'
+    'gradient_error,skipped,seconds,incomplete'
 ).split(',')
 
 

@@ -2,6 +2,7 @@ import csv
 import json
 import pathlib
 
+from chainerlp.extensions import files
 from experiments.config import loading
 from experiments.run import optimizers, train
 from experiments.run.launch import Launch, get_device
@@ -218,6 +219,29 @@ def test_a_run_too_short_to_be_measured_has_no_underflow(tiny, tmp_path):
     result = run(tiny, tmp_path, ['report.interval=100'])
     assert result.error is None
     assert numpy.isnan(result.underflow.mean)
+
+
+def test_a_disk_that_is_full_for_a_moment_leaves_a_mark(cli, tiny, tmp_path, monkeypatch):
+    append, failing = files.append, [2, 3]
+
+    def full(path, rows):
+        if rows[0].iteration in failing and path.endswith('scales.csv'):
+            raise OSError(28, 'No space left on device', path)
+        append(path, rows)
+
+    monkeypatch.setattr(files, 'append', full)
+    lacks = 'scales.csv lacks 2 of 4 iterations'
+    with pytest.warns(
+        RuntimeWarning, match='iteration 3 is missing in .*scales.csv: No space left'
+    ):
+        code, out, err = cli('train', tiny, '-o', 'report.interval=1')
+    assert code == 1 and f'incomplete: adaptive-seed=0: {lacks}' in out.splitlines()
+    assert f'; incomplete: {lacks}' in err
+    result = json.loads((tmp_path / 'out/tiny/adaptive-seed=0/result.json').read_text())
+    assert result['incomplete'] == lacks
+    assert cli('sweep', tiny, '-o', 'report.interval=1')[0] == 1
+    summary = (tmp_path / 'out' / 'tiny' / 'summary.csv').read_text().splitlines()
+    assert [line.endswith(lacks) for line in summary] == [False, True, True]
 
 
 def test_the_training_ends_with_its_epochs_and_logs_each(tiny, tmp_path):
