@@ -51,9 +51,7 @@ def main(arguments=None):
 
     model = L.Classifier(MLP(args.unit, 10))
     model.to_device(device)
-    optimizer = chainerlp.AdaptiveLossScaling(
-        chainer.optimizers.Adam(), compute_dtype=args.format
-    )
+    optimizer = chainerlp.AdaptiveLossScaling(chainer.optimizers.Adam(), compute_dtype=args.format)
     optimizer.setup(model)
 
     train, test = get_digits()
