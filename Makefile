@@ -52,8 +52,8 @@ study-small: env  ## the study of the digits alone, cut short, and its tables; a
 	@cat results/small/study.md
 	@cd results/small/study && ls windows.png underflow.png error.png predictions.png wanted.png
 
-picture: quickstart  ## draw the picture of README.md from the quickstart's runs
-	$(PY) docs/draw_underflow.py results/digits_mlp $(QUICKSTART_SEED)
+pictures: quickstart  ## draw the pictures of README.md and docs/ from the quickstart's runs
+	$(PY) docs/draw_pictures.py results/digits_mlp $(QUICKSTART_SEED)
 
 docs: env  ## build the guide as a site, docs/_build/index.html; a warning is an error; Python 3.11 or newer
 	$(PIP) --only-binary :all: --no-build-isolation --editable '.[docs]'
@@ -95,7 +95,7 @@ clean:  ## remove the environments and what tools left behind; results stay
 	rm -rf .venv .venv-numpy1 .venv-emulated-* build dist docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help env quickstart picture docs study study-small test test-slow test-mpi test-gpu data lint clean
+.PHONY: help env quickstart pictures docs study study-small test test-slow test-mpi test-gpu data lint clean
 
 # The emulated GPU compiles CuPy's kernels for the CPU: right values, and no timings. It takes an environment of its own,
 # with CuPy 14, or CUPY=13.6.0, whose library it patches. Kernels read and write inside arrays (CHECK), and no result

@@ -72,7 +72,7 @@ SAID = {
 def test_every_make_target_that_is_shown_is_there():
     inline = re.findall(r'`(make [^`]*)`', SHOWN)
     targets = re.findall(r'^make\s+([a-z-]+)', '\n'.join([*commands(), *inline]), re.MULTILINE)
-    assert {'quickstart', 'test', 'docs', 'picture'} <= set(targets)
+    assert {'quickstart', 'test', 'docs', 'pictures'} <= set(targets)
     makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
     for target in targets:
         assert re.search(rf'^{target}:', makefile, re.MULTILINE), target

@@ -13,7 +13,7 @@ import zipfile
 import numpy
 
 EXPONENTS = numpy.arange(-40, 17)
-"""ndarray: Exponents of the bins' ends; ``2^EXPONENTS[k] < |gx| <= 2^EXPONENTS[k + 1]`` in bin k."""
+"""ndarray: Exponents of the bins' ends; bin k has ``2^EXPONENTS[k] < |gx| <= 2^EXPONENTS[k+1]``."""
 
 HISTOGRAM = numpy.dtype(
     [

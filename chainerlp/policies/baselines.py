@@ -72,9 +72,9 @@ class ElementWiseRange(Bounded):
     """Saves the smallest of all products gy_ik W_kj, unless the largest forbids it.
 
     ``α = min(max over p of max(u_min / |p|, 1), min over p of u_max / |p|, over K)``, over the
-    nonzero products p, then as :class:`Adaptive`. The paper's code forms every product, far too slow to
-    train with. For each k the extremes of the products are the products of the extremes, which
-    gives the same α from the extremes of each output channel.
+    nonzero products p, then as :class:`Adaptive`. The paper's code forms every product, far too
+    slow to train with. For each k the extremes of the products are the products of the extremes,
+    which gives the same α from the extremes of each output channel.
     """
 
     def _unbounded_scale(self, gy, W, terms, product, window, backoff):

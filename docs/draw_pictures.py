@@ -1,4 +1,4 @@
-"""Draws pictures/underflow.png from the quickstart's runs; `make picture` calls it."""
+"""Draws the guide's pictures from the quickstart's runs; `make pictures` calls it."""
 
 import math
 import pathlib
@@ -13,7 +13,7 @@ WAYS = {'none': 'float16, unscaled', 'per_sample': 'float16, PerSample'}
 THRESHOLD = 1e-3  # T of the policies' default
 
 
-def draw(results, seed):
+def underflow(results, seed):
     """Returns a figure with a map of underflow, layers by iterations, for each of two ways.
 
     Args:
@@ -45,5 +45,8 @@ def draw(results, seed):
 
 if __name__ == '__main__':
     results, seed = sys.argv[1:]
-    target = pathlib.Path(__file__).with_name('pictures') / 'underflow.png'
-    draw(pathlib.Path(results), int(seed)).savefig(target)
+    folder = pathlib.Path(__file__).with_name('pictures')
+    underflow(pathlib.Path(results), int(seed)).savefig(folder / 'underflow.png')
+    rows = files.read(pathlib.Path(results, f'per_sample-seed={seed}', 'scales.csv'))
+    pictures.scales(rows).savefig(folder / 'scales.png')
+    pictures.layers(rows).savefig(folder / 'layers.png')
