@@ -102,7 +102,7 @@ def checkout(tmp_path):
 def experiments():
     """Every command line that is shown in a block or in a sentence, split; CONFIG is a config."""
     inline = re.findall(r'`((?:mpiexec\s+-n\s+\d+\s+)?python\s+-m\s+experiments\s[^`]*)`', SHOWN)
-    shown = [c for c in [*commands(), *inline] if re.search(r'python\s+-m\s+experiments ', c)]
+    shown = [c for c in [*commands(), *inline] if re.search(r'python\s+-m\s+experiments\s', c)]
     split = [shlex.split(command.replace('CONFIG', 'configs/digits_mlp.yaml')) for command in shown]
     return list(map(list, dict.fromkeys(map(tuple, split))))
 
