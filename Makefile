@@ -52,6 +52,14 @@ study-small: env  ## the study of the digits alone, cut short, and its tables; a
 	@cat results/small/study.md
 	@cd results/small/study && ls windows.png underflow.png error.png predictions.png wanted.png
 
+pictures: quickstart  ## draw the pictures of README.md and docs/ from the quickstart's runs
+	$(PY) docs/draw_pictures.py results/digits_mlp $(QUICKSTART_SEED)
+
+docs: env  ## build the guide as a site, docs/_build/index.html; a warning is an error; Python 3.11 or newer
+	$(PIP) --only-binary :all: --no-build-isolation --editable '.[docs]'
+	$(PY) -m sphinx --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build
+	@echo docs/_build/index.html
+
 test: env  ## run the tests but for the slow ones; STACK=numpy1: on NumPy 1.26; ARGS='-k join': some
 	$(PY) -m pytest -m 'not slow' $(ARGS)
 
@@ -92,10 +100,10 @@ package: env  ## build the sdist, and the wheel from it, into dist
 	$(PY) -m build --no-isolation
 
 clean:  ## remove the environments and what tools left behind; results stay
-	rm -rf .venv .venv-numpy1 .venv-emulated-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-numpy1 .venv-emulated-* build dist docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help env quickstart study study-small test test-slow test-mpi test-gpu data samples lint package clean
+.PHONY: help env quickstart pictures docs study study-small test test-slow test-mpi test-gpu data samples lint package clean
 
 # The emulated GPU compiles CuPy's kernels for the CPU: right values, and no timings. It takes an environment of its own,
 # with CuPy 14, or CUPY=13.6.0, whose library it patches. Kernels read and write inside arrays (CHECK), and no result

@@ -6,7 +6,8 @@ A range begins with the oldest version that the tests were run with, and ends be
 one. The newest that they were run with: NumPy 2.5.5, CuPy 14.2.0, mpi4py 4.1.2, pydantic 2.14.3,
 PyYAML 6.0.3, tqdm 4.70.1, scikit-learn 1.9.1, matplotlib 3.11.2, pillow 13.0.0, pytest 9.2.0,
 threadpoolctl 3.8.0, markdown 3.11.3, hypothesis 6.170.15, ml_dtypes 0.6.0, scipy 1.18.1,
-h5py 3.16.0. (CuPy's ends without a GPU, and mpi4py's with two ranks: imported with Chainer.)
+h5py 3.16.0, Sphinx 9.0.4, myst-parser 5.2.0, furo 2025.12.19. (CuPy's ends without a GPU, and
+mpi4py's with two ranks: imported with Chainer.)
 """
 
 from setuptools import find_packages, setup
@@ -35,6 +36,8 @@ setup(
             'markdown>=3.6,<4',
             'scipy>=1.13,<2',
         ],
+        # Sphinx 9 needs Python 3.11.
+        'docs': ['sphinx>=9.0,<10', 'myst-parser>=5.2,<6', 'furo>=2025.12.19'],
         'test': [
             'pytest>=8.2,<10',
             'hypothesis>=6.100,<7',

@@ -47,7 +47,7 @@ class LayerDiagnosis:
         underflow (float): Fraction of all elements of gx that are not zero in float32 and are zero
             in the format, unscaled.
         overflow (float): Fraction that is finite in float32 and beyond the format.
-        headroom (float): Powers of two from the largest |gx| up to the format's largest number:
+        headroom (float): Powers of two from the largest ``|gx|`` up to the format's largest number:
             how far it may be scaled. Negative if it overflows, inf if gx is all zero.
         scales (dict of str to float): The scale that each policy would choose, by its name.
     """

@@ -1,6 +1,7 @@
-"""Chainer's own examples train in mixed precision with their optimizer lines changed.
+"""The examples train.
 
-They are written anew from Chainer's documentation, with small local data, in ``examples``.
+Chainer's own, written anew from its documentation with small local data, do so in mixed precision
+with their optimizer lines changed.
 """
 
 import pathlib
@@ -13,7 +14,7 @@ import chainer
 import numpy
 import pytest
 
-EXAMPLES = pathlib.Path(__file__).with_name('examples')
+EXAMPLES = pathlib.Path(__file__).parents[1] / 'examples'
 
 LINEAR = 'ScaledLinearFunction'
 CONVOLUTION = 'ScaledConvolution2DFunction'
@@ -42,8 +43,9 @@ def run(tmp_path, monkeypatch):
 
     def run(name, *arguments):
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(chainer.global_config, 'dtype', numpy.dtype('f'))  # restored later
         numpy.random.seed(0)
-        with chainer.using_config('dtype', chainer.mixed16), ScaledUses() as uses:
+        with ScaledUses() as uses:
             main = runpy.run_path(str(EXAMPLES / f'{name}.py'))['main']
             return main([str(argument) for argument in arguments]), uses
 
@@ -133,15 +135,39 @@ def test_word2vec(run, out_type):
     assert numpy.mean(losses(trainer)[-10:]) < 0.98 * numpy.mean(losses(trainer)[:10])
 
 
+def test_a_float32_model_computes_in_float16(run, tmp_path):
+    trainer, uses = run('train_float32', '--epoch', 4, '--unit', 100, '--out', tmp_path)
+    check_trained(main_optimizer(trainer))
+    assert {param.dtype.name for param in main_optimizer(trainer).target.params()} == {'float32'}
+    assert uses.kinds == {LINEAR} and max(uses.scales) > 1
+    assert losses(trainer, 'validation/main/accuracy')[-1] > 0.7
+
+
+def test_which_layers_underflow_is_drawn_and_told(run, tmp_path, capsys):
+    (diagnosis, rows), _ = run('which_layers_underflow', '--epoch', 2, '--out', tmp_path)
+    assert 'float16 (2^-24 to 65504)' in capsys.readouterr().out
+    assert {row.layer for row in diagnosis.of('float16')} == {row.layer for row in rows}
+    assert max(row.underflow for row in rows) > 1e-3
+    assert (tmp_path / 'underflow.png').stat().st_size > 0
+
+
 # `loss.backward()` becomes `optimizer.backward(loss)` where an example calls it: in one of them.
 CHANGED = [
     r'import chainerlp',
+    r'chainer\.global_config\.dtype = chainer\.mixed16',
     r'optimizer = chainerlp\.AdaptiveLossScaling\(chainer\.optimizers\.\w+\(.*\)\)',
     r'optimizer\.add_hook\(chainerlp\.optimizer_hooks\.GradientClipping\(.*\)\)',
 ]
 
 
-@pytest.mark.parametrize('path', sorted(EXAMPLES.glob('*.py')), ids=lambda path: path.stem)
+OURS = ('train_float32', 'which_layers_underflow')
+
+
+@pytest.mark.parametrize(
+    'path',
+    [path for path in sorted(EXAMPLES.glob('*.py')) if path.stem not in OURS],
+    ids=lambda path: path.stem,
+)
 def test_only_the_import_and_the_optimizer_lines_of_an_example_are_changed(path):
     lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
     for line in lines:

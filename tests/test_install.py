@@ -16,7 +16,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-FOLDERS = ('chainerlp', 'configs', 'docs', 'experiments', 'tests')
+FOLDERS = ('chainerlp', 'configs', 'docs', 'examples', 'experiments', 'tests')
 FILES = ('CHANGELOG.md', 'CITATION.cff', 'LICENSE', 'MANIFEST.in', 'Makefile', 'README.md')
 FILES += ('pyproject.toml', 'setup.py')
 
@@ -27,7 +27,9 @@ def checkout(tmp_path_factory):
     checkout = tmp_path_factory.mktemp('install') / 'a checkout'
     checkout.mkdir()
     for name in FOLDERS:
-        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns('__pycache__'))
+        shutil.copytree(
+            ROOT / name, checkout / name, ignore=shutil.ignore_patterns('__pycache__', '_build')
+        )
     for name in FILES:
         shutil.copy(ROOT / name, checkout)
     return checkout

@@ -14,7 +14,7 @@ import warnings
 import numpy
 
 EXPONENTS = numpy.arange(-40, 17)
-"""ndarray: Exponents of the bins' ends: bin k has 2^EXPONENTS[k] < |gx| <= 2^EXPONENTS[k + 1]."""
+"""ndarray: Exponents of the bins' ends; bin k has ``2^EXPONENTS[k] < |gx| <= 2^EXPONENTS[k+1]``."""
 
 HISTOGRAM = numpy.dtype(
     [

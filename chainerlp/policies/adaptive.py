@@ -18,7 +18,7 @@ class Adaptive(Bounded, Threshold):
     """The paper's policy: the smallest scale at which a Gaussian underflows at a rate of T at most.
 
     With gy and W independent and zero-centred, an element of gx has the variance
-    σ² = E[gy²] E[W²] K / 2 (the half for the ReLU that zeroes about half of the terms), and
+    σ² = E[gy²] E[W²] K / 2 (the half for the ReLU that zeroes about half of the terms), and::
 
         α_low  = u_min / (Φ⁻¹((1 + T) / 2) σ),      α_high = (u_max / K) / (max|gy| max|W|)
         α      = min(max(α_low, 1), α_high),        then the bounds, then down to a power of two.
@@ -58,7 +58,7 @@ class Adaptive(Bounded, Threshold):
             terms (int): K; see :meth:`Policy.scale`.
 
         Returns:
-            float: P(|N(0, σ)| < u_min / α).
+            float: ``P(|N(0, σ)| < u_min / α)``.
         """
         deviation = math.sqrt(self._variance(gy, W, terms_of(W, terms)))
         smallest = formats.get(self.format).smallest_subnormal

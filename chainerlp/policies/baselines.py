@@ -64,7 +64,7 @@ class AbsRange(Bounded):
     """Looks at the extremes of gy and W only (``abs_range`` of the paper's code).
 
     With o_min (at least 1e-15) and o_max the smallest and largest of the four products of the
-    smallest and largest nonzero |gy| and |W|:
+    smallest and largest nonzero ``|gy|`` and ``|W|``:
     α = min(max((u_min / K) / o_min, 1), (u_max / K) / o_max), then as :class:`Adaptive`.
     """
 
@@ -82,10 +82,10 @@ class AbsRange(Bounded):
 class ElementWiseRange(Bounded):
     """Saves the smallest of all products gy_ik W_kj, unless the largest forbids it.
 
-    α = min(max over p of max(u_min / |p|, 1), min over p of u_max / |p|, over K), over the nonzero
-    products p, then as :class:`Adaptive`. The paper's code forms every product, far too slow to
-    train with. For each k the extremes of the products are the products of the extremes, which
-    gives the same α from the extremes of each output channel.
+    ``α = min(max over p of max(u_min / |p|, 1), min over p of u_max / |p|, over K)``, over the
+    nonzero products p, then as :class:`Adaptive`. The paper's code forms every product, far too
+    slow to train with. For each k the extremes of the products are the products of the extremes,
+    which gives the same α from the extremes of each output channel.
     """
 
     def _unbounded_scale(self, gy, W, terms, product, window, backoff):

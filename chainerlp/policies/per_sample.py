@@ -20,10 +20,10 @@ class PerSample(Bounded, Threshold):
     of magnitude: gx is no Gaussian, but a mixture of one for each sample, and the small ones
     underflow. So do the positions of a sample, where a few have most of the gradient. With the
     assumptions of :class:`Adaptive` for each sample by itself, and in convolutions for each
-    position of gx and group of channels, here i,
+    position of gx and group of channels, here i::
 
         σ_i²    = (mean of gy² over what an element of gx sums over) E[W²] K
-        rate(α) = mean over i of P(|N(0, σ_i)| <= u_min / (2 α)),
+        rate(α) = mean over i of P(|N(0, σ_i)| <= u_min / (2 α))
 
     where u_min / 2 is what rounds to zero; and α is the smallest power of two, at least 1, with
     rate(α) <= T, but at most (u_max / K) / (max|gy| max|W|). The σ_i of positions are counted in

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 
 from experiments.config import loading
@@ -160,4 +161,5 @@ def _execute(arguments, configs, folder, launch, slots, summary_path):
         return 0
     print(summary.render(results))
     print(f'\n{summary_path or os.path.join(folder, configs[0].run_name)}')
+    say(f'next: {shlex.join(["python", "-m", "experiments", "report", folder, "--html"])}')
     return 1 if any(result.error or result.incomplete for result in results) else 0

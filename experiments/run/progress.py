@@ -4,6 +4,7 @@ import sys
 import time
 
 from experiments.reports.tables import LOSS, percent, share
+from experiments.run.dry_run import duration
 
 import chainer
 import tqdm
@@ -33,11 +34,15 @@ class Bars:
 
 
 class Lines:
-    """One line a run, for logs; the same methods as :class:`Bars`."""
+    """One line a run, with the time left, for logs; the same methods as :class:`Bars`.
+
+    The time is that of the runs so far, those that were finished before left out.
+    """
 
     def __init__(self, runs):
         self._runs = runs
-        self._finished = 0
+        self._finished = self._new = 0
+        self._began = time.monotonic()
 
     def close(self):
         """Does nothing."""
@@ -61,6 +66,11 @@ class Lines:
                 outcome += f'; incomplete: {result.incomplete}'
             if not result.is_new:
                 outcome = f'finished before: {outcome}'
+        self._new += result.is_new
+        waiting = self._runs - self._finished
+        if self._new and waiting:
+            each = (time.monotonic() - self._began) / self._new
+            outcome += f'; about {duration(each * waiting)} left'
         print(f'[{self._finished}/{self._runs}] {result.name}: {outcome}', file=sys.stderr)
 
 

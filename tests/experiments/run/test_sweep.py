@@ -45,7 +45,9 @@ def test_a_sweep_prints_a_table_and_writes_a_summary(cli, tiny, tmp_path):
 def test_without_a_terminal_progress_is_one_line_a_run(cli, tiny):
     _, _, err = cli('sweep', tiny)
     lines = err.splitlines()
-    assert [line.split(':')[0] for line in lines] == ['[1/2] fp32-seed=0', '[2/2] adaptive-seed=0']
+    begun = [line.split(':')[0] for line in lines]
+    assert begun == ['[1/2] fp32-seed=0', '[2/2] adaptive-seed=0', 'next']
+    assert lines[0].endswith(' s left')
     assert re.search(r'accuracy \d+\.\d\d%', lines[0]) and ' s' in lines[0]
 
 

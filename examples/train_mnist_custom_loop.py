@@ -12,6 +12,8 @@ from chainer import serializers
 from chainer.dataset import concat_examples
 from sklearn.datasets import load_digits
 
+chainer.global_config.dtype = chainer.mixed16
+
 
 class MLP(chainer.Chain):
     def __init__(self, n_units, n_out):

@@ -11,6 +11,8 @@ import numpy
 from chainer import training
 from chainer.training import extensions
 
+chainer.global_config.dtype = chainer.mixed16
+
 # Opening words of the Universal Declaration of Human Rights.
 TEXT = """
 whereas recognition of the inherent dignity and of the equal and inalienable rights of all members

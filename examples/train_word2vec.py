@@ -12,6 +12,8 @@ import numpy
 from chainer import training
 from chainer.training import extensions
 
+chainer.global_config.dtype = chainer.mixed16
+
 # A nursery rhyme.
 TEXT = """
 the house that jack built this is the malt that lay in the house that jack built this is the rat

@@ -11,6 +11,8 @@ import numpy
 from chainer import training
 from chainer.training import extensions
 
+chainer.global_config.dtype = chainer.mixed16
+
 
 class Block(chainer.Chain):
     """A convolution, batch normalization, ReLU."""

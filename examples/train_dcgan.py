@@ -12,6 +12,8 @@ from chainer import training
 from chainer.training import extensions
 from sklearn.datasets import load_digits
 
+chainer.global_config.dtype = chainer.mixed16
+
 
 class Generator(chainer.Chain):
     def __init__(self, n_hidden, bottom_width=4, ch=512, wscale=0.02):
