@@ -187,7 +187,7 @@ def test_runs_of_several_jobs_give_what_they_give_one_after_another(cli, tiny, t
     two = started('sweep', tiny, '-o', 'name=two', '--jobs', '2')
     out, err = two.communicate(timeout=120)
     assert two.returncode == 0, err
-    assert sorted(line[:6] for line in err.splitlines()) == ['[1/2] ', '[2/2] ']
+    assert sorted(line[:6] for line in err.splitlines()) == ['[1/2] ', '[2/2] ', 'next: ']
     for run in ('fp32-seed=0', 'adaptive-seed=0'):
         of_one, of_two = (weights(tmp_path / 'out' / name / run) for name in ('one', 'two'))
         for key, array in of_one.items():
