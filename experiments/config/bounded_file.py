@@ -4,8 +4,11 @@ A FIFO would be waited for, and a device read for ever.
 """
 
 import errno
+import math
 import os
 import stat
+
+from numpy.lib import format as npy
 
 
 def open_file(path):
@@ -31,3 +34,25 @@ def read(path, most):
         if size > most:
             raise OSError(errno.EFBIG, f'Larger than {most // 2**20} MiB', path)
         return file.read(size)
+
+
+def oversized_array(archive):
+    """Returns the name of an array in an npz file that claims more than the file has of it.
+
+    Args:
+        archive (zipfile.ZipFile): The file.
+
+    Returns:
+        str: The first one's name; ``None`` if there is none. What is no array claims nothing.
+    """
+    for info in archive.infolist():
+        try:
+            with archive.open(info) as member:
+                is_first = npy.read_magic(member) == (1, 0)
+                read_header = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
+                shape, _, dtype = read_header(member)
+        except ValueError:
+            continue
+        if math.prod(shape) * dtype.itemsize > info.file_size:
+            return info.filename
+    return None

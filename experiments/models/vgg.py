@@ -191,6 +191,9 @@ def _read(path, names):
                 raise ValueError('not an npz file')
             if sum(member.file_size for member in npz.zip.infolist()) > _MOST_BYTES:
                 raise ValueError(f'it unpacks to more than {_MOST_BYTES // 2**20} MiB')
+            oversized = bounded_file.oversized_array(npz.zip)
+            if oversized is not None:
+                raise ValueError(f'{oversized} claims more than the file has')
             keys = [f'{name}/{key}' for name in names for key in 'Wb']
             return {key: npz[key] for key in keys if key in npz}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -271,7 +271,8 @@ def is_intact(path, name=None):
 
 def _is_bounded(archive):
     """Returns whether what a zip file holds, of which none is compressed, has room in it."""
-    return sum(info.file_size for info in archive.infolist()) <= archive.start_dir
+    size = sum(info.file_size for info in archive.infolist())
+    return size <= archive.start_dir and bounded_file.oversized_array(archive) is None
 
 
 def _count(file):

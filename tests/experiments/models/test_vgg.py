@@ -1,6 +1,8 @@
+import io
 import os
 import re
 import struct
+import zipfile
 
 from experiments.config.errors import ConfigError
 from experiments.models.vgg import CIFARVGG16, VGG16Trunk, load_weights
@@ -172,6 +174,16 @@ def test_a_damaged_npz_is_refused(npz, trunk, tmp_path):
     content[at] ^= 0xFF
     path.write_bytes(content)
     assert_refused(path, trunk, 'Bad CRC-32 .*conv3_2')
+
+
+def test_an_array_that_claims_more_than_there_is_is_refused(npz, trunk, tmp_path):
+    path = tmp_path / 'huge.npz'
+    header = io.BytesIO()
+    claim = {'descr': '<f4', 'fortran_order': False, 'shape': (2**19, 2**19)}
+    numpy.lib.format.write_array_header_1_0(header, claim)
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('conv1_1/W.npy', header.getvalue() + bytes(64))
+    assert_refused(path, trunk, 'conv1_1/W.npy claims more than the file has')
 
 
 def test_an_npz_that_unpacks_to_more_than_any_weights_is_refused(npz, trunk, monkeypatch):

@@ -16,6 +16,7 @@ import pytest
 from chainer import iterators, links, optimizers, serializers, training
 from chainer.serializers import npz
 from chainer.training import extensions, triggers
+from numpy.lib import format as npy
 
 # What NumPy 1.26 made of Chainer's None; NumPy 2's is made here.
 NONE_OF_NUMPY_1 = (
@@ -268,6 +269,18 @@ def test_a_file_that_expands_is_not_read(tmp_path):
             snapshots.read(path)
     path.write_bytes(snapshots.to_bytes({'a': numpy.zeros(10**7)}))
     assert snapshots.is_intact(path)
+
+
+@pytest.mark.parametrize('version', [(1, 0), (2, 0)])
+def test_an_array_that_claims_more_than_there_is_is_not_read(tmp_path, version):
+    header = io.BytesIO()
+    write = {(1, 0): npy.write_array_header_1_0, (2, 0): npy.write_array_header_2_0}[version]
+    write(header, {'descr': '<f4', 'fortran_order': False, 'shape': (2**19, 2**19)})
+    path = tmp_path / 'snapshot'
+    zipped(path, {'a.npy': member(numpy.arange(3)), 'b.npy': header.getvalue() + bytes(64)})
+    assert not snapshots.is_intact(path)
+    with pytest.raises(RunError, match='snapshot: its arrays are larger than the file'):
+        snapshots.read(path)
 
 
 def test_a_snapshot_of_another_run_is_not_intact(tmp_path):
