@@ -68,7 +68,9 @@ def _decoded(path, decode):
         raise DataError(f'{path}: {error.strerror}; it must be an image') from None
     with file:
         try:
-            image = Image.open(file, formats=_FORMATS)
+            with warnings.catch_warnings():
+                warnings.simplefilter('error', Image.DecompressionBombWarning)
+                image = Image.open(file, formats=_FORMATS)
             if math.prod(image.size) > _MOST_PIXELS:
                 raise ValueError(f'{" x ".join(map(str, image.size))} pixels')
             return decode(image)
