@@ -99,7 +99,7 @@ def _report(arguments):
     if not arguments.figure:
         print(report.write(arguments.results, folder, arguments.html))
         return 0
-    runs = [run_folder.read(path) for path in run_folder.find(arguments.results)]
+    runs = run_folder.read_all(arguments.results)
     for name in dict.fromkeys(arguments.figure):
         if name == 'expected':
             _measure_snapshots(runs)

@@ -104,7 +104,7 @@ def write(paths, folder, html=False):
     Raises:
         ConfigError: If there is no run.
     """
-    runs = [run_folder.read(path) for path in run_folder.find(paths)]
+    runs = run_folder.read_all(paths)
     make_folder(os.path.join(folder, _PICTURES))
     text = '\n\n'.join([f'# {_TITLE}', *_sections(runs, folder)]) + '\n'
     target = os.path.join(folder, 'report.md')

@@ -15,6 +15,8 @@ from experiments.reports import manifest, run_files
 from experiments.reports.manifest import Manifest
 from experiments.reports.summary import Underflow, mean_error, mean_underflow
 
+import tqdm
+
 _FILES = {
     'config': run_files.CONFIG,
     'log': run_files.LOG,
@@ -130,6 +132,12 @@ def find(paths):
             raise ConfigError(f'{path}: no run in it; a run is a folder with a {run_files.CONFIG}')
         found.update(dict.fromkeys(map(os.path.normpath, below)))
     return list(found)
+
+
+def read_all(paths):
+    """Returns the :class:`RunFolder` of each run that :func:`find` finds; a terminal sees a bar."""
+    shown = tqdm.tqdm(find(paths), 'reading', unit='run', leave=False, disable=None)
+    return [read(path) for path in shown]
 
 
 def read(path):

@@ -18,8 +18,6 @@ from experiments.reports import run_folder, study_figures, study_files, study_ta
 from experiments.reports.study_figures import late, task_of
 from experiments.reports.study_files import ComparedWay, PredictionRatio, StudyRun, Wish
 
-import tqdm
-
 PAGE, FOLDER, TEMPLATE = 'study.md', 'study', 'template.md'
 T = policies.PerSample().threshold
 _PLACE = re.compile(r'\{\{ *([^{}]+?) *\}\}')
@@ -44,8 +42,7 @@ def write(paths, folder):
     Raises:
         ConfigError: If no run is finished.
     """
-    shown = tqdm.tqdm(run_folder.find(paths), 'reading', unit='run', leave=False, disable=None)
-    found = [run_folder.read(path) for path in shown]
+    found = run_folder.read_all(paths)
     runs = sorted((run for run in found if run.problem is None), key=_place)
     twice = [name for name, count in collections.Counter(r.name for r in runs).items() if count > 1]
     if twice:
