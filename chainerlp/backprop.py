@@ -120,6 +120,7 @@ class ScaledBackprop:
         self._uses = collections.Counter()
         self._stored = set()
         self._arrived = []  # parameters, their gradients, and whether there were none before
+        self._arrived_bytes = 0
         self.first_gradients = []
         self.scaled = set()
         self.culprit = None
@@ -196,12 +197,13 @@ class ScaledBackprop:
         if present is not None:
             gradients = [present, *gradients]
         self._arrived.append((holder, gradients, present is None))
+        self._arrived_bytes += gradients[0].array.nbytes
         # All at once save launches, and keep what they are made of for longer.
-        if sum(gradients[0].array.nbytes for _, gradients, _ in self._arrived) > _SET_AT_ONCE:
+        if self._arrived_bytes > _SET_AT_ONCE:
             self._set_gradients()
 
     def _set_gradients(self):
-        arrived, self._arrived = self._arrived, []
+        arrived, self._arrived, self._arrived_bytes = self._arrived, [], 0
         arrays = true_sums([gradients for _, gradients, _ in arrived])
         for (holder, _, is_first), array in zip(arrived, arrays):
             # Hooks write to it, but it may be another parameter's gradient too (p + q), or a

@@ -106,19 +106,15 @@ def squares_by_position(gy, window):
     Returns:
         ndarray: A float64 array of shape (n, groups, *window.gx_size).
     """
-    gy = to_float32(gy)
-    # Squares of float32 gradients may leave float32's range.
-    largest = largest_magnitude(gy)
-    unit = 1.0 if 1e-12 < largest < 1e12 or not 0 < largest < numpy.inf else largest
-    if unit != 1:
-        gy = gy / numpy.float32(unit)
     by_group = gy.reshape(len(gy), window.groups, -1, *window.gy_size)
-    squares = numpy.einsum('ngc...,ngc...->ng...', by_group, by_group)
-    return window.sums(squares.astype(numpy.float64)) * unit**2
+    # In float64, as squares of float32 gradients leave float32's range.
+    squares = numpy.einsum('ngc...,ngc...->ng...', by_group, by_group, dtype=numpy.float64)
+    return window.sums(squares)
 
 
 BINS_AN_OCTAVE = 8
 _FLOAT64_MANTISSA_BITS = 52
+_BITS_OF_INF = 0x7FF << _FLOAT64_MANTISSA_BITS
 
 
 def binned(array):
@@ -129,7 +125,7 @@ def binned(array):
 
     Returns:
         tuple of ndarray: The middles of the intervals that have any, and their counts; zeros are
-        left out.
+        left out. Infs are in an interval of their own, and NaNs in some.
     """
     shift = _FLOAT64_MANTISSA_BITS - int(math.log2(BINS_AN_OCTAVE))
     bins = array[array != 0].view(numpy.int64) >> shift
@@ -138,8 +134,10 @@ def binned(array):
     lowest = bins.min()
     counts = numpy.bincount(bins - lowest)
     (present,) = counts.nonzero()
-    bits = (present + lowest << shift) + (1 << shift - 1)
-    return bits.view(numpy.float64), counts[present]
+    middles = ((present + lowest << shift) + (1 << shift - 1)).view(numpy.float64)
+    # What has inf's exponent is inf or NaN.
+    middles[present + lowest == _BITS_OF_INF >> shift] = numpy.inf
+    return middles, counts[present]
 
 
 def _sum_of_squares(flat):

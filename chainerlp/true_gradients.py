@@ -128,7 +128,8 @@ extern "C" __global__ void store_true(Arrays arrays) {
 """
 _ARRAYS = numpy.dtype(
     [('at', 'u8', 90), ('out', 'u8', 90), ('size', 'i8', 90), ('scale', 'u8', 90)]
-    + [('bits', 'u4', 90), ('itemsize', 'u1', 90)]
+    + [('bits', 'u4', 90), ('itemsize', 'u1', 90)],
+    align=True,
 )
 
 

@@ -1,7 +1,7 @@
 """The pass that carries a total scale beside every gradient, on models not made for it."""
 
 import chainerlp
-from chainerlp import policies
+from chainerlp import backprop, policies
 from tests.leaf_scales import leaf_scales
 
 import chainer
@@ -497,3 +497,40 @@ def test_total_scales_stay_normal_numbers_of_float32():
         with leaf_scales() as scales:
             chainerlp.backward(F.sum(net(x)), initial_scale=initial)
         assert 2.0**-126 <= min(scales.values()) and max(scales.values()) <= 2.0**126
+
+
+def test_it_tells_of_each_parameter_whether_it_had_a_gradient_before():
+    model = chainer.Sequential(L.Linear(3, 4), L.Linear(4, 2))
+    first, second = model
+    model.cleargrads()
+    loss = F.sum(model(numpy.ones((5, 3), 'f')))
+    second.b.grad = numpy.ones(2, 'f')
+    told = {}
+    found = backprop.ScaledBackprop(on_parameter=lambda p, is_first: told.update({id(p): is_first}))
+    found.run(loss)
+    assert told == {id(p): p is not second.b for p in model.params()}
+    numpy.testing.assert_array_equal(second.b.grad, 5 + numpy.ones(2))
+
+
+@pytest.mark.parametrize('at_once, calls', [(1 << 24, [4]), (0, [1, 1, 1, 1])])
+def test_gradients_that_are_set_a_few_at_a_time_are_the_same(monkeypatch, at_once, calls):
+    numpy.random.seed(0)
+    model = chainer.Sequential(L.Linear(3, 4), L.Linear(4, 2))
+    model.cleargrads()
+    loss = F.sum(model(numpy.ones((5, 3), 'f')) ** 2)
+    loss.backward()
+    expected = [p.grad for p in model.params()]
+    model.cleargrads()
+    called = []
+
+    def true_sums(many):
+        called.extend([len(many)] * bool(many))
+        return backprop_true_sums(many)
+
+    backprop_true_sums = backprop.true_sums
+    monkeypatch.setattr(backprop, 'true_sums', true_sums)
+    monkeypatch.setattr(backprop, '_SET_AT_ONCE', at_once)
+    chainerlp.backward(loss)
+    assert called == calls
+    for param, grad in zip(model.params(), expected):
+        numpy.testing.assert_array_equal(param.grad, grad)

@@ -82,9 +82,13 @@ class _Mixture:
     total: int
 
     def lost(self, threshold):
-        """Returns the mean share of what is not zero, and at most a threshold in magnitude."""
-        shares = _erf(threshold / (math.sqrt(2) * self.deviations))
-        return float((self.counts * shares).sum()) / self.total
+        """Returns the mean share of what is not zero, and at most a threshold in magnitude.
+
+        Of what is not finite nothing is lost.
+        """
+        is_known = self.deviations > 0
+        shares = _erf(threshold / (math.sqrt(2) * self.deviations[is_known]))
+        return float((self.counts[is_known] * shares).sum()) / max(self.total, 1)
 
     def smallest_scale(self, threshold, rate):
         """Returns the smallest power of two from 1 at which at most a rate is lost."""
@@ -92,8 +96,8 @@ class _Mixture:
             return numpy.nan
         # erf(x) <= 2 x / sqrt(pi), nearly equal where little is lost: the answer is not beyond,
         # and mostly next to where it is equal.
-        at_one = threshold / (math.sqrt(2) * self.deviations)
-        bound = 2 / math.sqrt(math.pi) * float((self.counts * at_one).sum()) / self.total / rate
+        at_one = float((self.counts * threshold / (math.sqrt(2) * self.deviations)).sum())
+        bound = 2 / math.sqrt(math.pi) * at_one / max(self.total, 1) / rate
         enough = max(math.ceil(math.log2(bound)), 0) if bound > 0 else 0
         too_little, step = enough - 1, 1
         while too_little >= 0 and self.lost(threshold * 2.0**-too_little) <= rate:

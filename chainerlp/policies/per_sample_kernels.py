@@ -16,10 +16,10 @@ from chainer.backends import cuda
 
 # So much of a sample is measured by one block at least, unless there are few samples.
 _ELEMENTS_A_BLOCK = 16 * gpu.THREADS
-# So many positions at most are gone through by the last of a sample's blocks; larger images take a
-# launch of their own for it, each of whose blocks takes so many.
-_POSITIONS_OF_A_BLOCK = 1 << 14
-_POSITIONS_AT_ONCE = 1 << 12
+# The last of a sample's blocks adds up windows of so many positions at most; more take a launch of
+# their own, each of whose blocks adds up so many at once.
+_SUMMED_BY_LAST = 1 << 17
+_SUMMED_AT_ONCE = 1 << 15
 # So many neighbours, at least, are read at once.
 _SMALLEST_TILE = 8
 
@@ -74,9 +74,10 @@ def of_positions(gy, W, window, *constants):
     gradient = gy, gy.itemsize, rows, channels, positions, tile, roots, largest
     counts = cupy.zeros(_BINS + rows, numpy.uint32)
     more_blocks, at_once = blocks, 0
-    if gx_positions > _POSITIONS_OF_A_BLOCK:
+    in_window = math.prod(window.kernel)
+    if gx_positions * in_window > _SUMMED_BY_LAST:
         gpu.launch(_CUDA_POSITIONS, 'measure_large_images', blocks, *gradient)
-        at_once = _POSITIONS_AT_ONCE
+        at_once = max(gpu.THREADS, _SUMMED_AT_ONCE // in_window)
         more_blocks = min(rows * -(-gx_positions // at_once), gpu.MOST_BLOCKS)
     return functools.partial(
         moments.launch_with_moments,

@@ -120,6 +120,31 @@ def test_the_scale_given_the_positions(device, name, dtype):
             assert float(found) == expected  # a power of two, and no tie
 
 
+@pytest.mark.parametrize('dtype', ['float16', 'float32'])
+def test_the_scale_given_the_positions_of_any_array(device, dtype):
+    layer, W = geometry.Convolution(pad=(1, 1)), numpy.full((4, 2, 3, 3), 2.0**-14, 'f')
+    policy = policies.PerSample(0.1)
+    rng = numpy.random.RandomState(0)
+    gy = (rng.standard_normal((5, 6, 4, 3)) * 2.0**-18).astype(dtype)
+
+    def assert_same(gy, on_device):
+        context = dict(terms=36, window=layer.window(gy.shape, W.shape, gy.shape[2:]))
+        expected = policy.scale(gy, W, **context)
+        assert float(policy.scale(on_device, device.send(W), **context)) == expected
+        return expected
+
+    sent = device.send(gy)
+    assert assert_same(gy.transpose(0, 2, 3, 1), sent.transpose(0, 2, 3, 1)) > 1
+    for value in NONFINITE:
+        of_it = gy.transpose(0, 2, 3, 1).copy()
+        of_it[1, 1, 1, 1] = value
+        assert assert_same(of_it, device.send(of_it)) == 1
+    if dtype == 'float32':  # positions of which float32's squares would be zeros
+        wide = numpy.ones((4, 4, 3, 3), dtype) * 2.0**-10
+        wide[::2] *= 2.0**-90
+        assert assert_same(wide, device.send(wide)) > 2.0**10
+
+
 def layer_input(layer, gy, W):
     """Returns a spatial size of x that gives y this size."""
     if isinstance(layer, geometry.LocalConvolution2D):

@@ -6,6 +6,7 @@ import pickle
 import chainerlp
 from chainerlp import formats, policies, rounding
 from chainerlp.functions import scaled_function
+from chainerlp.window import of_each_position
 from tests.links.test_scaled_links import LAYERS, assert_close, every_layer, make, run
 from tests.test_rounding import expected
 
@@ -102,6 +103,19 @@ def test_the_policy_decides_as_for_a_cast():
             expected = kind(**unbounded, format=compute_dtype).scale(gy, ones, terms=1, product=gy)
             assert y.creator.scale == expected
             assert expected > 1 or compute_dtype == 'bfloat16'
+
+
+def test_the_scale_of_a_cast_given_the_sample_looks_at_each_position():
+    random = numpy.random.RandomState(0)
+    gy = random.standard_normal((8, 5, 6, 6)) * 2.0 ** random.uniform(-40, -20, (8, 1, 6, 6))
+    gy, ones = gy.astype(numpy.float32), numpy.ones((5, 1), numpy.float32)
+    policy = policies.PerSample()
+    link = chainerlp.convert(L.Convolution2D(3, 5, 1), policy, compute_dtype='float16')
+    y = link(numpy.ones((8, 3, 6, 6), numpy.float32))
+    y.grad = gy
+    y.backward()
+    by_position = policy.scale(gy, ones, terms=1, window=of_each_position((6, 6)))
+    assert y.creator.scale == by_position > policy.scale(gy, ones, terms=1)
 
 
 @every_format

@@ -400,6 +400,23 @@ def test_the_window_is_of_the_positions_that_are_summed_into_an_element_of_gx(na
             numpy.testing.assert_array_equal(product, numpy.broadcast_to(expected, product.shape))
 
 
+class OwnScale(policies.PerSample):
+    """A policy with a scale of its own, which asks the one it is made of."""
+
+    def scale(self, gy, W, total_scale=1.0, *, window=None, **context):
+        assert window is not None
+        return super().scale(gy, W, total_scale, window=window, **context)
+
+
+def test_the_window_reaches_a_scale_of_ones_own():
+    name = 'Convolution2D'
+    links = [
+        chainerlp.convert(make(name, numpy.float16), p()) for p in (OwnScale, policies.PerSample)
+    ]
+    own, given = (run(name, link, numpy.float16, chainerlp.backward) for link in links)
+    assert_identical(own, given)
+
+
 @every_layer
 @pytest.mark.parametrize('policy', [policies.ElementWiseRange(), policies.Adaptive()], ids=repr)
 def test_policies_are_shown_the_weight_with_the_outputs_first(name, policy):

@@ -345,6 +345,42 @@ def test_per_sample_keeps_its_word_where_positions_differ(layer):
     assert statistics.fmean(lost_without) > 2e-3
 
 
+def test_positions_may_be_further_apart_than_the_squares_of_float32():
+    gy = numpy.ones((4, 4, 3, 3), numpy.float32)
+    gy[::2] *= 2.0**-90
+    W = numpy.ones((4, 2, 1, 1), numpy.float32)
+    window = geometry.Convolution().window(gy.shape, W.shape, (3, 3))
+    context = dict(terms=4, window=window)
+    for policy in (policies.PerSample(), policies.PerSample(0.4)):
+        rows = gy.transpose(0, 2, 3, 1).reshape(-1, 4)
+        assert policy.scale(gy, W, **context) == policy.scale(rows, W, terms=4) > 1
+    assert policy.predicted_underflow(gy, W, **context) == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize('value', [numpy.inf, -numpy.inf, NAN])
+@pytest.mark.parametrize('by_position', [False, True])
+def test_what_is_not_finite_has_the_scale_one_and_loses_nothing(value, by_position):
+    gy = numpy.full((2, 4, 1, 2), 2.0**-24, numpy.float32)
+    gy[0, 0, 0, 0] = value
+    W = numpy.full((4, 2, 1, 1), 1 / 16, numpy.float32)
+    window = geometry.Convolution().window(gy.shape, W.shape, (1, 2))
+    context = dict(terms=4, window=window if by_position else None)
+    policy = policies.PerSample()
+    assert policy.scale(gy, W, **context) == 1
+    found = policy.predicted_underflow(gy, W, **context)
+    gy[0, 0, 0, 0] = 2.0**-24
+    share = 3 / 4 if by_position else 1 / 2
+    assert found == pytest.approx(policy.predicted_underflow(gy, W, **context) * share)
+
+
+def test_a_gradient_without_elements_has_the_scale_one():
+    gy, W = numpy.ones((2, 4, 2, 3), numpy.float32), numpy.ones((4, 3, 1, 1), numpy.float32)
+    window = geometry.Convolution(pad=(1, 1)).window(gy.shape, W.shape, (0, 1))
+    context = dict(terms=4, window=window)
+    assert policies.PerSample().scale(gy, W, **context) == 1
+    assert policies.PerSample().predicted_underflow(gy, W, **context) == 0
+
+
 @pytest.mark.parametrize('exponent', [-100, -45, 45, 100])
 def test_squares_by_position_do_not_leave_the_range_of_float32(exponent):
     gy = normal(0, 2, 4, 3, 3, dtype=numpy.float32)
