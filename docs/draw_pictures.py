@@ -49,4 +49,4 @@ if __name__ == '__main__':
     underflow(pathlib.Path(results), int(seed)).savefig(folder / 'underflow.png')
     rows = files.read(pathlib.Path(results, f'per_sample-seed={seed}', 'scales.csv'))
     pictures.scales(rows).savefig(folder / 'scales.png')
-    pictures.layers(rows).savefig(folder / 'layers.png')
+    pictures.layers(rows, THRESHOLD).savefig(folder / 'layers.png')
