@@ -112,7 +112,7 @@ SNAPSHOTS = [
 FILES = [['scales.csv'], ['log'], ['config.yaml'], ['scales.csv', 'log', 'snapshot_iter_5']]
 
 
-@pytest.mark.parametrize('seed, names', enumerate([*SNAPSHOTS, *FILES]))
+@pytest.mark.parametrize('seed, names', list(enumerate([*SNAPSHOTS, *FILES])))
 def test_a_damaged_run_ends_as_it_would_have_or_says_what_it_lost(
     runs, tmp_path, capfd, seed, names
 ):
