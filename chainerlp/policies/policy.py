@@ -242,25 +242,15 @@ class Bounded(Policy):
                 alpha = self._unbounded_scale(gy, W, terms_of(W, terms), product, window, backoff)
         return self.within_bounds(alpha, total_scale, backoff)
 
-    def scale_and_total(  # type: ignore[override]
-        self,
-        gy: Array,
-        W: Optional[Array],
-        total_scale: Scale = 1.0,
-        *,
-        terms: Optional[int] = None,
-        product: Optional[Array] = None,
-        window: Optional[Window] = None,
-        backoff: float = 1.0,
+    def scale_and_total(
+        self, gy: Array, W: Optional[Array], total_scale: Scale = 1.0, **context: Any
     ) -> tuple[Scale, Scale]:
         """Returns α and the total scale of gx; see :meth:`Policy.scale_and_total`."""
         chosen = None
         if type(self).scale is Bounded.scale:  # and no subclass has one of its own
-            chosen = self._choose_on_gpu(gy, W, total_scale, terms, product, window, backoff)
+            chosen = self._choose_on_gpu(gy, W, total_scale, **context)
         if chosen is not None:
             return chosen
-        context = {'terms': terms, 'product': product, 'backoff': backoff}
-        context.update(window_for(self, window))
         return super().scale_and_total(gy, W, total_scale, **context)
 
     def within_bounds(self, scale: Scale, total_scale: Scale, backoff: float = 1.0) -> Scale:
@@ -280,7 +270,9 @@ class Bounded(Policy):
         """
         return None
 
-    def _choose_on_gpu(self, gy, W, total_scale, terms, product, window, backoff):
+    def _choose_on_gpu(
+        self, gy, W, total_scale, terms=None, product=None, window=None, backoff=1.0
+    ):
         """Returns α and the total scale of gx, or ``None`` where no kernel chooses them."""
         if not on_gpu(gy) or not _are_none_empty(gy, W):
             return None
