@@ -145,6 +145,20 @@ def test_the_scale_given_the_positions_of_any_array(device, dtype):
         assert assert_same(wide, device.send(wide)) > 2.0**10
 
 
+def test_of_a_large_image_no_position_beyond_its_end_counts(device):
+    """The last slice alone has a gradient: one more that saw it would lose half as much again."""
+    layer = geometry.Convolution((1, 1, 1), (1, 1, 1), (1, 1, 1))
+    W = numpy.full((3, 4, 3, 3, 3), 2.0**-6, numpy.float32)
+    gy = numpy.zeros((2, 3, 8, 25, 25), numpy.float32)
+    gy[:, :, -1] = 2.0**-20
+    context = dict(terms=81, window=layer.window(gy.shape, W.shape, (8, 25, 25)))
+    lost = policies.PerSample().predicted_underflow(gy, W, **context)
+    policy = policies.PerSample(1.2 * lost)
+    assert policy.scale(gy, W, **context) == 1
+    assert policies.PerSample(0.9 * lost).scale(gy, W, **context) > 1
+    assert float(policy.scale(device.send(gy), device.send(W), **context)) == 1
+
+
 def layer_input(layer, gy, W):
     """Returns a spatial size of x that gives y this size."""
     if isinstance(layer, geometry.LocalConvolution2D):
