@@ -40,8 +40,24 @@ __device__ inline index_t first_index() { return blockIdx.x * (index_t)blockDim.
 __device__ inline index_t all_threads() { return (index_t)gridDim.x * blockDim.x; }
 __device__ inline bool is_aligned(const void* p) { return (unsigned long long)p % 16 == 0; }
 
-// What a thread reads or writes at once.
-template <typename T> struct alignas(16) Chunk { T at[16 / sizeof(T)]; };
+// What a thread reads or writes at once: as two words, since tools that watch what a kernel loads do
+// not see a struct that is copied whole.
+struct alignas(16) Words { unsigned long long low, high; };
+template <typename T> union Chunk {
+    Words words;
+    T at[16 / sizeof(T)];
+};
+__device__ inline Words words_at(const void* p) {
+    const Words* words = (const Words*)p;
+    Words copy;
+    copy.low = words->low;
+    copy.high = words->high;
+    return copy;
+}
+__device__ inline void store_words(Words words, void* p) {
+    ((Words*)p)->low = words.low;
+    ((Words*)p)->high = words.high;
+}
 
 // Calls visit.chunk(elements, how many) for 16 bytes at a time where x is aligned, and for one
 // element at a time where it is not, and at the end. `all` threads share the work; this is number
@@ -56,7 +72,8 @@ __device__ void for_all(
         const index_t chunks = size / per_chunk;
         #pragma unroll 4
         for (index_t i = first; i < chunks; i += all) {
-            const Chunk<T> chunk = ((const Chunk<T>*)x)[i];
+            Chunk<T> chunk;
+            chunk.words = words_at(x + i * per_chunk);
             visit.chunk(chunk.at, per_chunk);
         }
         done = chunks * per_chunk;

@@ -296,7 +296,7 @@ extern "C" __global__ void copy_unless(Copies copies, const bool* is_right) {
     if (is_aligned(to) && is_aligned(from)) {
         #pragma unroll 4
         for (index_t i = first_index(); i < bytes / 16; i += all_threads())
-            ((Chunk<unsigned char>*)to)[i] = ((const Chunk<unsigned char>*)from)[i];
+            store_words(words_at(from + 16 * i), to + 16 * i);
         done = bytes / 16 * 16;
     }
     for (index_t i = done + first_index(); i < bytes; i += all_threads()) to[i] = from[i];
