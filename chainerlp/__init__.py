@@ -6,11 +6,12 @@ only with the patches of :mod:`chainerlp.compat`.
 
 from chainerlp import compat  # noqa: I001 -- first: it lets Chainer be imported
 from chainerlp import extensions, formats, functions, links, optimizer_hooks, policies
-from chainerlp.backprop import backward, unscaled_grad
+from chainerlp.backprop import backward
 from chainerlp.diagnosis import diagnose
 from chainerlp.extensions.gradient_error import gradient_error
 from chainerlp.links import convert, restore
 from chainerlp.optimizers import AdaptiveLossScaling
+from chainerlp.true_gradients import unscaled_grad
 
 __version__ = '0.1.0'
 

@@ -10,7 +10,6 @@ parameter its scale is divided out, by :mod:`~chainerlp.scaled_array`. Design, s
 import collections
 import contextlib
 import heapq
-from typing import Optional
 
 from chainerlp import functions, multi_node
 from chainerlp.functions import ScaledFunction
@@ -29,8 +28,15 @@ from chainerlp.scaled_array import (
     join,
     round_to_fit,
 )
-from chainerlp.true_gradients import gradient_of, set_true_gradient, true_sum, true_sums
-from chainerlp.types import Array, Scale
+from chainerlp.true_gradients import (
+    can_be_held,
+    gradient_of,
+    hold,
+    set_true_gradient,
+    true_sum,
+    true_sums,
+)
+from chainerlp.types import Scale
 
 import chainer
 import numpy
@@ -129,6 +135,7 @@ class ScaledBackprop:
         """Runs the pass; see :func:`backward`."""
         scale = initial_scale if self._backoff == 1 else initial_scale * self._backoff
         gradient = _initial_gradient(loss, scale)
+        self._stored.add(id(gradient.array))  # it may be the user's own
         loss.grad_var = None
         functions.number_calls([loss], self._uses)
         self._walk([(loss.node, gradient)], {loss.node}, self._accumulate)
@@ -196,6 +203,11 @@ class ScaledBackprop:
         present = gradient_of(holder)
         if present is not None:
             gradients = [present, *gradients]
+        is_own = id(gradients[0].array) not in self._stored
+        if len(gradients) == 1 and is_own and can_be_held(holder, gradients[0]):
+            hold(holder, gradients[0])
+            self._on_parameter(holder, present is None)
+            return
         self._arrived.append((holder, gradients, present is None))
         self._arrived_bytes += gradients[0].array.nbytes
         # All at once save launches, and keep what they are made of for longer.
@@ -318,21 +330,6 @@ class ScaledBackprop:
         unscaled = {node for node, _ in roots} if is_unscaled else set()
         self._walk(roots, unscaled, accumulate)
         return [of_inputs.get(inputs[i].node) for i in indexes]
-
-
-def unscaled_grad(param: chainer.Variable) -> Optional[Array]:
-    """Returns the true gradient of a parameter.
-
-    Args:
-        param (~chainer.Variable): A parameter after a backward pass, by :func:`backward` or
-            Chainer's own.
-
-    Returns:
-        :ref:`ndarray`: A new float32 array (float64 for a float64 gradient), or ``None`` if there
-        is no gradient.
-    """
-    gradient = gradient_of(param)
-    return None if gradient is None else gradient.true()
 
 
 def _initial_gradient(loss, scale):

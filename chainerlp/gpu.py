@@ -28,6 +28,7 @@ typedef long long index_t;
 
 __device__ inline float value_of(half_bits x) { return __half2float(__ushort_as_half(x)); }
 __device__ inline float value_of(float x) { return x; }
+__device__ inline double value_of(double x) { return x; }
 __device__ inline void store(float x, half_bits* y) { *y = __half_as_ushort(__float2half_rn(x)); }
 __device__ inline void store(float x, float* y) { *y = x; }
 __device__ inline unsigned bits_of(float x) { return __float_as_uint(x); }
@@ -40,8 +41,8 @@ __device__ inline index_t first_index() { return blockIdx.x * (index_t)blockDim.
 __device__ inline index_t all_threads() { return (index_t)gridDim.x * blockDim.x; }
 __device__ inline bool is_aligned(const void* p) { return (unsigned long long)p % 16 == 0; }
 
-// What a thread reads or writes at once: as two words, since tools that watch what a kernel loads do
-// not see a struct that is copied whole.
+// What a thread reads or writes at once: as two words, since tools that watch what a kernel loads
+// do not see a struct that is copied whole.
 struct alignas(16) Words { unsigned long long low, high; };
 template <typename T> union Chunk {
     Words words;
@@ -172,6 +173,18 @@ def launch_for_each(code, name, struct, rows, *arguments):
             table[field][: len(some)] = [v if isinstance(v, int) else v.data.ptr for v in values]
         blocks = min(_MOST_BLOCKS_A_ROW, max(blocks_for(row[0]) for row in some))
         launch(code, name, (blocks, len(some)), table, *arguments)
+
+
+def scalar_of(scale):
+    """Returns what a row of :func:`launch_for_each` holds of a float32 number: array, and bits.
+
+    Args:
+        scale (float or 0-d array): If it is on the device, the kernel reads it there; else the
+            first is 0, for a null pointer, and the second has the number's bits.
+    """
+    if on_gpu(scale):
+        return scale.astype(numpy.float32, copy=False), 0
+    return 0, int(numpy.float32(scale).view(numpy.uint32))
 
 
 def contiguous(array):

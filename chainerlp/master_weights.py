@@ -1,8 +1,8 @@
 """Master weights: float32 copies of float16 parameters, in which updates are made.
 
-An update is made in float32 throughout: while it runs, float16 parameters hold their masters and
-true gradients (:func:`substituted`), so that update rules and hooks, Chainer's and a user's own,
-see nothing else. Masters are kept where Chainer's ``use_fp32_update`` keeps its own, in the update
+An update is made in float32 throughout: while it runs, float16 parameters hold their masters
+(:func:`substituted`), so that update rules and hooks, Chainer's and a user's own, see nothing else.
+Masters are kept where Chainer's ``use_fp32_update`` keeps its own, in the update
 rules, which leave them out of snapshots; :func:`serialize` does not.
 """
 
@@ -12,7 +12,6 @@ from chainerlp import formats, gpu
 from chainerlp.gpu import on_gpu
 from chainerlp.rounding import from_float32
 from chainerlp.statistics import largest_magnitude
-from chainerlp.true_gradients import gradient_of, true_sum
 
 import chainer
 import numpy
@@ -23,10 +22,9 @@ _HALF = formats.FLOAT16
 
 @contextlib.contextmanager
 def substituted(params):
-    """Context manager in which float16 parameters hold their master weights and true gradients.
+    """Context manager in which float16 parameters hold their master weights.
 
-    Afterwards they hold their masters, rounded; magnitudes beyond float16 become 65504. Gradients
-    stay in float32.
+    Afterwards they hold their masters, rounded; magnitudes beyond float16 become 65504.
 
     Those that are not trained stay as they are.
 
@@ -41,13 +39,10 @@ def substituted(params):
         for param in params:
             if param.array is None or not is_trained(param):
                 continue
-            with chainer.using_device(param.device):
-                gradient = gradient_of(param)
-                if param.dtype == numpy.float16:
+            if param.dtype == numpy.float16:
+                with chainer.using_device(param.device):
                     halves.append((param, param.array))
                     param.array = master_of(param).array
-                if gradient is not None:
-                    param.grad, param._loss_scale = true_sum([gradient]), None
         yield saturated
     finally:
         for param, half in halves:

@@ -67,7 +67,7 @@ def mean_gradients(optimizer, passes=(), is_resumed=False):
     model = _DistinctParameters(target)
     params = model.params()
     finite = all(bool(each.loss_is_finite) for each in passes)
-    own = (finite, [param.grad is not None for param in params])
+    own = (finite, [gradient_of(param) is not None for param in params])
     everyones = communicator.mpi_comm.allgather(own)
     finite = all(is_finite for is_finite, _ in everyones)
     wanted = [any(has) for has in zip(*(has_gradient for _, has_gradient in everyones))]
@@ -127,8 +127,9 @@ def _set_true_gradients(params, wanted):
     seen = set()
     for param, is_wanted in zip(params, wanted):
         with chainer.using_device(param.device):
-            if param.grad is not None:
-                set_true_gradient(param, _writable(true_sum([gradient_of(param)]), seen))
+            gradient = gradient_of(param)
+            if gradient is not None:
+                set_true_gradient(param, _writable(true_sum([gradient]), seen))
             elif is_wanted:
                 dtype = numpy.promote_types(param.dtype, numpy.float32)
                 set_true_gradient(param, param.xp.zeros(param.shape, dtype))

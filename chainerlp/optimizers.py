@@ -13,12 +13,15 @@ from chainerlp import (
     statistics,
     training_warnings,
 )
+from chainerlp.gated_update import can_be_gated, counters_of
+from chainerlp.grouped_update import make_update
 from chainerlp.initial_scale import initial_scale_of
 from chainerlp.layer_scale import check_formats
 from chainerlp.optimizer_wrapper import OptimizerWrapper
 from chainerlp.overflow import Recovery
 from chainerlp.policies.policy import margin_of
 from chainerlp.training_warnings import user_warning
+from chainerlp.true_gradients import are_finite, gradient_of
 
 import chainer
 
@@ -185,7 +188,7 @@ class AdaptiveLossScaling(OptimizerWrapper):
         self._warn_of_saturated()
         # Those without a gradient, too: Chainer fills it with zeros, and momentum goes on.
         updated = [*filter(master_weights.is_trained, self.target.params(include_uninit=False))]
-        trained = [param for param in updated if param.grad is not None]
+        trained = [*filter(gradient_of, updated)]
         passes = overflow.passes_of(trained)
         overflow.forget(updated)
         if self._innermost is not self.actual_optimizer:
@@ -194,13 +197,12 @@ class AdaptiveLossScaling(OptimizerWrapper):
             )
             if not is_averaged:
                 return
-            trained = [param for param in updated if param.grad is not None]
+            trained = [*filter(gradient_of, updated)]
         was_skipped = self._settle()
-        if trained and overflow.can_be_gated(updated):
+        if trained and can_be_gated(updated):
             with chainer.using_device(trained[0].device):
-                is_finite = statistics.all_arrays_finite([param.grad for param in trained])
-                with master_weights.substituted(self.target.params()) as saturated:
-                    counters = overflow.gated_update(updated, self._innermost.update, is_finite)
+                is_finite, counters = are_finite(trained), counters_of(updated)
+                saturated = make_update(self._innermost, is_finite)
                 self._pending = overflow.PendingUpdate(
                     is_finite, saturated, counters, passes, was_skipped
                 )
@@ -208,9 +210,7 @@ class AdaptiveLossScaling(OptimizerWrapper):
             self._judge(True, passes)
             self.actual_optimizer.t += 1
         else:
-            with master_weights.substituted(self.target.params()) as saturated:
-                self._innermost.update()
-            self._judge(False, passes, any(saturated))
+            self._judge(False, passes, any(make_update(self._innermost)))
 
     def _settle(self):
         """Takes note of an update that the device decided on; returns whether it was skipped."""

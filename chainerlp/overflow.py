@@ -1,22 +1,17 @@
 """What follows when a gradient is inf or NaN (found_inf): skip the update, back off, regrow.
 
-To decide on the host whether to skip an update on a GPU, the host would have to wait until the
-backward pass is done, and the device would idle while the update is prepared. So there the update
-is made in any case (:func:`gated_update`): what it writes to is copied before, and a kernel that
-knows whether all gradients were finite puts the copies back if they were not. The host learns of it
-when it comes to the next update.
+On a GPU the device skips it (:mod:`~chainerlp.gated_update`), and the host learns of it when it
+comes to the next update.
 """
 
 import copy
 import dataclasses
 from typing import Optional
 
-from chainerlp import gpu, statistics
 from chainerlp.gpu import on_gpu
+from chainerlp.true_gradients import are_finite
 
 import chainer
-import numpy
-from chainer import backend
 
 # Clean updates after which gradients that were made smaller grow again.
 _GROWTH_INTERVAL = 200
@@ -68,8 +63,7 @@ def found_inf(params):
     """Returns whether a gradient of parameters is inf or NaN; on a GPU it waits for the answer."""
     for device in {param.device for param in params}:
         with chainer.using_device(device):
-            gradients = [param.grad for param in params if param.device == device]
-            if not statistics.all_arrays_finite(gradients):
+            if not are_finite([param for param in params if param.device == device]):
                 return True
     return False
 
@@ -183,60 +177,13 @@ class Recovery:
         self._fallback = float(serializer('refuge', self._fallback))
 
 
-def can_be_gated(params):
-    """Returns whether an update of parameters can be taken back by the device.
-
-    All have to be on one GPU, and have been updated before, so that the optimizer's state is there.
-    """
-    return (
-        len({param.device for param in params}) == 1
-        and on_gpu(params[0].array)
-        and all(param.update_rule.state is not None for param in params)
-    )
-
-
-def gated_update(params, update, is_finite):
-    """Updates parameters, and takes it back on the device where gradients were not finite.
-
-    Args:
-        params (list of ~chainer.Parameter): Parameters that :func:`can_be_gated`; float16 ones hold
-            their master weights (:func:`chainerlp.master_weights.substituted`).
-        update (callable): Updates them.
-        is_finite (0-d bool array): Whether their gradients are finite.
-
-    Returns:
-        list of tuple: What update rules count on the host, such as ``t``, to be restored if it was
-        taken back: each rule with a dictionary.
-    """
-    state_entries = [
-        (param.update_rule.state, key)
-        for param in params
-        for key, value in param.update_rule.state.items()
-        if isinstance(value, param.device.supported_array_types)
-    ]
-
-    def written():
-        return [param.array for param in params] + [state[key] for state, key in state_entries]
-
-    arrays = written()
-    copies = [params[0].xp.empty_like(array) for array in arrays]
-    copy_unless(False, copies, arrays)
-    counters = [
-        (rule, {name: value for name, value in vars(rule).items() if type(value) in (int, float)})
-        for rule in (param.update_rule for param in params)
-    ]
-    update()
-    copy_unless(is_finite, written(), copies)
-    return counters
-
-
 class PendingUpdate:
     """An update of which only the device knows whether it was taken back.
 
     Args:
         is_finite (0-d bool array): Whether all gradients were finite.
         saturated (list of 0-d bool array): Whether a parameter left float16's range.
-        counters (list of tuple): What :func:`gated_update` returned.
+        counters (list of tuple): What :func:`~chainerlp.gated_update.counters_of` gave before it.
         passes (list of BackwardPass): Those that the gradients are of.
         is_stale (bool): Whether the pass was begun before the host knew of an overflow.
     """
@@ -245,7 +192,9 @@ class PendingUpdate:
         self.passes = passes
         self.is_stale = is_stale
         self._counters = counters
-        self._flags, self._has_arrived = (is_finite, *saturated), None
+        self._unknown = [each for each in passes if on_gpu(each.loss_is_finite)]
+        losses = [each.loss_is_finite for each in self._unknown]
+        self._flags, self._has_arrived = (is_finite, *losses, *saturated), None
         if on_gpu(is_finite):
             self._flags, self._has_arrived = _sent_to_host(self._flags)
 
@@ -259,11 +208,13 @@ class PendingUpdate:
         """
         if self._has_arrived is not None and not self._has_arrived.done:
             self._has_arrived.synchronize()
-        is_finite, *saturated = map(bool, self._flags)
+        is_finite, *others = map(bool, self._flags)
+        for each in self._unknown:
+            each.loss_is_finite = others.pop(0)
         if not is_finite:
             for rule, counters_before in self._counters:
                 vars(rule).update(counters_before)
-        return not is_finite, is_finite and any(saturated)
+        return not is_finite, is_finite and any(others)
 
 
 def _sent_to_host(flags):
@@ -276,58 +227,3 @@ def _sent_to_host(flags):
     has_arrived = cupy.cuda.Event(disable_timing=True)
     has_arrived.record()
     return on_host, has_arrived
-
-
-_COPYING = r"""
-struct Copies {
-    unsigned char* to[100];
-    const unsigned char* from[100];
-    index_t bytes[100];
-};
-
-// Each row of the grid copies one array.
-extern "C" __global__ void copy_unless(Copies copies, const bool* is_right) {
-    if (is_right && *is_right) return;
-    const int k = blockIdx.y;
-    unsigned char* to = copies.to[k];
-    const unsigned char* from = copies.from[k];
-    const index_t bytes = copies.bytes[k];
-    index_t done = 0;
-    if (is_aligned(to) && is_aligned(from)) {
-        #pragma unroll 4
-        for (index_t i = first_index(); i < bytes / 16; i += all_threads())
-            store_words(words_at(from + 16 * i), to + 16 * i);
-        done = bytes / 16 * 16;
-    }
-    for (index_t i = done + first_index(); i < bytes; i += all_threads()) to[i] = from[i];
-}
-"""
-_COPIES = numpy.dtype([('to', 'u8', 100), ('from', 'u8', 100), ('bytes', 'i8', 100)])
-
-
-def copy_unless(is_right, targets, copies):
-    """Copies arrays to others, unless these are right as they are; on a GPU by one kernel for 100.
-
-    Args:
-        is_right (bool or 0-d bool array): Nothing is done if it is true.
-        targets (list of :ref:`ndarray`): What is written to; at least one array.
-        copies (list of :ref:`ndarray`): As many arrays, of the same shapes and dtypes.
-    """
-    if not on_gpu(targets[0]):
-        if not is_right:
-            for target, copy_of_it in zip(targets, copies):
-                numpy.copyto(target, copy_of_it)
-        return
-    if is_right is True:
-        return
-    rows = []
-    for target, copy_of_it in zip(targets, copies):
-        has_no_gaps = target.flags.c_contiguous or target.flags.f_contiguous
-        if has_no_gaps and target.strides == copy_of_it.strides:
-            rows.append((target, copy_of_it, target.nbytes))
-        elif is_right is False:  # a parameter that is a part of another array, say
-            target[...] = copy_of_it
-        else:
-            target[...] = backend.get_array_module(target).where(is_right, target, copy_of_it)
-    flag = None if is_right is False else is_right
-    gpu.launch_for_each(_COPYING, 'copy_unless', _COPIES, rows, flag)

@@ -183,51 +183,69 @@ def all_finite(array):
 
 _FIND_NONFINITE = r"""
 struct Arrays {
-    const void* at[200];
-    index_t size[200];
-    unsigned char itemsize[200];
+    const void* at[128];
+    index_t size[128];
+    const float* scale[128];  // or else, with a null pointer, the number's bits
+    unsigned bits[128];
+    unsigned char itemsize[128];
 };
 
-__device__ inline bool is_finite(half_bits x) { return (x & 0x7c00) != 0x7c00; }
 __device__ inline bool is_finite(float x) { return (bits_of(x) & 0x7f800000u) != 0x7f800000u; }
 __device__ inline bool is_finite(double x) { return x - x == 0; }
 
 struct Finite {
+    float factor;
     bool answer;
     template <typename T> __device__ void chunk(const T* x, int size) {
         #pragma unroll
-        for (int i = 0; i < size; ++i) answer &= is_finite(x[i]);
+        for (int i = 0; i < size; ++i) answer &= is_finite(value_of(x[i]) * factor);
     }
 };
 
 // Each row of the grid looks at one array.
 extern "C" __global__ void find_nonfinite(Arrays arrays, bool* all_finite) {
     const int k = blockIdx.y;
-    Finite finite = {true};
+    const float scale = arrays.scale[k] ? *arrays.scale[k] : __uint_as_float(arrays.bits[k]);
+    Finite finite = {(float)(1.0 / scale), true};
     if (arrays.itemsize[k] == 2) for_all((const half_bits*)arrays.at[k], arrays.size[k], finite);
     if (arrays.itemsize[k] == 4) for_all((const float*)arrays.at[k], arrays.size[k], finite);
     if (arrays.itemsize[k] == 8) for_all((const double*)arrays.at[k], arrays.size[k], finite);
     if (!finite.answer) *all_finite = false;  // whoever writes it writes the same
 }
 """
-_ARRAYS = numpy.dtype([('at', 'u8', 200), ('size', 'i8', 200), ('itemsize', 'u1', 200)])
+_ARRAYS = numpy.dtype(
+    [('at', 'u8', 128), ('size', 'i8', 128), ('scale', 'u8', 128)]
+    + [('bits', 'u4', 128), ('itemsize', 'u1', 128)],
+    align=True,
+)
 
 
-def all_arrays_finite(arrays):
-    """Returns whether none of some arrays has an inf or a NaN.
+def all_arrays_finite(arrays, scales):
+    """Returns whether some arrays, scales divided out in float32, have neither an inf nor a NaN.
 
     Args:
         arrays (list of :ref:`ndarray`): Float arrays of any shapes, all on one device.
+        scales (list of float or 0-d array): A scale for each; it may be on the device.
 
     Returns:
         bool or 0-d bool array: The answer; a bool for NumPy arrays, or for none.
     """
     if not arrays or not on_gpu(arrays[0]):
-        return all(all_finite(array) for array in arrays)
+        return all(map(_is_finite_without, arrays, scales))
     answer = cuda.cupy.ones((), numpy.bool_)
-    rows = [(row, row.size, row.itemsize) for row in map(gpu.contiguous, arrays)]
+    rows = []
+    for array, scale in zip(arrays, scales):
+        row = gpu.contiguous(array)
+        rows.append((row, row.size, *gpu.scalar_of(scale), row.itemsize))
     gpu.launch_for_each(_FIND_NONFINITE, 'find_nonfinite', _ARRAYS, rows, answer)
     return answer
+
+
+def _is_finite_without(array, scale):
+    # A scale from 1 on takes nothing out of float32.
+    return all_finite(array) and (
+        scale >= 1 or bool(largest_magnitude(array) / scale <= formats.FLOAT32.largest)
+    )
 
 
 EXPONENTS = 2**formats.FLOAT32.exponent_bits

@@ -9,6 +9,7 @@ from chainerlp import links
 from chainerlp.master_weights import is_trained
 from chainerlp.overflow import passes_of
 from chainerlp.statistics import all_finite, largest_magnitude
+from chainerlp.true_gradients import gradient_of, is_held_scaled
 
 import chainer
 import numpy
@@ -32,9 +33,9 @@ def warn_of_plain_gradients(model):
     scaled pass, the user has made them so.
     """
     for path, param in model.namedparams():
-        is_half = getattr(param.grad, 'dtype', None) == numpy.float16
         if (
-            is_half
+            not is_held_scaled(param)
+            and getattr(param.grad, 'dtype', None) == numpy.float16
             and is_trained(param)
             and not passes_of([param])
             and bool((param.grad != 0).any())
@@ -66,7 +67,7 @@ def warn_after_first_pass(model, scaled, compute_dtype=None):
         method = links.overridden_call(link)
         if method is None or type(link) in warned or id(link.layer_scale) in scaled:
             continue
-        if all(p.grad is None for p in link.params(include_uninit=False)):
+        if not any(map(gradient_of, link.params(include_uninit=False))):
             continue  # it had no part in the pass
         warned.add(type(link))
         code = method.__code__

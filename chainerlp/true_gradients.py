@@ -1,11 +1,18 @@
-"""The true gradients that variables hold: sums of what arrives, their scales divided out."""
+"""The true gradients that variables hold: sums of what arrives, their scales divided out.
+
+A float16 gradient of a parameter is held as it arrives, at its scale, until somebody reads
+``param.grad``: the true one takes twice as much memory.
+"""
 
 import collections
+import contextlib
+from typing import Optional
 
-from chainerlp import gpu
+from chainerlp import gpu, statistics
 from chainerlp.compat.patching import patch
 from chainerlp.gpu import on_gpu
 from chainerlp.scaled_array import ScaledArray, are_same
+from chainerlp.types import Array
 
 import chainer
 import numpy
@@ -20,10 +27,118 @@ def gradient_of(variable):
     Args:
         variable (~chainer.Variable): A parameter, or another variable.
     """
+    if is_held_scaled(variable):
+        return vars(variable)['_grad']
     if variable.grad is None:
         return None
     scale = variable._loss_scale  # of Chainer's loss.backward(loss_scale=...)
     return ScaledArray(variable.grad, 1.0 if scale is None else scale)
+
+
+def unscaled_grad(param: chainer.Variable) -> Optional[Array]:
+    """Returns the true gradient of a parameter.
+
+    Args:
+        param (~chainer.Variable): A parameter after a backward pass, by :func:`backward` or
+            Chainer's own.
+
+    Returns:
+        :ref:`ndarray`: A new float32 array (float64 for a float64 gradient), or ``None`` if there
+        is no gradient.
+    """
+    gradient = gradient_of(param)
+    return None if gradient is None else gradient.true()
+
+
+class _Gradient:
+    """Stands for Chainer's attribute ``_grad`` of parameters: forms what is held when it is read.
+
+    All that reads a gradient, ``param.grad``, copies, pickles, comes by here.
+    """
+
+    def __get__(self, param, owner=None):
+        gradient = self if param is None else vars(param)['_grad']
+        if isinstance(gradient, ScaledArray):
+            with chainer.using_device(backend.get_device_from_array(gradient.array)):
+                gradient = vars(param)['_grad'] = gradient.true()
+        return gradient
+
+    def __set__(self, param, gradient):
+        vars(param)['_grad'] = gradient
+
+
+chainer.Parameter._grad = _Gradient()
+
+
+def is_held_scaled(variable):
+    """Returns whether a variable's gradient has not been read since :func:`hold`."""
+    return isinstance(vars(variable).get('_grad'), ScaledArray)
+
+
+def can_be_held(variable, gradient):
+    """Returns whether a variable may :func:`hold` a gradient; others are to be formed at once."""
+    array = gradient.array
+    # A part of a larger array, such as the gradient of a split, would keep all of that.
+    is_whole = array.base is None or array.base.nbytes == array.nbytes
+    return isinstance(variable, chainer.Parameter) and array.dtype == numpy.float16 and is_whole
+
+
+def hold(param, gradient):
+    """Gives a parameter a gradient, of which ``param.grad`` will be the true one, when it is read.
+
+    Args:
+        param (~chainer.Parameter): The parameter.
+        gradient (ScaledArray): The gradient, in an array that nobody writes to.
+    """
+    set_true_gradient(param, gradient)
+
+
+@contextlib.contextmanager
+def formed(params):
+    """Context manager in which parameters have their true gradients; scaled ones are held after it.
+
+    Args:
+        params (list of ~chainer.Parameter): Parameters; those without a gradient keep none.
+    """
+    held = form(params)
+    try:
+        yield
+    finally:
+        for param, gradient in held:
+            hold(param, gradient)
+
+
+def form(params):
+    """Gives parameters their true gradients; on a GPU in one launch.
+
+    Args:
+        params (list of ~chainer.Parameter): As of :func:`formed`.
+
+    Returns:
+        list of tuple: Each parameter whose gradient has been formed, with what it was formed of.
+    """
+    found = [(param, gradient_of(param)) for param in params]
+    found = [(param, gradient) for param, gradient in found if gradient is not None]
+    changed = []
+    for (param, gradient), true in zip(found, true_sums([[gradient] for _, gradient in found])):
+        if true is not gradient.array:
+            set_true_gradient(param, true)
+            changed.append((param, gradient))
+    return changed
+
+
+def are_finite(params):
+    """Returns whether the true gradients of parameters have neither an inf nor a NaN.
+
+    Args:
+        params (list of ~chainer.Parameter): Parameters with gradients, all on one device.
+
+    Returns:
+        bool or 0-d bool array: The answer; a bool on the CPU.
+    """
+    gradients = [gradient_of(param) for param in params]
+    arrays, scales = [g.array for g in gradients], [g.scale for g in gradients]
+    return statistics.all_arrays_finite(arrays, scales)
 
 
 def set_true_gradient(variable, array):
@@ -137,15 +252,11 @@ def _true_on_gpu(gradients):
     """Returns what :func:`true_sum` does of each."""
     true, rows = [], []
     for gradient in gradients:
-        array, scale, bits = gradient.array, gradient.scale, 0
+        array, scale = gradient.array, gradient.scale
         if array.dtype == numpy.float32 and are_same([scale, 1.0]):
             true.append(array)
             continue
-        if on_gpu(scale):
-            scale = scale.astype(numpy.float32, copy=False)
-        else:
-            scale, bits = 0, int(numpy.float32(scale).view(numpy.uint32))
         true.append(cuda.cupy.empty(array.shape, numpy.float32))
-        rows.append((array, true[-1], array.size, scale, bits, array.itemsize))
+        rows.append((array, true[-1], array.size, *gpu.scalar_of(scale), array.itemsize))
     gpu.launch_for_each(_CUDA_TRUE, 'store_true', _ARRAYS, rows)
     return true

@@ -7,7 +7,8 @@ import copy
 import pickle
 
 import chainerlp
-from chainerlp import overflow, policies
+from chainerlp import optimizers as chainerlp_optimizers
+from chainerlp import policies
 
 import chainer
 import chainer.functions as F
@@ -37,7 +38,7 @@ def have_been_updated(params):
 
 
 def treat_as_gpu(monkeypatch):
-    monkeypatch.setattr(overflow, 'can_be_gated', have_been_updated)
+    monkeypatch.setattr(chainerlp_optimizers, 'can_be_gated', have_been_updated)
 
 
 @pytest.fixture
@@ -50,8 +51,10 @@ def late(monkeypatch):
 def runs(monkeypatch):
     """Counts the updates that went the late way."""
     counted = []
-    run = overflow.gated_update
-    monkeypatch.setattr(overflow, 'gated_update', lambda *args: counted.append(1) or run(*args))
+    run = chainerlp_optimizers.counters_of
+    monkeypatch.setattr(
+        chainerlp_optimizers, 'counters_of', lambda params: counted.append(1) or run(params)
+    )
     return counted
 
 

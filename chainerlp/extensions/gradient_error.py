@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
 from chainerlp import backprop, functions, links
-from chainerlp.backprop import unscaled_grad
 from chainerlp.extensions import files
 from chainerlp.extensions.layer_probe import LayerProbe
 from chainerlp.model_state import drawing_alike, loss_of, preserved
 from chainerlp.policies import Policy
 from chainerlp.statistics import count_underflow_and_overflow
+from chainerlp.true_gradients import unscaled_grad
 from chainerlp.types import Trigger
 
 import chainer

@@ -2,9 +2,9 @@
 
 from chainerlp import (
     formats,
+    gated_update,
     geometry,
     master_weights,
-    overflow,
     rounding,
     statistics,
 )
@@ -226,29 +226,44 @@ def test_exponent_counts(device, size):
     numpy.testing.assert_array_equal(CPU.send(found), statistics.exponent_counts(array))
 
 
+def are_all_finite(arrays, scales=None):
+    return bool(statistics.all_arrays_finite(arrays, scales or [1.0] * len(arrays)))
+
+
 @pytest.mark.parametrize('dtypes', [('float16',), ('float32',), ('float64', 'float16', 'float32')])
 def test_whether_all_arrays_are_finite(device, dtypes):
     sizes = (1, 5000, 0, 17)
     arrays = [gradients(size, dtype) for size in sizes for dtype in dtypes]
     sent = [device.send(array) for array in arrays]
-    assert bool(statistics.all_arrays_finite(sent)) is True
+    assert are_all_finite(sent)
     for k, array in enumerate(arrays):
         for place in {0, array.size // 2, array.size - 1} & set(range(array.size)):
             for value in NONFINITE:
                 damaged = array.copy()
                 damaged[place] = value
                 others = sent[:k] + [device.send(damaged)] + sent[k + 1 :]
-                assert bool(statistics.all_arrays_finite(others)) is False
+                assert not are_all_finite(others)
+
+
+@pytest.mark.parametrize('is_on_device', [False, True])
+@pytest.mark.parametrize('dtype', ['float16', 'float32'])
+def test_a_scale_may_take_an_array_out_of_float32(device, dtype, is_on_device):
+    array = numpy.array([1, 65504], dtype)
+    scales = {2.0**-112: True, 2.0**-113: False, 2.0**-126: False, 2.0**100: True}
+    for scale, is_finite in scales.items():
+        assert are_all_finite([array], [scale]) is is_finite
+        on_device = scalar(device, scale) if is_on_device else scale
+        assert are_all_finite([device.send(array)] * 2, [1.0, on_device]) is is_finite
 
 
 def test_more_arrays_than_a_launch_takes_are_all_looked_at(device):
     arrays = [device.send(numpy.ones(3, numpy.float16)) for _ in range(401)]
-    assert bool(statistics.all_arrays_finite(arrays)) is True
+    assert are_all_finite(arrays)
     arrays[-1][1] = numpy.nan
-    assert bool(statistics.all_arrays_finite(arrays)) is False
+    assert not are_all_finite(arrays)
 
 
-@pytest.mark.parametrize('is_right', [False, True, None])
+@pytest.mark.parametrize('is_right', [False, True])
 def test_copies_are_put_back_unless_all_is_right(device, is_right):
     shapes = [(), (5,), (7, 3), (4099,), (0, 2)] * 22  # more than a launch takes
     dtypes = ['float16', 'float32', 'float64', 'int8']
@@ -262,14 +277,10 @@ def test_copies_are_put_back_unless_all_is_right(device, is_right):
     copies = [device.send(array) for array in whole]
     for array in originals:
         array[...] = 0
-    flag = is_right
-    if flag is None:  # the device knows that all is right
-        flag = device.send(numpy.array(True))
-    elif not flag:
-        flag = device.send(numpy.array(False))
-    overflow.copy_unless(flag, originals, copies)
+    flag = device.send(numpy.array(is_right))
+    gated_update.copy_unless(flag, originals, copies)
     for array, original in zip(whole, originals):
-        expected = array if is_right is False else 0 * array
+        expected = 0 * array if is_right else array
         numpy.testing.assert_array_equal(CPU.send(original), expected)
 
 
