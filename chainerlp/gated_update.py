@@ -23,7 +23,7 @@ from chainer.backends import cuda
 
 # The flag of the update that is being made.
 _flag = contextvars.ContextVar('chainerlp_flag', default=None)
-# Their hooks write to gradients alone.
+# Hooks of these modules write to gradients alone.
 _OF_GRADIENTS = ('chainer.optimizer_hooks.', 'chainerlp.optimizer_hooks')
 
 
@@ -48,12 +48,15 @@ def counters_of(params):
 
 
 def writes_to_gradients_alone(hook):
-    """Returns whether a hook of an optimizer, or an update rule, is known to write to nothing else.
+    """Returns whether a hook is known to write to gradients only.
+
+    Chainer's own are, and those that say so by an attribute ``writes_to_gradients_alone``.
 
     Args:
-        hook (callable): The hook.
+        hook (callable): A hook of an optimizer or of an update rule.
     """
-    return type(hook).__module__.startswith(_OF_GRADIENTS)
+    is_known = type(hook).__module__.startswith(_OF_GRADIENTS)
+    return is_known or getattr(hook, 'writes_to_gradients_alone', False)
 
 
 @contextlib.contextmanager
@@ -112,7 +115,7 @@ def _elementwise(in_params, out_params, operation, name):
         flag = _flag.get()
         if flag is None:
             return plain(*arguments)
-        in_gate = f'if (may_write[0]) {{ {operation} }}'
+        in_gate = f'if (may_write[0]) {{ {operation}; }}'
         kernel = cuda.elementwise(
             'raw bool may_write, ' + in_params, out_params, in_gate, name + '_gated'
         )

@@ -11,7 +11,7 @@ from chainerlp.true_gradients import form, formed, gradient_of
 
 import chainer
 
-_GROUP_SIZE = 1 << 22  # elements: 16 MiB of true gradients
+_GROUP_SIZE = 1 << 20  # elements: 4 MiB of true gradients
 
 # What Chainer's update is made of. An optimizer that has one of its own does it as a whole.
 _PARTS = (
@@ -24,7 +24,7 @@ def make_update(optimizer, flag=None):
     """Makes an optimizer's update with the gradients that its target has.
 
     It is made as a whole, by ``optimizer.update()``, if the optimizer has parts of its own, or a
-    hook that sees all parameters at once; true gradients, which it may have changed, then stay.
+    hook that may look at all parameters at once. True gradients, as hooks leave them, then stay.
 
     Args:
         optimizer (~chainer.GradientMethod): The optimizer.
@@ -42,13 +42,13 @@ def make_update(optimizer, flag=None):
         getattr(type(optimizer), part) is getattr(chainer.GradientMethod, part) for part in _PARTS
     )
     by_rules_alone = is_chainers and all(map(writes_to_gradients_alone, hooks))
+    is_for_each = all(getattr(hook, 'call_for_each_param', False) for hook in hooks)
     with master_weights.substituted(params) as saturated:
-        if is_chainers and all(getattr(hook, 'call_for_each_param', False) for hook in hooks):
+        if by_rules_alone and is_for_each:
             for group in _groups(params):
                 _fill_gaps(group)
-                with formed(group), gated(group, flag, by_rules_alone):
+                with formed(group), gated(group, flag):
                     _call_for_each(before, group)
-                    _fill_gaps(group)
                     for param in group:
                         param.update()
                     _call_for_each(after, group)

@@ -101,6 +101,7 @@ class _GradientScaling:
     name = 'GradientScaling'
     timing = 'pre'
     call_for_each_param = True
+    writes_to_gradients_alone = True  # see chainerlp.gated_update
 
     def __init__(self, rate):
         self._rate = rate
@@ -115,6 +116,8 @@ class _WeightDecay(optimizer_hooks.WeightDecay):
 
     Added to an optimizer, it would add to a gradient that is still scaled and in float16.
     """
+
+    writes_to_gradients_alone = True
 
     def __call__(self, rule, param):
         # Of a float32 parameter too the rule has divided the gradient already, but the scale is

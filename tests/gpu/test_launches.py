@@ -1,4 +1,6 @@
-"""How many kernels an iteration launches, counted by an emulated device, which alone can tell."""
+"""What an iteration launches and takes of memory, which an emulated device alone can tell."""
+
+import gc
 
 import chainerlp
 from chainerlp import policies
@@ -18,8 +20,10 @@ def cuemu():
     return pytest.importorskip('cuemu', reason='only an emulated device counts launches')
 
 
-def launches(cuemu, device, build, shape, policy):
-    """Returns the launches of one iteration in the steady state; of no policy, of Fixed(1)'s."""
+def counted(cuemu, device, build, shape, policy):
+    """Returns the counts of one iteration in the steady state; of no policy, of Fixed(1)'s."""
+    gc.collect()  # models are in cycles
+    device.xp.get_default_memory_pool().free_all_blocks()
     numpy.random.seed(0)
     with chainer.using_config('dtype', chainer.mixed16):
         model = chainer.links.Classifier(build())
@@ -40,7 +44,11 @@ def launches(cuemu, device, build, shape, policy):
         optimizer.update(model, x, t)
     with cuemu.counting() as counts:
         optimizer.update(model, x, t)
-    return counts['launches']
+    return counts
+
+
+def launches(*args):
+    return counted(*args)['launches']
 
 
 MOST = {
@@ -70,3 +78,13 @@ def test_launches_grow_linearly_with_layers(device, cuemu, policy):
     # One launch more for each hundred or two of arrays: copies, true gradients, whether all are
     # finite.
     assert many - few <= 9 * (more - few) + 10
+
+
+def test_memory_is_that_of_chainers_static_loss_scaling(device, cuemu):
+    """Neither the float32 gradients of 6 million parameters nor copies of them are held at once."""
+    wide = (lambda: MLP(1000, 1000, 10, 6)), (1000,)
+    fixed, adaptive, per_sample = (
+        counted(cuemu, device, *wide, policy)['peak']
+        for policy in (None, policies.Adaptive(), policies.PerSample())
+    )
+    assert adaptive <= 1.02 * fixed and per_sample <= 1.02 * fixed, (adaptive, per_sample, fixed)
