@@ -141,26 +141,28 @@ struct Copies {
     unsigned char* to[100];
     const unsigned char* from[100];
     index_t bytes[100];
+    int begin[100];
 };
 
-// Each row of the grid copies one array.
 extern "C" __global__ void copy_unless(Copies copies, const bool* is_right) {
     if (is_right && *is_right) return;
-    const int k = blockIdx.y;
-    unsigned char* to = copies.to[k];
-    const unsigned char* from = copies.from[k];
-    const index_t bytes = copies.bytes[k];
+    const Share share = share_of(copies.begin);
+    unsigned char* to = copies.to[share.k];
+    const unsigned char* from = copies.from[share.k];
+    const index_t bytes = copies.bytes[share.k];
     index_t done = 0;
     if (is_aligned(to) && is_aligned(from)) {
         #pragma unroll 4
-        for (index_t i = first_index(); i < bytes / 16; i += all_threads())
+        for (index_t i = share.first; i < bytes / 16; i += share.all)
             store_words(words_at(from + 16 * i), to + 16 * i);
         done = bytes / 16 * 16;
     }
-    for (index_t i = done + first_index(); i < bytes; i += all_threads()) to[i] = from[i];
+    for (index_t i = done + share.first; i < bytes; i += share.all) to[i] = from[i];
 }
 """
-_COPIES = numpy.dtype([('to', 'u8', 100), ('from', 'u8', 100), ('bytes', 'i8', 100)])
+_COPIES = numpy.dtype(
+    [('to', 'u8', 100), ('from', 'u8', 100), ('bytes', 'i8', 100), ('begin', 'i4', 100)]
+)
 
 
 def copy_unless(is_right, arrays, copies):

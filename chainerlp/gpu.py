@@ -15,7 +15,6 @@ OPTIONS = ('--std=c++17',)  # as CuPy 14 compiles its own
 THREADS = 256
 # A grid of so many blocks fills any GPU of today, and its partial results are still few.
 MOST_BLOCKS = 1024
-_MOST_BLOCKS_A_ROW = 64
 _CHUNK_BYTES = 16
 _CHUNKS_A_THREAD = 4
 
@@ -40,6 +39,19 @@ __device__ inline double value_of_bits(unsigned bits) {
 __device__ inline index_t first_index() { return blockIdx.x * (index_t)blockDim.x + threadIdx.x; }
 __device__ inline index_t all_threads() { return (index_t)gridDim.x * blockDim.x; }
 __device__ inline bool is_aligned(const void* p) { return (unsigned long long)p % 16 == 0; }
+
+// Which of many arrays a block works on, and of how many threads that do this is which.
+struct Share { int k; index_t first, all; };
+
+// begin: for each array the number of its first block; for places that are left over, of none.
+template <int N> __device__ inline Share share_of(const int (&begin)[N]) {
+    int k = 0;
+    #pragma unroll
+    for (int step = 64; step > 0; step /= 2)
+        if (k + step < N && begin[k + step] <= (int)blockIdx.x) k += step;
+    const index_t end = k + 1 < N ? begin[k + 1] : gridDim.x, block = blockIdx.x - begin[k];
+    return {k, block * THREADS + threadIdx.x, (end - begin[k]) * THREADS};
+}
 
 // What a thread reads or writes at once: as two words, since tools that watch what a kernel loads
 // do not see a struct that is copied whole.
@@ -153,16 +165,16 @@ def launch(code, name, blocks, *arguments):
 
 
 def launch_for_each(code, name, struct, rows, *arguments):
-    """Launches a kernel of whose grid each row works on some of many arrays.
+    """Launches a kernel whose blocks share in many arrays, each with as many as its size asks for.
 
     Args:
         code (str): As of :func:`launch`, like ``name``.
         name (str): The kernel.
-        struct (numpy.dtype): The kernel's first argument: in each field places for as many as one
-            launch takes. What it is given by value must stay under 4 KiB.
-        rows (list of tuple): For each row of the grid what its places hold, in the order of the
-            fields: arrays for pointers, and integers. The first is an array, of the size of the
-            work.
+        struct (numpy.dtype): The kernel's first argument: in each field places for as many arrays,
+            up to 128, as one launch takes; the last field is ``begin`` of ``share_of``. What is
+            given by value must stay under 4 KiB.
+        rows (list of tuple): For each array what its places hold, in the order of the fields:
+            arrays for pointers, and integers. The first is the array itself.
         *arguments: The kernel's other arguments.
     """
     (places,) = struct[0].shape
@@ -171,8 +183,10 @@ def launch_for_each(code, name, struct, rows, *arguments):
         table = numpy.zeros((), struct)
         for field, values in zip(struct.names, zip(*some)):
             table[field][: len(some)] = [v if isinstance(v, int) else v.data.ptr for v in values]
-        blocks = min(_MOST_BLOCKS_A_ROW, max(blocks_for(row[0]) for row in some))
-        launch(code, name, (blocks, len(some)), table, *arguments)
+        ends = numpy.cumsum([blocks_for(row[0]) for row in some])
+        table['begin'] = ends[-1]
+        table['begin'][: len(some)] = [0, *ends[:-1]]
+        launch(code, name, int(ends[-1]), table, *arguments)
 
 
 def scalar_of(scale):

@@ -160,6 +160,7 @@ struct Pairs {
     float* master[100];
     half_bits* half[100];
     index_t size[100];
+    int begin[100];
 };
 
 __device__ half_bits rounded(float master, bool* is_saturated) {
@@ -173,22 +174,25 @@ __device__ half_bits rounded(float master, bool* is_saturated) {
     return half;
 }
 
-// Each row of the grid looks at one pair.
 extern "C" __global__ void take_over_changes(Pairs pairs) {
-    const int k = blockIdx.y;
-    float* master = pairs.master[k];
-    const half_bits* half = pairs.half[k];
-    for (index_t i = first_index(); i < pairs.size[k]; i += all_threads())
+    const Share share = share_of(pairs.begin);
+    float* master = pairs.master[share.k];
+    const half_bits* half = pairs.half[share.k];
+    for (index_t i = share.first; i < pairs.size[share.k]; i += share.all)
         if (rounded(master[i], 0) != half[i]) master[i] = value_of(half[i]);
 }
 
 extern "C" __global__ void store_rounded(Pairs pairs, bool* is_saturated) {
-    const int k = blockIdx.y;
-    for (index_t i = first_index(); i < pairs.size[k]; i += all_threads())
-        pairs.half[k][i] = rounded(pairs.master[k][i], is_saturated);
+    const Share share = share_of(pairs.begin);
+    const float* master = pairs.master[share.k];
+    half_bits* half = pairs.half[share.k];
+    for (index_t i = share.first; i < pairs.size[share.k]; i += share.all)
+        half[i] = rounded(master[i], is_saturated);
 }
 """
-_PAIRS = numpy.dtype([('master', 'u8', 100), ('half', 'u8', 100), ('size', 'i8', 100)])
+_PAIRS = numpy.dtype(
+    [('master', 'u8', 100), ('half', 'u8', 100), ('size', 'i8', 100), ('begin', 'i4', 100)]
+)
 
 
 def _launch_for_pairs(kernel, masters, halves, *arguments):

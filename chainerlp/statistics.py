@@ -183,11 +183,11 @@ def all_finite(array):
 
 _FIND_NONFINITE = r"""
 struct Arrays {
-    const void* at[128];
-    index_t size[128];
-    const float* scale[128];  // or else, with a null pointer, the number's bits
-    unsigned bits[128];
-    unsigned char itemsize[128];
+    const void* at[120];
+    index_t size[120];
+    const float* scale[120];  // or else, with a null pointer, the number's bits
+    unsigned bits[120];
+    int itemsize[120], begin[120];
 };
 
 __device__ inline bool is_finite(float x) { return (bits_of(x) & 0x7f800000u) != 0x7f800000u; }
@@ -202,21 +202,25 @@ struct Finite {
     }
 };
 
-// Each row of the grid looks at one array.
 extern "C" __global__ void find_nonfinite(Arrays arrays, bool* all_finite) {
-    const int k = blockIdx.y;
+    const Share share = share_of(arrays.begin);
+    const int k = share.k;
+    const void* at = arrays.at[k];
+    const index_t size = arrays.size[k];
     const float scale = arrays.scale[k] ? *arrays.scale[k] : __uint_as_float(arrays.bits[k]);
     Finite finite = {(float)(1.0 / scale), true};
-    if (arrays.itemsize[k] == 2) for_all((const half_bits*)arrays.at[k], arrays.size[k], finite);
-    if (arrays.itemsize[k] == 4) for_all((const float*)arrays.at[k], arrays.size[k], finite);
-    if (arrays.itemsize[k] == 8) for_all((const double*)arrays.at[k], arrays.size[k], finite);
+    if (arrays.itemsize[k] == 2)
+        for_all((const half_bits*)at, size, finite, share.first, share.all);
+    if (arrays.itemsize[k] == 4)
+        for_all((const float*)at, size, finite, share.first, share.all);
+    if (arrays.itemsize[k] == 8)
+        for_all((const double*)at, size, finite, share.first, share.all);
     if (!finite.answer) *all_finite = false;  // whoever writes it writes the same
 }
 """
 _ARRAYS = numpy.dtype(
-    [('at', 'u8', 128), ('size', 'i8', 128), ('scale', 'u8', 128)]
-    + [('bits', 'u4', 128), ('itemsize', 'u1', 128)],
-    align=True,
+    [('at', 'u8', 120), ('size', 'i8', 120), ('scale', 'u8', 120)]
+    + [('bits', 'u4', 120), ('itemsize', 'i4', 120), ('begin', 'i4', 120)]
 )
 
 

@@ -225,16 +225,15 @@ struct Arrays {
     index_t size[90];
     const float* scale[90];  // or else, with a null pointer, the number's bits
     unsigned bits[90];
-    unsigned char itemsize[90];
+    int itemsize[90], begin[90];
 };
 
-// Each row of the grid divides the scale out of one array.
 extern "C" __global__ void store_true(Arrays arrays) {
-    const int k = blockIdx.y;
+    const Share share = share_of(arrays.begin);
+    const int k = share.k;
     const float scale = arrays.scale[k] ? *arrays.scale[k] : __uint_as_float(arrays.bits[k]);
     const float factor = 1.0 / scale;
-    const index_t step = (index_t)gridDim.x * THREADS;
-    for (index_t i = first_index(); i < arrays.size[k]; i += step) {
+    for (index_t i = share.first; i < arrays.size[k]; i += share.all) {
         const float x = arrays.itemsize[k] == 2 ? value_of(((const half_bits*)arrays.at[k])[i])
                                                 : value_of(((const float*)arrays.at[k])[i]);
         arrays.out[k][i] = x * factor;
@@ -243,8 +242,7 @@ extern "C" __global__ void store_true(Arrays arrays) {
 """
 _ARRAYS = numpy.dtype(
     [('at', 'u8', 90), ('out', 'u8', 90), ('size', 'i8', 90), ('scale', 'u8', 90)]
-    + [('bits', 'u4', 90), ('itemsize', 'u1', 90)],
-    align=True,
+    + [('bits', 'u4', 90), ('itemsize', 'i4', 90), ('begin', 'i4', 90)]
 )
 
 
