@@ -4,17 +4,19 @@ Those of the paper's code: a constant, ranges of values, log-normal casts.
 """
 
 import dataclasses
+import functools
 import math
 from statistics import NormalDist
 from typing import Optional
 
-from chainerlp import formats, statistics
-from chainerlp.policies.bounds import LARGEST_TOTAL_SCALE, bounded
+from chainerlp import formats, gpu, statistics
+from chainerlp.policies.bounds import CUDA_CHOICE, LARGEST_TOTAL_SCALE, bounded
 from chainerlp.policies.policy import Bounded, Policy, Threshold, is_real
 from chainerlp.types import Array, Scale
 
 import numpy
 from chainer import backend
+from chainer.backends import cuda
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,9 @@ class Fixed(Policy):
         return bounded(self.constant, total_scale, math.inf, LARGEST_TOTAL_SCALE, False)
 
 
+_SMALLEST_PRODUCT = 1e-15
+
+
 @dataclasses.dataclass(frozen=True)
 class AbsRange(Bounded):
     """Looks at the extremes of gy and W only (``abs_range`` of the paper's code).
@@ -73,9 +78,15 @@ class AbsRange(Bounded):
         format = formats.get(self.format)
         gy_smallest, gy_largest = statistics.nonzero_range(gy)
         W_smallest, W_largest = statistics.nonzero_range(W)
-        smallest = xp.maximum(gy_smallest / backoff * W_smallest, 1e-15)
+        smallest = xp.maximum(gy_smallest / backoff * W_smallest, _SMALLEST_PRODUCT)
         lowest = xp.maximum(format.smallest_subnormal / terms / smallest, 1.0)
         return xp.minimum(lowest, format.largest / terms / (gy_largest / backoff * W_largest))
+
+    def _kernel(self, gy, W, terms, product, window, backoff):
+        smallest = formats.get(self.format).smallest_subnormal / terms
+        return _range_kernel(
+            self.format, gy[None, None], W[None], terms, smallest, _SMALLEST_PRODUCT
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +109,11 @@ class ElementWiseRange(Bounded):
             smallest = xp.minimum(smallest, gy_smallest / backoff * W_smallest)
             largest = xp.maximum(largest, gy_largest / backoff * W_largest)
         lowest = xp.maximum(format.smallest_subnormal / smallest, 1.0)
-        return xp.minimum(lowest, format.largest / largest / terms)
+        return xp.minimum(lowest, format.largest / terms / largest)
+
+    def _kernel(self, gy, W, terms, product, window, backoff):
+        smallest = formats.get(self.format).smallest_subnormal
+        return _range_kernel(self.format, gy, W, terms, smallest, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,3 +137,173 @@ class LogNormal(Bounded, Threshold):
         exponent = math.log(format.smallest_subnormal) - mean - deviation * quantile
         largest = statistics.largest_magnitude(gradient) / backoff
         return xp.minimum(backoff * xp.exp(exponent), format.largest / largest)
+
+    def _kernel(self, gy, W, terms, product, window, backoff):
+        gradient = gy if product is None else product
+        if gradient.dtype == numpy.float64:
+            return None
+        row = gpu.contiguous(gradient)
+        blocks = gpu.blocks_for(row)
+        return functools.partial(
+            gpu.launch,
+            _CUDA_LOG_NORMAL,
+            'choose_log_normal',
+            blocks,
+            *(row, row.itemsize, row.size),
+            cuda.cupy.empty((blocks, 3), numpy.float64),
+            cuda.cupy.zeros(2, numpy.uint32),
+            math.log(formats.get(self.format).smallest_subnormal),
+            NormalDist().inv_cdf(self.threshold),
+            float(formats.get(self.format).largest),
+        )
+
+
+_CUDA_RANGE = (
+    CUDA_CHOICE
+    + r"""
+struct Extremes {
+    unsigned smallest, largest;  // the bits of |x|; of the smallest that is not 0, the complement
+
+    template <typename T> __device__ void see(T x) {
+        const unsigned magnitude = bits_of(value_of(x)) & 0x7fffffffu;
+        if (magnitude) smallest = Largest::of(smallest, ~magnitude);
+        largest = Largest::of(largest, magnitude);
+    }
+};
+
+// One of the channels of an array of shape (count, channels, size).
+template <typename T> __device__ void look(
+        const T* x, index_t count, index_t size, Extremes& found) {
+    x += blockIdx.y * size;
+    const index_t distance = gridDim.y * size;
+    for (index_t i = first_index(); i < count * size; i += all_threads())
+        found.see(x[i / size * distance + i % size]);
+}
+
+__device__ void merge(const Extremes& found, unsigned* extremes) {
+    const unsigned smallest = over_block<Largest>(found.smallest);
+    const unsigned largest = over_block<Largest>(found.largest);
+    if (threadIdx.x > 0) return;
+    atomicMax(&extremes[0], smallest);
+    atomicMax(&extremes[1], largest);
+}
+
+__device__ double smallest_of(const volatile unsigned* extremes) {
+    return extremes[0] ? value_of_bits(~extremes[0]) : INFINITY;
+}
+
+// Each row of the grid looks at one channel of gy and of W. extremes: four of each, then how many
+// blocks are done; all 0 at first.
+extern "C" __global__ void choose_range(
+        const void* gy, index_t gy_itemsize, index_t count, index_t gy_size, const void* W,
+        index_t W_itemsize, index_t W_size, unsigned* extremes, double smallest_product,
+        double smallest, double largest, Choice choice) {
+    Extremes of_gy = {0, 0}, of_W = {0, 0};
+    if (gy_itemsize == 2) look((const half_bits*)gy, count, gy_size, of_gy);
+    else look((const float*)gy, count, gy_size, of_gy);
+    if (W_itemsize == 2) look((const half_bits*)W, 1, W_size, of_W);
+    else look((const float*)W, 1, W_size, of_W);
+    merge(of_gy, extremes + 4 * blockIdx.y);
+    merge(of_W, extremes + 4 * blockIdx.y + 2);
+    if (!is_last_block(extremes + 4 * gridDim.y)) return;
+
+    double lowest = INFINITY, highest = 0;
+    int is_nan = 0;
+    for (unsigned k = threadIdx.x; k < gridDim.y; k += THREADS) {
+        const volatile unsigned* of_channel = extremes + 4 * k;
+        const double low = smallest_of(of_channel) / choice.backoff * smallest_of(of_channel + 2);
+        const double high =
+            value_of_bits(of_channel[1]) / choice.backoff * value_of_bits(of_channel[3]);
+        lowest = low < lowest ? low : lowest;
+        highest = high > highest ? high : highest;
+        is_nan |= high != high;
+    }
+    lowest = -over_block<Largest>(-lowest);
+    is_nan = over_block<Largest>(is_nan);
+    highest = over_block<Largest>(highest);
+    if (threadIdx.x > 0) return;
+    lowest = max(smallest / max(lowest, smallest_product), 1.0);
+    highest = largest / highest;
+    choice.store(is_nan ? NAN : lowest < highest ? lowest : highest);
+}
+"""
+)
+
+
+def _range_kernel(format, gy, W, terms, smallest, smallest_product):
+    """Returns what :meth:`Bounded._kernel` does, for gy (n, channels, ...) and W (channels, ...).
+
+    α = min(max(smallest / o_min, 1), (u_max / K) / o_max), where o_min (at least the smallest
+    product) and o_max are the least and the greatest of the channels' products.
+    """
+    if numpy.float64 in (gy.dtype, W.dtype):
+        return None
+    xp, channels = cuda.cupy, len(W)
+    gy, W = xp.ascontiguousarray(gy), xp.ascontiguousarray(W)
+    of_channel = gy[:, 0]
+    blocks = gpu.blocks_for(of_channel if of_channel.nbytes > W[0].nbytes else W[0])
+    return functools.partial(
+        gpu.launch,
+        _CUDA_RANGE,
+        'choose_range',
+        (blocks, channels),
+        *(gy, gy.itemsize, len(gy), of_channel.size // len(gy)),
+        *(W, W.itemsize, W.size // channels),
+        xp.zeros(4 * channels + 1, numpy.uint32),
+        *(smallest_product, float(smallest), formats.get(format).largest / terms),
+    )
+
+
+_CUDA_LOG_NORMAL = (
+    CUDA_CHOICE
+    + r"""
+struct Logarithms {
+    double pivot, sum, squares, count;  // of ln|x| - pivot: near 0, no digits cancel
+    unsigned largest;
+    template <typename T> __device__ void chunk(const T* x, int size) {
+        #pragma unroll
+        for (int i = 0; i < size; ++i) {
+            const unsigned magnitude = bits_of(value_of(x[i])) & 0x7fffffffu;
+            largest = Largest::of(largest, magnitude);
+            if (!magnitude) continue;
+            const double logarithm = log(value_of_bits(magnitude)) - pivot;
+            sum += logarithm;
+            squares += logarithm * logarithm;
+            count += 1;
+        }
+    }
+};
+
+// partial: three numbers for each block; state: as choose_amax's.
+extern "C" __global__ void choose_log_normal(
+        const void* x, index_t itemsize, index_t size, double* partial, unsigned* state,
+        double log_smallest, double quantile, double most, Choice choice) {
+    const float first = itemsize == 2 ? value_of(*(const half_bits*)x) : *(const float*)x;
+    const double pivot = first ? log(value_of_bits(bits_of(first) & 0x7fffffffu)) : log_smallest;
+    Logarithms own = {pivot, 0, 0, 0, 0};
+    if (itemsize == 2) for_all((const half_bits*)x, size, own);
+    else for_all((const float*)x, size, own);
+    const double of_block[] = {
+        over_block<Sum>(own.sum), over_block<Sum>(own.squares), over_block<Sum>(own.count)};
+    const unsigned largest = over_block<Largest>(own.largest);
+    if (threadIdx.x == 0) {
+        for (int k = 0; k < 3; ++k) partial[3 * blockIdx.x + k] = of_block[k];
+        atomicMax(&state[0], largest);
+    }
+    if (!is_last_block(&state[1])) return;
+
+    double total[3] = {0, 0, 0};
+    for (unsigned block = threadIdx.x; block < gridDim.x; block += THREADS)
+        for (int k = 0; k < 3; ++k) total[k] += ((const volatile double*)partial)[3 * block + k];
+    for (int k = 0; k < 3; ++k) total[k] = over_block<Sum>(total[k]);
+    if (threadIdx.x > 0) return;
+    const double mean = total[0] / total[2];
+    const double variance = total[1] / total[2] - mean * mean;
+    const double deviation = variance < 0 ? 0 : sqrt(variance);
+    const double backoff = choice.backoff;
+    const double chosen = backoff * exp(log_smallest - pivot - mean - deviation * quantile);
+    const double highest = most / (value_of_bits(((volatile unsigned*)state)[0]) / backoff);
+    choice.store(chosen < highest ? chosen : highest);
+}
+"""
+)

@@ -257,7 +257,10 @@ LAYOUTS = {
     'misaligned': lambda a: a[0, 1:],
     'reversed': lambda a: a[::-1, ::-1],
 }
-EVERY = [*ADAPTIVE[:1], policies.PerSample(), *CURRENT[::3]]
+EVERY = [
+    *(*ADAPTIVE[:1], policies.PerSample(), *CURRENT[::3]),
+    *(policies.AbsRange(), policies.LogNormal()),
+]
 
 
 @pytest.mark.parametrize('policy', EVERY, ids=repr)
@@ -290,7 +293,7 @@ def test_weights_of_any_size(device, size, dtype, policy):
             assert float(found[1]) == numpy.float32(float(total_scale)) * numpy.float32(expected)
 
 
-@pytest.mark.parametrize('policy', [policies.AbsRange(), policies.LogNormal(), *EVERY], ids=repr)
+@pytest.mark.parametrize('policy', EVERY, ids=repr)
 def test_what_is_kept_is_bounded_by_what_comes(device, policy):
     random = numpy.random.RandomState(0)
     gy = (random.standard_normal((6, 5)) * 2.0**-20).astype('e')
@@ -351,3 +354,54 @@ def test_the_initial_scale_of_many_gradients(device, count):
         sent = [ScaledArray(device.send(a), s) for a, s in zip(arrays, sent)]
         found.observe(sent, numpy.dtype('f'))
         assert (float(found.scale), found.is_known) == (expected.scale, expected.is_known)
+
+
+UNBOUNDED = {'max_scale': NO_BOUND, 'max_total_scale': NO_BOUND}
+BASELINES = [
+    policies.AbsRange(),
+    policies.AbsRange(power_of_two=False, **UNBOUNDED),
+    policies.ElementWiseRange(),
+    policies.ElementWiseRange(power_of_two=False, **UNBOUNDED),
+    policies.LogNormal(),
+    policies.LogNormal(0.2, power_of_two=False, **UNBOUNDED),
+]
+
+
+def assert_same_choice(device, policy, gy, W, **context):
+    for total_scale in totals(device):
+        expected = policy.scale(gy, W, float(total_scale), **context)
+        found = policy.scale_and_total(device.send(gy), device.send(W), total_scale, **context)
+        # Sums of logarithms are formed in another order, in float64; α is stored in float32.
+        tolerance = 2.0**-23 if isinstance(policy, policies.LogNormal) else 0
+        alpha = assert_total(device, found, total_scale)
+        numpy.testing.assert_allclose(alpha, numpy.float32(expected), rtol=tolerance)
+    return expected
+
+
+@pytest.mark.parametrize('policy', BASELINES, ids=repr)
+@pytest.mark.parametrize('dtype', ['float16', 'float32'])
+@pytest.mark.parametrize(
+    'gy_shape, W_shape',
+    [((1, 1), (1, 1)), ((7, 300), (300, 5)), ((3, 4, 5, 7), (4, 3, 3, 3)), ((9, 2, 999), (2, 3))],
+)
+def test_what_the_papers_is_compared_with(device, gy_shape, W_shape, dtype, policy):
+    gy = gradients(math.prod(gy_shape), dtype, special=(2.0**-30, 0.0)).reshape(gy_shape)
+    gy = gy * numpy.array(2.0**-4, dtype)
+    gy[:, -1:] *= numpy.array(2.0**-4, dtype)
+    W = numpy.random.RandomState(0).standard_normal(W_shape).astype('e')
+    W[-1].flat[0] = 0
+    scales = {assert_same_choice(device, policy, gy, W, terms=k) for k in (1, 4608)}
+    assert_same_choice(device, policy, gy[::2, :, ...], W[..., ::2], terms=9, backoff=2.0**-5)
+    assert gy.size < 10 or max(scales) != 1
+
+
+@pytest.mark.parametrize('policy', BASELINES, ids=repr)
+@pytest.mark.parametrize('value', [*NONFINITE, 0.0, 2.0**-100, 1e30])
+def test_what_it_is_compared_with_of_special_values(device, value, policy):
+    gy, W = numpy.full((3, 4), 2.0**-20, 'f'), numpy.ones((4, 2), 'f')
+    gy[1, 2] = value
+    assert_same_choice(device, policy, gy, W, terms=4)
+    assert_same_choice(device, policy, numpy.full((3, 4), value, 'f'), W, terms=4)
+    W[3] = 0  # inf · 0
+    gy[1, 3] = value
+    assert_same_choice(device, policy, gy, W, terms=4)

@@ -80,6 +80,27 @@ def test_launches_grow_linearly_with_layers(device, cuemu, policy):
     assert many - few <= 9 * (more - few) + 10
 
 
+@pytest.mark.parametrize(
+    'policy',
+    [
+        *MOST,
+        policies.AbsRange(),
+        policies.ElementWiseRange(),
+        policies.LogNormal(),
+    ],
+    ids=repr,
+)
+def test_a_choice_is_one_launch(device, cuemu, policy):
+    gy = device.send(numpy.full((4, 6, 5, 5), 2.0**-20, 'e'))
+    W = device.send(numpy.ones((6, 3, 3, 3), 'e'))
+    product = device.send(numpy.ones((4, 3, 5, 5), 'f'))
+    given = device.send(numpy.array(4, 'f'))
+    for _ in range(2):  # the first compiles
+        with cuemu.counting() as counts:
+            policy.scale_and_total(gy, W, given, terms=54, product=product)
+    assert counts['launches'] == 1
+
+
 def test_memory_is_that_of_chainers_static_loss_scaling(device, cuemu):
     """Neither the float32 gradients of 6 million parameters nor copies of them are held at once."""
     wide = (lambda: MLP(1000, 1000, 10, 6)), (1000,)
