@@ -183,11 +183,11 @@ def all_finite(array):
 
 _FIND_NONFINITE = r"""
 struct Arrays {
-    const void* at[120];
-    index_t size[120];
-    const float* scale[120];  // or else, with a null pointer, the number's bits
-    unsigned bits[120];
-    int itemsize[120], begin[120];
+    const void* at[100];
+    index_t size[100];
+    const float* scale[100];  // or else, with a null pointer, the number's bits
+    unsigned bits[100];
+    int itemsize[100], begin[100];
 };
 
 __device__ inline bool is_finite(float x) { return (bits_of(x) & 0x7f800000u) != 0x7f800000u; }
@@ -219,8 +219,8 @@ extern "C" __global__ void find_nonfinite(Arrays arrays, bool* all_finite) {
 }
 """
 _ARRAYS = numpy.dtype(
-    [('at', 'u8', 120), ('size', 'i8', 120), ('scale', 'u8', 120)]
-    + [('bits', 'u4', 120), ('itemsize', 'i4', 120), ('begin', 'i4', 120)]
+    [('at', 'u8', 100), ('size', 'i8', 100), ('scale', 'u8', 100)]
+    + [('bits', 'u4', 100), ('itemsize', 'i4', 100), ('begin', 'i4', 100)]
 )
 
 
