@@ -49,7 +49,7 @@ def substituted(params):
             master = master_of(param)
             master.array = param.array.astype(numpy.float32, copy=False)  # a hook may replace it
             param.array = half
-        saturated += _on_each_device(store_rounded, [param for param, _ in halves])
+        saturated += _on_each_device(store_rounded, [param for param, _ in halves], _new_checksums)
 
 
 def is_trained(param):
@@ -93,29 +93,46 @@ def refresh(params):
             rule._fp32_param = master_of(first)
         elif rule._fp32_param is not None and rule._fp32_param.array is not None:
             changed.append(param)
-    _on_each_device(take_over_changes, changed)
+    _on_each_device(take_over_changes, changed, _checksums_of)
 
 
-def _on_each_device(function, params):
-    """Calls a function with the masters and the halves of each device; returns its results."""
+def _on_each_device(function, params, checksums_of):
+    """Calls a function with what the parameters of each device have; returns its results."""
     results = []
     for device in {param.device for param in params}:
         with chainer.using_device(device):
             there = [param for param in params if param.device == device]
             masters = [master_of(param).array for param in there]
-            results.append(function(masters, [param.array for param in there]))
+            checksums = [*map(checksums_of, there)] if on_gpu(masters[0]) else ()
+            results.append(function(masters, [param.array for param in there], checksums))
     return results
 
 
-def take_over_changes(masters, halves):
+def _checksums_of(param):
+    """Returns those of a parameter's half when it was rounded last, on its device; or ``None``."""
+    checksums = getattr(master_of(param), 'checksums', None)
+    return None if checksums is None or checksums.device != param.array.device else checksums
+
+
+def _new_checksums(param):
+    checksums = _checksums_of(param)
+    if checksums is None:
+        checksums = cuda.cupy.empty(-(-param.size // _CHUNK), numpy.uint64)
+        master_of(param).checksums = checksums
+    return checksums
+
+
+def take_over_changes(masters, halves, checksums=()):
     """Changes masters where their halves are not what they are rounded to; elsewhere they stay.
 
     Args:
         masters (list of :ref:`ndarray`): Float32 arrays, which are changed in place.
         halves (list of :ref:`ndarray`): As many float16 arrays of the same shapes.
+        checksums (list of :ref:`ndarray`): On a GPU, what :func:`store_rounded` wrote, or ``None``,
+            for each: where they are those of the half, the master is not looked at.
     """
     if on_gpu(masters[0]):
-        _launch_for_pairs('take_over_changes', masters, halves)
+        _launch_for_pairs('take_over_changes', masters, halves, checksums)
         return
     for master, half in zip(masters, halves):
         bits = _rounded(master)[0].view(numpy.uint16)
@@ -124,20 +141,22 @@ def take_over_changes(masters, halves):
             master[is_changed] = half[is_changed]
 
 
-def store_rounded(masters, halves):
+def store_rounded(masters, halves, checksums=()):
     """Rounds masters to their halves; finite magnitudes beyond float16 become 65504.
 
     Args:
         masters (list of :ref:`ndarray`): Float32 arrays.
         halves (list of :ref:`ndarray`): As many float16 arrays of the same shapes, which are
             written to.
+        checksums (list of :ref:`ndarray`): On a GPU, a uint64 array for each, which gets a checksum
+            of every 4096 elements of the half.
 
     Returns:
         bool or 0-d bool array: Whether a magnitude was beyond float16.
     """
     if on_gpu(masters[0]):
         is_saturated = cuda.cupy.zeros((), numpy.bool_)
-        _launch_for_pairs('store_rounded', masters, halves, is_saturated)
+        _launch_for_pairs('store_rounded', masters, halves, checksums, is_saturated)
         return is_saturated
     is_saturated = False
     for master, half in zip(masters, halves):
@@ -155,12 +174,16 @@ def _rounded(master):
     return from_float32(numpy.where(numpy.isinf(master), master, clipped), numpy.float16), is_over
 
 
+_CHUNK = 4096
 _MASTERS = r"""
+#define CHUNK 4096
+
 struct Pairs {
-    float* master[100];
-    half_bits* half[100];
-    index_t size[100];
-    int begin[100];
+    float* master[90];
+    half_bits* half[90];
+    unsigned long long* checksums[90];  // one for each chunk, or a null pointer
+    index_t size[90];
+    int begin[90];
 };
 
 __device__ half_bits rounded(float master, bool* is_saturated) {
@@ -174,35 +197,69 @@ __device__ half_bits rounded(float master, bool* is_saturated) {
     return half;
 }
 
+// Calls visit(i), which returns a half, for each element of a chunk, by all threads of a block, and
+// returns the sum of splitmix64's hashes (Steele et al., 2014) of four halves and their place each.
+// If one half changes, so does the sum; if several do, it stays by a chance of 2^-64.
+template <typename Visit>
+__device__ unsigned long long checksum_of(index_t chunk, index_t size, Visit visit) {
+    unsigned long long sum = 0;
+    const index_t end = min(size, (chunk + 1) * CHUNK);
+    for (index_t i = chunk * CHUNK + 4 * threadIdx.x; i < end; i += 4 * THREADS) {
+        unsigned long long word = 0;
+        for (int j = 0; j < 4 && i + j < end; ++j)
+            word |= (unsigned long long)visit(i + j) << 16 * j;
+        word ^= i * 0x9e3779b97f4a7c15ull;
+        word = (word ^ word >> 30) * 0xbf58476d1ce4e5b9ull;
+        word = (word ^ word >> 27) * 0x94d049bb133111ebull;
+        sum += word ^ word >> 31;
+    }
+    return over_block<Sum>(sum);
+}
+
 extern "C" __global__ void take_over_changes(Pairs pairs) {
     const Share share = share_of(pairs.begin);
-    float* master = pairs.master[share.k];
-    const half_bits* half = pairs.half[share.k];
-    for (index_t i = share.first; i < pairs.size[share.k]; i += share.all)
-        if (rounded(master[i], 0) != half[i]) master[i] = value_of(half[i]);
+    const int k = share.k;
+    float* master = pairs.master[k];
+    const half_bits* half = pairs.half[k];
+    const index_t size = pairs.size[k], blocks = share.all / THREADS;
+    for (index_t chunk = share.first / THREADS; chunk * CHUNK < size; chunk += blocks) {
+        if (pairs.checksums[k]) {
+            const auto found = checksum_of(chunk, size, [=](index_t i) { return half[i]; });
+            if (found == pairs.checksums[k][chunk]) continue;
+        }
+        const index_t end = min(size, (chunk + 1) * CHUNK);
+        for (index_t i = chunk * CHUNK + threadIdx.x; i < end; i += THREADS)
+            if (rounded(master[i], 0) != half[i]) master[i] = value_of(half[i]);
+    }
 }
 
 extern "C" __global__ void store_rounded(Pairs pairs, bool* is_saturated) {
     const Share share = share_of(pairs.begin);
-    const float* master = pairs.master[share.k];
-    half_bits* half = pairs.half[share.k];
-    for (index_t i = share.first; i < pairs.size[share.k]; i += share.all)
-        half[i] = rounded(master[i], is_saturated);
+    const int k = share.k;
+    const float* master = pairs.master[k];
+    half_bits* half = pairs.half[k];
+    const index_t size = pairs.size[k], blocks = share.all / THREADS;
+    for (index_t chunk = share.first / THREADS; chunk * CHUNK < size; chunk += blocks) {
+        const auto found = checksum_of(
+            chunk, size, [=](index_t i) { return half[i] = rounded(master[i], is_saturated); });
+        if (threadIdx.x == 0) pairs.checksums[k][chunk] = found;
+    }
 }
 """
 _PAIRS = numpy.dtype(
-    [('master', 'u8', 100), ('half', 'u8', 100), ('size', 'i8', 100), ('begin', 'i4', 100)]
+    [('master', 'u8', 90), ('half', 'u8', 90), ('checksums', 'u8', 90), ('size', 'i8', 90)]
+    + [('begin', 'i4', 90)]
 )
 
 
-def _launch_for_pairs(kernel, masters, halves, *arguments):
+def _launch_for_pairs(kernel, masters, halves, checksums, *arguments):
     """Launches a kernel for contiguous pairs; others are copied, and what was written put back."""
     rows, copies = [], []
-    for master, half in zip(masters, halves):
+    for master, half, of_half in zip(masters, halves, checksums):
         if not (master.flags.c_contiguous and half.flags.c_contiguous):
             copies.append((master, master.copy(order='C'), half, half.copy(order='C')))
             master, half = copies[-1][1::2]
-        rows.append((master, half, master.size))
+        rows.append((master, half, 0 if of_half is None else of_half, master.size))
     gpu.launch_for_each(_MASTERS, kernel, _PAIRS, rows, *arguments)
     for master, master_copy, half, half_copy in copies:
         master[...], half[...] = master_copy, half_copy

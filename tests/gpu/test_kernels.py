@@ -284,7 +284,7 @@ def test_copies_are_put_back_unless_all_is_right(device, is_right):
         numpy.testing.assert_array_equal(CPU.send(original), expected)
 
 
-@pytest.mark.parametrize('size', [1, 5, 4099])
+@pytest.mark.parametrize('size', [1, 5, 4099, 8192, 20011])
 def test_masters_take_over_what_was_changed(device, size):
     master = gradients(size, 'float32', special=(1e-9, 3.14159, -0.0))
     half = master.astype(numpy.float16)
@@ -294,13 +294,43 @@ def test_masters_take_over_what_was_changed(device, size):
     master_weights.take_over_changes([expected], [changed])
     assert (expected[changed == half] == master[changed == half]).all()
     assert (expected[changed != half] == changed[changed != half]).all()
-    sent = device.send(master)
+    sent, written = device.send(master), device.send(numpy.zeros(size, 'e'))
+    checksums = device.send(numpy.zeros(-(-size // 4096), numpy.uint64))
+    assert not bool(master_weights.store_rounded([sent], [written], [checksums]))
+    numpy.testing.assert_array_equal(CPU.send(written), half)
     layout = device.send(numpy.stack([changed, changed], 1))[:, 0]  # every other element
     for of_device in (device.send(changed), layout):
-        found = device.send(master)
-        master_weights.take_over_changes([found, sent], [of_device, device.send(half)])
+        for known in (None, checksums):
+            found = device.send(master)
+            pairs = [found, sent], [of_device, written], [known, known]
+            master_weights.take_over_changes(*pairs)
+            numpy.testing.assert_array_equal(CPU.send(found), expected)
+            numpy.testing.assert_array_equal(CPU.send(sent), master)
+
+
+def test_where_a_half_is_what_was_stored_its_master_is_not_looked_at(device):
+    half = device.send(gradients(20011, 'float16'))
+    checksums = device.send(numpy.zeros(5, numpy.uint64))
+    master_weights.store_rounded([half.astype('f')], [half], [checksums])
+    other = device.send(numpy.ones(20011, 'f'))
+    master_weights.take_over_changes([other], [half], [checksums])
+    assert (CPU.send(other) == 1).all()
+    random = numpy.random.RandomState(0)
+    for k in range(200):  # whatever changes is seen, in that chunk alone
+        changed = half.copy()
+        place = random.randint(20000)
+        if k % 2:
+            changed[place] *= -1
+            changed[place ^ 4] *= -1  # of the same place in another word
+        else:
+            changed[place] += 1
+        found = other.copy()
+        master_weights.take_over_changes([found], [changed], [checksums])
+        chunk = slice(place // 4096 * 4096, place // 4096 * 4096 + 4096)
+        expected = CPU.send(other)
+        if (CPU.send(changed).view('u2') != CPU.send(half).view('u2')).any():
+            expected[chunk] = CPU.send(changed)[chunk]
         numpy.testing.assert_array_equal(CPU.send(found), expected)
-        numpy.testing.assert_array_equal(CPU.send(sent), master)
 
 
 @pytest.mark.parametrize('name', ['float16', 'bfloat16', 'float8_e5m2', 'float8_e4m3'])
