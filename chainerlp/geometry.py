@@ -1,8 +1,8 @@
 """The geometries of Chainer's layers: three products each, and K.
 
 Factors are rounded to float16, products accumulated in float32 (:mod:`chainerlp.gemm`; design,
-section 5). What is handed in is a :func:`~chainerlp.gemm.factor` each. ``output`` and
-``weight_gradient`` return float32; ``data_gradient`` multiplies by ``scale`` and rounds to
+section 5). What is handed in is a :func:`~chainerlp.gemm.factor` each. ``output``,
+``data_gradient`` and ``weight_gradient`` multiply the float32 sums by ``scale`` and round them to
 ``dtype``, once: by 1 and to float32 by default.
 """
 
@@ -43,17 +43,17 @@ class Geometry:
 class Linear(Geometry):
     """The three products of a linear layer."""
 
-    def output(self, x, W):
+    def output(self, x, W, scale=1.0, dtype=numpy.float32):
         """Returns y = x Wᵀ for x (batch, in) and W (out, in)."""
-        return gemm.multiply(x, W.T)
+        return gemm.multiply(x, W.T, scale, dtype)
 
     def data_gradient(self, gy, W, x_size=(), scale=1.0, dtype=numpy.float32):
         """Returns gx = gy W for gy (batch, out) and W (out, in)."""
-        return scale_and_round(gemm.multiply(gy, W), scale, dtype)
+        return gemm.multiply(gy, W, scale, dtype)
 
-    def weight_gradient(self, x, gy, W_shape=None):
+    def weight_gradient(self, x, gy, W_shape=None, scale=1.0, dtype=numpy.float32):
         """Returns gW = gyᵀ x for x (batch, in) and gy (batch, out)."""
-        return gemm.multiply(gy.T, x)
+        return gemm.multiply(gy.T, x, scale, dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +76,10 @@ class Convolution(Geometry):
     groups: int = 1
     cover_all: bool = False
 
-    def output(self, x, W):
+    def output(self, x, W, scale=1.0, dtype=numpy.float32):
         """Returns y (n, out, *size) for x (n, in, *size) and W (out, in / groups, *k)."""
         columns, out_size = self._columns(x, W.shape)
-        y = gemm.multiply(self._group_weight(W), columns)
+        y = gemm.multiply(self._group_weight(W), columns, scale, dtype)
         return y.reshape((x.shape[0], W.shape[0]) + out_size)
 
     def data_gradient(self, gy, W, x_size=None, scale=1.0, dtype=numpy.float32):
@@ -88,8 +88,11 @@ class Convolution(Geometry):
         ``x_size`` is the spatial size of x: the smallest that fits, by default.
         """
         out_size, k = gy.shape[2:], W.shape[2:]
-        weight = self._group_weight(W).swapaxes(-1, -2)
-        columns = gemm.multiply(weight, self._group_outputs(gy))
+        factors = self._group_weight(W).swapaxes(-1, -2), self._group_outputs(gy)
+        if self._is_pointwise(k):
+            gx = gemm.multiply(*factors, scale, dtype)
+            return gx.reshape((gy.shape[0], W.shape[1] * self.groups) + out_size)
+        columns = gemm.multiply(*factors)
         columns = columns.reshape((gy.shape[0], W.shape[1] * self.groups) + k + out_size)
         if x_size is None:
             x_size = self.smallest_input(out_size, k)
@@ -98,11 +101,11 @@ class Convolution(Geometry):
         gx = conv_nd.col2im_nd(columns, self.stride, self.pad, x_size, dilate=self.dilate)
         return scale_and_round(gx, scale, dtype)
 
-    def weight_gradient(self, x, gy, W_shape):
+    def weight_gradient(self, x, gy, W_shape, scale=1.0, dtype=numpy.float32):
         """Returns gW of shape ``W_shape`` for x (n, in, *size) and gy (n, out, *size)."""
         columns, _ = self._columns(x, W_shape)
         sum_over_images = _sum_at_once if on_gpu(x) else _sum_by_image
-        return sum_over_images(self._group_outputs(gy), columns).reshape(W_shape)
+        return sum_over_images(self._group_outputs(gy), columns, scale, dtype).reshape(W_shape)
 
     def terms(self, W_shape):
         """Returns K."""
@@ -125,9 +128,15 @@ class Convolution(Geometry):
             for *sizes, d in zip(out_size, k, self.stride, self.pad, self.dilate)
         )
 
+    def _is_pointwise(self, k):
+        """Returns whether y at a position is made of x at that position, and there are no sums."""
+        return set(k + self.stride) <= {1} and not any(self.pad)
+
     def _columns(self, x, W_shape):
         k = W_shape[2:]
-        if len(k) == 2:
+        if self._is_pointwise(k):
+            columns = x
+        elif len(k) == 2:
             dy, dx = self.dilate
             columns = conv.im2col(
                 x, *k, *self.stride, *self.pad, cover_all=self.cover_all, dy=dy, dx=dx
@@ -137,7 +146,7 @@ class Convolution(Geometry):
                 x, k, self.stride, self.pad, cover_all=self.cover_all, dilate=self.dilate
             )
         n, channels = x.shape[:2]
-        out_size = columns.shape[2 + len(k) :]
+        out_size = columns.shape[-len(k) :]
         rows = channels // self.groups * math.prod(k)
         return columns.reshape(n, self.groups, rows, math.prod(out_size)), out_size
 
@@ -189,7 +198,7 @@ def _col2im(columns, stride, pad, size, dilate, scale, dtype):
     return images
 
 
-def _sum_by_image(outputs, columns):
+def _sum_by_image(outputs, columns, scale, dtype):
     """Sums (n, groups, out, p) by (n, groups, rows, p) over n and p, one image after the other.
 
     On the CPU nothing is moved for it, and all at once would hold the batch size times the weight.
@@ -197,16 +206,16 @@ def _sum_by_image(outputs, columns):
     total = numpy.zeros(outputs.shape[1:3] + columns.shape[2:3], numpy.float32)
     for image_output, image_columns in zip(outputs, columns):
         total += gemm.multiply(image_output, image_columns.swapaxes(-1, -2))
-    return total
+    return scale_and_round(total, scale, dtype)
 
 
-def _sum_at_once(outputs, columns):
+def _sum_at_once(outputs, columns, scale, dtype):
     """:func:`_sum_by_image` as one product, for a GPU: a launch an image costs more than moving."""
     _, groups, out, _ = outputs.shape
     rows = columns.shape[2]
     outputs = outputs.transpose(1, 2, 0, 3).reshape(groups, out, -1)
     columns = columns.transpose(1, 2, 0, 3).reshape(groups, rows, -1)
-    return gemm.multiply(outputs, columns.swapaxes(-1, -2))
+    return gemm.multiply(outputs, columns.swapaxes(-1, -2), scale, dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,17 +230,17 @@ class Deconvolution(Geometry):
     transpose: Convolution
     out_size: Optional[tuple[int, ...]] = None
 
-    def output(self, x, W):
+    def output(self, x, W, scale=1.0, dtype=numpy.float32):
         """Returns y (n, out, *size) for x (n, in, *size) and W (in, out / groups, *k)."""
-        return self.transpose.data_gradient(x, W, self.out_size)
+        return self.transpose.data_gradient(x, W, self.out_size, scale, dtype)
 
     def data_gradient(self, gy, W, x_size=None, scale=1.0, dtype=numpy.float32):
         """Returns gx (n, in, *size) for gy (n, out, *size) and W (in, out / groups, *k)."""
-        return scale_and_round(self.transpose.output(gy, W), scale, dtype)
+        return self.transpose.output(gy, W, scale, dtype)
 
-    def weight_gradient(self, x, gy, W_shape):
+    def weight_gradient(self, x, gy, W_shape, scale=1.0, dtype=numpy.float32):
         """Returns gW of shape ``W_shape`` for x (n, in, *size) and gy (n, out, *size)."""
-        return self.transpose.weight_gradient(gy, x, W_shape)
+        return self.transpose.weight_gradient(gy, x, W_shape, scale, dtype)
 
     def terms(self, W_shape):
         """Returns K."""
@@ -258,11 +267,11 @@ class LocalConvolution2D(Geometry):
 
     stride: tuple = (1, 1)
 
-    def output(self, x, W):
+    def output(self, x, W, scale=1.0, dtype=numpy.float32):
         """Returns y (n, out, oh, ow) for x (n, in, h, w) and W (out, oh, ow, in, kh, kw)."""
         out, oh, ow = W.shape[:3]
         weight = self._weight_by_position(W).swapaxes(-1, -2)
-        by_position = gemm.multiply(self._columns(x, W.shape), weight)
+        by_position = gemm.multiply(self._columns(x, W.shape), weight, scale, dtype)
         return by_position.reshape(oh, ow, len(x), out).transpose(2, 3, 0, 1)
 
     def data_gradient(self, gy, W, x_size, scale=1.0, dtype=numpy.float32):
@@ -272,11 +281,11 @@ class LocalConvolution2D(Geometry):
         columns = columns.transpose(2, 3, 4, 5, 0, 1)
         return _col2im(columns, self.stride, (0, 0), x_size, (1, 1), scale, dtype)
 
-    def weight_gradient(self, x, gy, W_shape):
+    def weight_gradient(self, x, gy, W_shape, scale=1.0, dtype=numpy.float32):
         """Returns gW of shape ``W_shape`` for x (n, in, h, w) and gy (n, out, oh, ow)."""
         by_position = self._by_position(gy).swapaxes(-1, -2)
-        gW = gemm.multiply(by_position, self._columns(x, W_shape)).swapaxes(0, 1)
-        return gW.reshape(W_shape)
+        gW = gemm.multiply(by_position, self._columns(x, W_shape), scale, dtype)
+        return gW.swapaxes(0, 1).reshape(W_shape)
 
     def terms(self, W_shape):
         """Returns K."""

@@ -337,17 +337,61 @@ LAYERS = {
         (6, 3, 3, 3),
         (4, 4),
     ),
+    'pointwise': (geometry.Convolution(groups=2), (2, 6, 4, 5), (6, 3, 1, 1), (4, 5)),
+    'pointwise of 1 axis': (geometry.Convolution((1,), (0,), (2,)), (2, 6, 4), (6, 3, 1), (4,)),
+    'pointwise deconvolution': (
+        geometry.Deconvolution(geometry.Convolution(groups=3), (4, 5)),
+        (2, 6, 4, 5),
+        (9, 2, 1, 1),
+        (4, 5),
+    ),
     'local': (geometry.LocalConvolution2D(), (2, 6, 2, 2), (6, 2, 2, 3, 3, 3), (4, 4)),
 }
 
 
+def products(layer, x, W, gy, x_size, **scaled):
+    return (
+        layer.output(x, W, **scaled),
+        layer.data_gradient(gy, W, x_size, **scaled),
+        layer.weight_gradient(x, gy, W.shape, **scaled),
+    )
+
+
 @pytest.mark.parametrize('dtype', [numpy.float16, numpy.float32])
 @pytest.mark.parametrize('name', sorted(LAYERS))
-def test_a_data_gradient_is_scaled_before_it_is_rounded_once(name, dtype):
+def test_each_product_is_scaled_before_it_is_rounded_once(name, dtype):
     layer, gy_shape, W_shape, x_size = LAYERS[name]
     gy, W = random(1, *gy_shape) * numpy.float32(2.0**-20), random(2, *W_shape)
-    product = layer.data_gradient(gy, W, x_size)
-    assert product.dtype == numpy.float32
-    scaled = layer.data_gradient(gy, W, x_size, 1024.0, dtype)
-    assert scaled.dtype == dtype
-    numpy.testing.assert_array_equal(scaled, (product * 1024).astype(dtype))
+    x = random(3, *layer.data_gradient(gy, W, x_size).shape)
+    arrays = layer, x, W, gy, x_size
+    for plain, scaled in zip(products(*arrays), products(*arrays, scale=1024.0, dtype=dtype)):
+        assert plain.dtype == numpy.float32 and scaled.dtype == dtype
+        numpy.testing.assert_array_equal(scaled, (plain * 1024).astype(dtype))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('dtype', [numpy.float16, numpy.float32])
+@pytest.mark.parametrize('name', sorted(LAYERS))
+def test_each_product_of_halves_on_a_device_is_that_of_the_cpu(device, name, dtype):
+    layer, gy_shape, W_shape, x_size = LAYERS[name]
+    rng = numpy.random.RandomState(0)
+    # Small integers: float32 sums of their products are exact, in any order.
+    gy, W = (rng.randint(-9, 10, shape).astype('f') for shape in (gy_shape, W_shape))
+    x = rng.randint(-9, 10, layer.data_gradient(gy, W, x_size).shape).astype('f')
+    expected = products(layer, x, W, gy, x_size, scale=2.0**-17, dtype=dtype)
+    halves = [device.send(array.astype('e')) for array in (x, W, gy)]
+    for scale in (2.0**-17, device.send(numpy.array(2.0**-17, 'f'))):
+        for found, one in zip(products(layer, *halves, x_size, scale=scale, dtype=dtype), expected):
+            assert found.dtype == dtype
+            numpy.testing.assert_array_equal(chainer.get_device('@numpy').send(found), one)
+
+
+@pytest.mark.parametrize('name', [name for name in sorted(LAYERS) if 'pointwise' in name])
+def test_of_a_pointwise_layer_no_columns_are_formed(name, monkeypatch):
+    layer, gy_shape, W_shape, x_size = LAYERS[name]
+    gy, W = random(1, *gy_shape), random(2, *W_shape)
+    for function in ('im2col', 'col2im'):
+        monkeypatch.delattr(geometry.conv, function)
+        monkeypatch.delattr(geometry.conv_nd, function + '_nd')
+    x = random(3, *layer.data_gradient(gy, W, x_size).shape)
+    products(layer, x, W, gy, x_size)

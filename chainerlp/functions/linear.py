@@ -9,8 +9,8 @@ from typing import Optional
 from chainerlp import geometry
 from chainerlp.functions.scaled_function import DataGradient, ScaledFunction, ScaledLayerFunction
 from chainerlp.layer_scale import LayerScale
-from chainerlp.rounding import scale_and_round, to_float32
-from chainerlp.types import Array, Input
+from chainerlp.rounding import from_float32, scale_and_round, to_float32
+from chainerlp.types import Array, Input, Scale
 
 import chainer
 import numpy
@@ -18,6 +18,7 @@ from chainer import backend, utils
 from chainer.functions.connection.bilinear import BilinearFunction
 from chainer.functions.connection.linear import LinearFunction
 from chainer.utils import type_check
+from numpy.typing import DTypeLike
 
 
 class ScaledLinearFunction(ScaledLayerFunction, LinearFunction):
@@ -98,8 +99,8 @@ class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
                 type_check.expect(V.shape[0] == W.shape[i], V.shape[1] == W.shape[2])
             type_check.expect(b.shape[0] == W.shape[2])
 
-    def float32_output(self, inputs: tuple[Array, ...]) -> Array:
-        """Returns y in float32."""
+    def output(self, inputs: tuple[Array, ...], dtype: DTypeLike) -> Array:
+        """Returns y, made in float32 and rounded once."""
         e1, e2 = _matrix(inputs[0]), _matrix(inputs[1])
         W, *rest = (to_float32(a) for a in inputs[2:])
         y = _rows(e1, e2).dot(W.reshape(W.shape[0] * W.shape[1], W.shape[2]))
@@ -108,7 +109,7 @@ class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
             y += e1.dot(V1)
             y += e2.dot(V2)
             y += b
-        return y
+        return from_float32(y, dtype)
 
     def data_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> DataGradient:
         """Returns the :class:`DataGradient` of e1 or of e2.
@@ -131,15 +132,24 @@ class ScaledBilinearFunction(ScaledFunction, BilinearFunction):
 
         return DataGradient(rows, weights.T, weights.shape[1], product)
 
-    def parameter_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> Array:
-        """Returns gW, gV1, gV2 or gb in float32."""
+    def parameter_gradient(
+        self,
+        index: int,
+        inputs: tuple[Array, ...],
+        gy: Array,
+        scale: Scale = 1.0,
+        dtype: DTypeLike = numpy.float32,
+    ) -> Array:
+        """Returns gW, gV1, gV2 or gb."""
         gy = to_float32(gy)
         if index == 5:
-            return gy.sum(axis=0)
-        if index == 2:
+            gradient = gy.sum(axis=0)
+        elif index == 2:
             e1, e2 = _matrix(inputs[0]), _matrix(inputs[1])
-            return e1.T.dot(_rows(e2, gy)).reshape(inputs[2].shape)
-        return _matrix(inputs[index - 3]).T.dot(gy)
+            gradient = e1.T.dot(_rows(e2, gy)).reshape(inputs[2].shape)
+        else:
+            gradient = _matrix(inputs[index - 3]).T.dot(gy)
+        return scale_and_round(gradient, scale, dtype)
 
 
 def _matrix(array):

@@ -11,12 +11,13 @@ from chainerlp.gemm import factor
 from chainerlp.layer_scale import LayerScale
 from chainerlp.rounding import from_float32, round_saturating, scale_and_round
 from chainerlp.scaled_array import ScaledArray
-from chainerlp.types import Array, Input
+from chainerlp.types import Array, Input, Scale
 from chainerlp.window import Window, of_each_position
 
 import chainer
 import numpy
 from chainer import backend
+from numpy.typing import DTypeLike
 
 # gW sums over the batch and all positions: with gy near u_max it overflows, with gy near u_min its
 # small entries underflow. So it gets the scale that current scaling would give it (design, §1).
@@ -126,16 +127,23 @@ class ScaledFunction:
 
     # A subclass has these three. Inputs are handed in as they are: most products need some only.
 
-    def float32_output(self, inputs: tuple[Array, ...]) -> Array:
-        """Returns y in float32."""
+    def output(self, inputs: tuple[Array, ...], dtype: DTypeLike) -> Array:
+        """Returns y, made in float32 and rounded once."""
         raise NotImplementedError
 
     def data_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> DataGradient:
         """Returns the :class:`DataGradient` of one of the ``data_inputs``."""
         raise NotImplementedError
 
-    def parameter_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> Array:
-        """Returns the gradient of one of the other inputs in float32."""
+    def parameter_gradient(
+        self,
+        index: int,
+        inputs: tuple[Array, ...],
+        gy: Array,
+        scale: Scale = 1.0,
+        dtype: DTypeLike = numpy.float32,
+    ) -> Array:
+        """Returns the gradient of one of the other inputs, times a scale and rounded once."""
         raise NotImplementedError
 
     def forward(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -147,7 +155,7 @@ class ScaledFunction:
             return super().forward(inputs)
         self._config_use_ideep = chainer.config.use_ideep  # as Chainer's own forward notes it
         self.retain_inputs(tuple(range(min(self.n_retained, len(inputs)))))
-        return (from_float32(self.float32_output(inputs), dtype),)
+        return (self.output(inputs, dtype),)
 
     def backward(
         self, indexes: tuple[int, ...], grad_outputs: tuple[chainer.Variable, ...]
@@ -234,16 +242,18 @@ class ScaledFunction:
         format, product, scale, total = None, None, 1.0, gy.scale
         if index in self.data_inputs:
             gradient, format = self.data_gradient(index, inputs, gy.array), self.gradient_format
+            form = gradient.product
             is_scaled = layer_scale is not None and (is_half or format is not None)
             if format is not None or (is_scaled and layer_scale.policy.needs_product):
-                product = gradient.product()
+                product = form()
             if is_scaled:
                 scale, total = self._choose(
                     index, gradient, product, gy.scale, layer_scale, backoff
                 )
         else:
-            product = self.parameter_gradient(index, inputs, gy.array)
+            form = functools.partial(self.parameter_gradient, index, inputs, gy.array)
             if layer_scale is not None and layer_scale.scale_weights and is_half:
+                product = form()
                 scale, total = _WEIGHT_POLICY.scale_and_total(
                     product, None, gy.scale, product=product
                 )
@@ -251,7 +261,7 @@ class ScaledFunction:
             _check_range(format, dtype, self.label)
             array = from_float32(round_saturating(product, format, scale)[0], dtype)
         elif product is None:
-            array = gradient.product(scale, dtype)
+            array = form(scale, dtype)
         else:
             array = scale_and_round(product, scale, dtype)
         return ScaledArray(array, total)
@@ -288,8 +298,7 @@ class ScaledFunction:
             if index in self.data_inputs:
                 array = self.data_gradient(index, self._factors, rounded).product(inverse)
             elif index < self.n_factors:
-                array = self.parameter_gradient(index, self._factors, rounded)
-                array = scale_and_round(array, inverse, numpy.float32)
+                array = self.parameter_gradient(index, self._factors, rounded, inverse)
             else:  # of a bias: a sum, no product
                 array = self.parameter_gradient(index, self.inputs, gy.array)
             gradients.append(ScaledArray(array, gy.scale))
@@ -322,15 +331,16 @@ class ScaledLayerFunction(ScaledFunction):
         (y,) = self.apply((x, W) if b is None else (x, W, b))
         return y
 
-    def float32_output(self, inputs: tuple[Array, ...]) -> Array:
-        """Returns y in float32."""
+    def output(self, inputs: tuple[Array, ...], dtype: DTypeLike) -> Array:
+        """Returns y, made in float32 and rounded once."""
         x, W = inputs[:2]
         self.prepare(x, W)
-        y = self.geometry().output(factor(x), factor(W))
-        if len(inputs) == 3:
-            b = inputs[2]
-            y += b.reshape(b.shape + (1,) * (y.ndim - 1 - b.ndim))
-        return y
+        factors = factor(x), factor(W)
+        if len(inputs) == 2:
+            return self.geometry().output(*factors, dtype=dtype)
+        y, b = self.geometry().output(*factors), inputs[2]
+        y += b.reshape(b.shape + (1,) * (y.ndim - 1 - b.ndim))
+        return from_float32(y, dtype)
 
     def data_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> DataGradient:
         """Returns the :class:`DataGradient` of x."""
@@ -344,13 +354,21 @@ class ScaledLayerFunction(ScaledFunction):
         window = geometry.window(gy.shape, W.shape, x.shape[2:])
         return DataGradient(gy, by_output, terms, product, window)
 
-    def parameter_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> Array:
-        """Returns gW or gb in float32."""
+    def parameter_gradient(
+        self,
+        index: int,
+        inputs: tuple[Array, ...],
+        gy: Array,
+        scale: Scale = 1.0,
+        dtype: DTypeLike = numpy.float32,
+    ) -> Array:
+        """Returns gW or gb."""
         if index == 1:
             x, W = inputs[:2]
-            return self.geometry().weight_gradient(factor(x), gy, W.shape)
+            return self.geometry().weight_gradient(factor(x), gy, W.shape, scale, dtype)
         b_ndim = len(self.inputs[2].shape)
-        return gy.sum(axis=(0,) + tuple(range(1 + b_ndim, gy.ndim)), dtype=numpy.float32)
+        gb = gy.sum(axis=(0,) + tuple(range(1 + b_ndim, gy.ndim)), dtype=numpy.float32)
+        return scale_and_round(gb, scale, dtype)
 
 
 def _check_range(format, dtype, label):
