@@ -11,7 +11,7 @@ import math
 from typing import Optional
 
 from chainerlp import gemm
-from chainerlp.gpu import on_gpu
+from chainerlp.gpu import elementwise_scalars, on_gpu
 from chainerlp.rounding import scale_and_round
 from chainerlp.window import MOST_AXES, Window
 
@@ -172,9 +172,10 @@ def _col2im(columns, stride, pad, size, dilate, scale, dtype):
         return scale_and_round(images, scale, dtype)
     n, channels, kh, kw, oh, ow = columns.shape
     images = cuda.cupy.empty((n, channels, *size), dtype)
+    parameter, loop_prep, (scale,) = elementwise_scalars(scale=scale)
     add_up = cuda.elementwise(
         'raw float32 columns, int32 h, int32 w, int32 oh, int32 ow, int32 kh, int32 kw, int32 sy,'
-        ' int32 sx, int32 ph, int32 pw, int32 dy, int32 dx, float32 scale',
+        f' int32 sx, int32 ph, int32 pw, int32 dy, int32 dx, {parameter}',
         'T image',
         """
         const int x = i % w + pw, y = i / w % h + ph;
@@ -193,6 +194,7 @@ def _col2im(columns, stride, pad, size, dilate, scale, dtype):
         image = sum * scale;
         """,
         'chainerlp_col2im',
+        loop_prep=loop_prep,
     )
     add_up(columns.ravel(), *size, oh, ow, kh, kw, *stride, *pad, *dilate, scale, images)
     return images

@@ -201,6 +201,32 @@ def scalar_of(scale):
     return 0, int(numpy.float32(scale).view(numpy.uint32))
 
 
+def elementwise_scalars(**numbers):
+    """Returns how an elementwise kernel takes numbers of which each block reads each once.
+
+    An array would be read for each element.
+
+    Args:
+        **numbers (float or 0-d :ref:`ndarray`): The numbers, by their names in the kernel, where
+            they are float32.
+
+    Returns:
+        tuple: Parameters of the kernel, its ``loop_prep``, and arguments for those parameters.
+    """
+    parameters, loads, reads, arguments = [], '', '', []
+    for name, number in numbers.items():
+        if on_gpu(number):
+            parameters.append(f'raw float32 {name}_there')
+            loads += f'__shared__ float of_block_{name};\n'
+            loads += f'if (threadIdx.x == 0) of_block_{name} = {name}_there[0];\n'
+            reads += f'const float {name} = of_block_{name};\n'
+            number = number.astype(numpy.float32, copy=False)
+        else:
+            parameters.append(f'float32 {name}')
+        arguments.append(number)
+    return ', '.join(parameters), f'{loads}__syncthreads();\n{reads}' if reads else '', arguments
+
+
 def contiguous(array):
     """Returns the elements of an array as one row: a view where it has no gaps, or else a copy."""
     return array.ravel(order='K')

@@ -6,7 +6,7 @@ about 1 ns, whatever the values, and give the same bits. CuPy's ``astype`` is th
 """
 
 from chainerlp import formats
-from chainerlp.gpu import on_gpu
+from chainerlp.gpu import elementwise_scalars, on_gpu
 
 import numpy
 from chainer.backends import cuda
@@ -63,15 +63,20 @@ def scale_and_round(array, scale, dtype):
     if isinstance(scale, float) and scale == 1:
         return from_float32(array, dtype)
     if on_gpu(array):
+        parameter, loop_prep, (scale,) = elementwise_scalars(scale=scale)
         kernel = cuda.elementwise(
-            'T x, float32 scale', 'U y', 'y = (float)x * scale', 'chainerlp_scale_and_round'
+            f'T x, {parameter}',
+            'U y',
+            'y = (float)x * scale',
+            'chainerlp_scale_and_round',
+            loop_prep=loop_prep,
         )
         return kernel(array, scale, cuda.cupy.empty(array.shape, dtype))
     array *= scale
     return from_float32(array, dtype)
 
 
-def round_saturating(array, format, scale=1.0, saturated=0):
+def round_saturating(array, format, scale=1.0, saturated=0, inverse=None):
     """Multiplies an array by a scale in float32, and rounds it to a format, saturating.
 
     A finite value beyond the format's largest number becomes that number, as in hardware that
@@ -82,6 +87,8 @@ def round_saturating(array, format, scale=1.0, saturated=0):
         format (~chainerlp.formats.Format): At most as wide as float32.
         scale (float or 0-d :ref:`ndarray`): The scale; on a GPU it may be on the device.
         saturated (int or 0-d array): How many elements were saturated before.
+        inverse (0-d :ref:`ndarray`): On a GPU a float32 array that 1 / ``scale`` is written to, too
+            (unless ``array`` is empty), which saves a launch. A number is none.
 
     Returns:
         tuple: The rounded array, which has the format's values in float32 (float16 on a GPU, for
@@ -89,7 +96,7 @@ def round_saturating(array, format, scale=1.0, saturated=0):
         device (the one that was given, if one was).
     """
     if on_gpu(array):
-        return _round_on_gpu(array, format, scale, saturated)
+        return _round_on_gpu(array, format, scale, saturated, inverse)
     saturated = int(saturated)  # of a model that was moved from a GPU
     rounded = numpy.empty(array.shape, numpy.float32)
     for source, target in _blocks(array, rounded):
@@ -162,15 +169,19 @@ def _round_magnitude(magnitude, format):
     magnitude -= rounder
 
 
-def _round_on_gpu(array, format, scale, saturated):
+def _round_on_gpu(array, format, scale, saturated, inverse):
     if not on_gpu(saturated) or saturated.device != array.device:
         saturated = int(saturated)
         saturated = cuda.cupy.full((), saturated, numpy.uint64)
+    parameter, loop_prep, (scale,) = elementwise_scalars(scale=scale)
+    if not on_gpu(inverse):
+        inverse = cuda.cupy.empty((), numpy.float32)
     if format is formats.FLOAT16:
         kernel = cuda.elementwise(
-            'float32 x, float32 scale',
-            'float16 y, raw uint64 saturated',
+            f'float32 x, {parameter}',
+            'float16 y, raw uint64 saturated, raw float32 inverse',
             """
+            if (i == 0) inverse[0] = 1 / scale;
             y = x * scale;
             if (isinf((float)y) && isfinite(x)) {
                 y = copysignf(65504.0f, x);
@@ -178,12 +189,16 @@ def _round_on_gpu(array, format, scale, saturated):
             }
             """,
             'chainerlp_round_to_half_saturating',
+            loop_prep=loop_prep,
         )
-        return kernel(array, scale, cuda.cupy.empty(array.shape, numpy.float16), saturated)
+        return kernel(
+            array, scale, cuda.cupy.empty(array.shape, numpy.float16), saturated, inverse
+        )[:2]
     kernel = cuda.elementwise(
-        'float32 x, float32 scale, int32 mantissa_bits, int32 smallest_exponent, float64 largest',
-        'float32 y, raw uint64 saturated',
+        f'float32 x, {parameter}, int32 mantissa_bits, int32 smallest_exponent, float64 largest',
+        'float32 y, raw uint64 saturated, raw float32 inverse',
         """
+        if (i == 0) inverse[0] = 1 / scale;
         const float value = x * scale;
         y = value;
         if (isfinite(x) && value != 0) {
@@ -199,7 +214,8 @@ def _round_on_gpu(array, format, scale, saturated):
         }
         """,
         'chainerlp_round_saturating',
+        loop_prep=loop_prep,
     )
     rounded = cuda.cupy.empty(array.shape, numpy.float32)
     constants = format.mantissa_bits, 1 - format.bias, format.largest
-    return kernel(array, scale, *constants, rounded, saturated)
+    return kernel(array, scale, *constants, rounded, saturated, inverse)[:2]

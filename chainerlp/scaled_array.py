@@ -11,7 +11,7 @@ lifts the main path to where what comes next would overflow. Design, section 1.
 import dataclasses
 import math
 
-from chainerlp import formats
+from chainerlp import formats, gpu
 from chainerlp.gpu import on_gpu
 from chainerlp.rounding import from_float32, to_float32
 from chainerlp.statistics import largest_magnitude
@@ -214,13 +214,15 @@ def are_same(scales):
 
 def _rescale_on_gpu(array, scale, target, out=None):
     compute = _type_of_sums(array.dtype)
+    parameters, loop_prep, numbers = gpu.elementwise_scalars(scale=scale, target=target)
     rescale = cuda.elementwise(
-        'T x, float32 scale, float32 target',
+        f'T x, {parameters}',
         'U y',
-        f'y = ({compute})x * ({compute})((double)target / scale)',
+        f'y = ({compute})x * factor',
         'chainerlp_rescale',
+        loop_prep=f'{loop_prep}\nconst {compute} factor = (double)target / scale;',
     )
-    return rescale(array, scale, target, cuda.cupy.empty_like(array) if out is None else out)
+    return rescale(array, *numbers, cuda.cupy.empty_like(array) if out is None else out)
 
 
 # What is found in an element's gradients, and in all: the largest sum, and the largest gradient

@@ -87,3 +87,16 @@ def test_a_null_pointer_is_no_missing_argument(monkeypatch):
 def test_what_is_on_a_gpu():
     for value in (1.0, 2, numpy.float64(3), numpy.ones(2), numpy.ones((), numpy.float16), True):
         assert gpu.on_gpu(value) is False
+
+
+@pytest.mark.gpu
+def test_an_elementwise_kernel_reads_numbers_on_the_device_once_a_block(device):
+    there = device.send(numpy.array(3.0))  # a user's policy may hold its scale in float64
+    parameters, loop_prep, arguments = gpu.elementwise_scalars(here=2.0, there=there)
+    assert parameters == 'float32 here, raw float32 there_there'
+    assert arguments[0] == 2.0 and arguments[1].dtype == numpy.float32
+    kernel = device.xp.ElementwiseKernel(
+        parameters, 'float32 y', 'y = here * there', 'numbers', loop_prep=loop_prep
+    )
+    assert kernel(*arguments, device.xp.empty(1000, 'f')).get().tolist() == [6.0] * 1000
+    assert loop_prep.count('there_there[0]') == 1 and 'threadIdx.x == 0' in loop_prep

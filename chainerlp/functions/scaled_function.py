@@ -8,6 +8,7 @@ from typing import Any, Callable, Optional
 
 from chainerlp import formats, policies
 from chainerlp.gemm import factor
+from chainerlp.gpu import on_gpu
 from chainerlp.layer_scale import LayerScale
 from chainerlp.rounding import from_float32, round_saturating, scale_and_round
 from chainerlp.scaled_array import ScaledArray
@@ -17,6 +18,7 @@ from chainerlp.window import Window, of_each_position
 import chainer
 import numpy
 from chainer import backend
+from chainer.backends import cuda
 from numpy.typing import DTypeLike
 
 # gW sums over the batch and all positions: with gy near u_max it overflows, with gy near u_min its
@@ -289,10 +291,12 @@ class ScaledFunction:
         scale, _ = self._choose(
             self.data_inputs[0], cast, gy.array, gy.scale, layer_scale, backoff, is_cast=True
         )
+        is_there = on_gpu(scale) and gy.array.size > 0
+        inverse = cuda.cupy.empty((), numpy.float32) if is_there else 1 / scale
         rounded, self.layer_scale.saturated = round_saturating(
-            gy.array, self.computes_in, scale, self.layer_scale.saturated
+            gy.array, self.computes_in, scale, self.layer_scale.saturated, inverse
         )
-        rounded, inverse = factor(rounded), 1 / scale
+        rounded = factor(rounded)
         gradients = []
         for index in indexes:
             if index in self.data_inputs:

@@ -345,7 +345,9 @@ def test_rounding_saturates(device, name, scale):
     expected, count = round_saturating(array, format, scale, saturated=3)
     on_device = device.send(numpy.array(scale, numpy.float32))
     for by in (scale, on_device):
-        rounded, saturated = round_saturating(device.send(array), format, by, saturated=3)
+        inverse = scalar(device, 0)
+        rounded, saturated = round_saturating(device.send(array), format, by, 3, inverse)
+        assert float(inverse) == 1 / numpy.float32(scale)
         assert rounded.dtype == ('float16' if name == 'float16' else 'float32')
         numpy.testing.assert_array_equal(CPU.send(rounded), expected)
         assert int(saturated) == count

@@ -110,3 +110,15 @@ def test_memory_is_that_of_chainers_static_loss_scaling(device, cuemu):
         for policy in (None, policies.Adaptive(), policies.PerSample())
     )
     assert adaptive <= 1.02 * fixed and per_sample <= 1.02 * fixed, (adaptive, per_sample, fixed)
+
+
+def test_the_scale_of_a_compute_dtype_is_divided_out_in_no_launch_of_its_own(device, cuemu):
+    link = chainer.links.Linear(8, 4)
+    chainerlp.convert(link, policies.PerSample(), compute_dtype='float16')
+    link.to_device(device)
+    loss = chainer.functions.sum(link(device.send(numpy.ones((5, 8), 'f'))))
+    with cuemu.counting() as counts:
+        chainerlp.backward(loss)
+    names = [kernel[0] for kernel in counts.kernels]
+    assert 'chainerlp_round_to_half_saturating' in names
+    assert not [name for name in names if 'divide' in name or 'scale_and_round' in name]
