@@ -7,6 +7,7 @@ device.
 """
 
 import functools
+import threading
 
 import numpy
 from chainer import backend
@@ -120,12 +121,12 @@ template <typename Operation, typename V> __device__ V over_block(V value) {
 }
 
 // Returns true in all threads of the block that comes here last of so many: it sees (past its
-// cache, which is what `volatile` is for) what the others have written. done: 0 at first.
+// cache, which is what `volatile` is for) what the others have written. done: 0 before and after.
 __device__ bool is_last(unsigned* done, index_t expected) {
     __shared__ bool answer;
     __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) answer = atomicAdd(done, 1u) == expected - 1;
+    if (threadIdx.x == 0) answer = atomicInc(done, (unsigned)expected - 1) == expected - 1;
     __syncthreads();
     __threadfence();
     return answer;
@@ -146,6 +147,27 @@ def blocks_for(array):
     """Returns how many blocks go through an array: each thread gets a few chunks, if there are."""
     chunks = -(-array.nbytes // _CHUNK_BYTES)
     return max(1, min(MOST_BLOCKS, -(-chunks // (THREADS * _CHUNKS_A_THREAD))))
+
+
+_kept_zeros = {}
+
+
+def kept_zeros(use, words):
+    """Returns uint32 zeros for a kernel that leaves them zero: no launch is needed to fill them.
+
+    They are the same ones for each launch on the current stream, on which one follows the other.
+
+    Args:
+        use (str): What they are for; one kernel may take several.
+        words (int): How many there are at least.
+    """
+    import cupy
+
+    stream = cupy.cuda.get_current_stream().ptr  # each thread may have one of the same name
+    key = use, threading.get_ident(), cupy.cuda.runtime.getDevice(), stream
+    if key not in _kept_zeros or _kept_zeros[key].size < words:
+        _kept_zeros[key] = cupy.zeros(words, numpy.uint32)
+    return _kept_zeros[key]
 
 
 def launch(code, name, blocks, *arguments):

@@ -109,5 +109,5 @@ def launch_with_moments(code, name, arrays, *arguments, more_blocks=0):
         measured.append(numpy.array(of_row, _MEASURED))
         blocks += of_row[-1]
     partial = cuda.cupy.empty((blocks, 2), numpy.float64)
-    done = cuda.cupy.zeros((), numpy.uint32)
+    done = gpu.kept_zeros('done', 1)
     gpu.launch(code, name, blocks + more_blocks, partial, done, *measured, *arguments)

@@ -11,7 +11,7 @@ lifts the main path to where what comes next would overflow. Design, section 1.
 import dataclasses
 import math
 
-from chainerlp import formats, gpu
+from chainerlp import formats, gpu, join_kernels
 from chainerlp.gpu import on_gpu
 from chainerlp.rounding import from_float32, to_float32
 from chainerlp.statistics import largest_magnitude
@@ -24,8 +24,6 @@ MARGIN = 4.0
 """float: Powers of two that are left below the format's largest number by default."""
 
 _MIDDLE = 1.0
-# What one launch of a kernel adds; more are added in several.
-_ARRAYS_A_LAUNCH = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -181,7 +179,7 @@ def common_scale(maxima, scales, limit):
         limit (float): What the sum of the maxima must not exceed.
     """
     if any(map(on_gpu, maxima)):
-        return _common_scale_on_gpu(maxima, scales, limit)
+        return join_kernels.common_scale(maxima, scales, limit)
     with numpy.errstate(all='ignore'):
         largest = [float(maximum) / scale for maximum, scale in zip(maxima, scales)]
     return _chosen(sum(largest), max(zip(largest, scales))[1], max(scales), limit)
@@ -225,101 +223,11 @@ def _rescale_on_gpu(array, scale, target, out=None):
     return rescale(array, *numbers, cuda.cupy.empty_like(array) if out is None else out)
 
 
-# What is found in an element's gradients, and in all: the largest sum, and the largest gradient
-# with its scale. Both are true ones.
-_CUDA_FOUND = r"""
-struct Found { double sum, largest; float scale, highest; };
-
-__device__ inline Found add(Found found, double x, float scale) {
-    found.sum += x / scale;
-    found.highest = max(found.highest, scale);
-    const double largest = fabs(x / scale);
-    if (largest > found.largest || (largest == found.largest && scale > found.scale)) {
-        found.largest = largest;
-        found.scale = scale;
-    }
-    return found;
-}
-
-__device__ inline Found combine(Found a, Found b) {
-    const bool is_a = a.largest > b.largest || (a.largest == b.largest && a.scale > b.scale);
-    Found found = is_a ? a : b;
-    found.sum = max(fabs(a.sum), fabs(b.sum));
-    found.highest = max(a.highest, b.highest);
-    return found;
-}
-
-__device__ inline double choose(Found found, double limit) {
-    const double total = fabs(found.sum), scale = found.scale;
-    if (!isfinite(total)) return scale;
-    if (total * scale > limit) return floor_power_of_two(limit / total);
-    if (total == 0) return found.highest;
-    return max(scale, min((double)found.highest, floor_power_of_two(1 / total)));
-}
-"""
-
-
 def _join_on_gpu(gradients, limit, dtype):
-    """:func:`join` in two launches: the choice of the scale, and the sum at it."""
     if gradients[0].array.size == 0:
         return gradients[0]
-    while len(gradients) > _ARRAYS_A_LAUNCH:
-        # Partial sums are held in float32.
-        wide = numpy.promote_types(dtype, numpy.float32)
-        no_limit = formats.get(wide.name).largest
-        first = _join_on_gpu(gradients[:_ARRAYS_A_LAUNCH], no_limit, wide)
-        gradients = [first, *gradients[_ARRAYS_A_LAUNCH:]]
-    arrays = [gradient.array for gradient in gradients]
-    scales = [gradient.scale for gradient in gradients]
-    choose, add = _join_kernels(tuple(a.dtype.name for a in arrays), _type_of_sums(dtype))
-    common = choose(*arrays, *scales, limit)
-    return ScaledArray(
-        add(*arrays, *scales, common, cuda.cupy.empty(arrays[0].shape, dtype)), common
-    )
-
-
-def _join_kernels(dtypes, compute):
-    indices = range(len(dtypes))
-    gradients = ', '.join(
-        [f'{dtype} x{k}' for k, dtype in enumerate(dtypes)] + [f'float32 s{k}' for k in indices]
-    )
-    found = 'Found()'
-    for k in indices:
-        found = f'add({found}, ({compute})x{k}, s{k})'
-    choose = cuda.reduce(
-        f'{gradients}, float64 limit',
-        'float32 common',
-        found,
-        'combine(a, b)',
-        'common = choose(a, limit)',
-        'Found()',
-        'chainerlp_choose_common_scale',
-        reduce_type='Found',
-        preamble=formats.CUDA_FLOOR_POWER_OF_TWO + _CUDA_FOUND,
-    )
-    terms = [f'({compute})x{k} * ({compute})((double)common / s{k})' for k in indices]
-    add = cuda.elementwise(
-        f'{gradients}, float32 common',
-        'T total',
-        'total = ' + ' + '.join(terms),
-        'chainerlp_add_at_common_scale',
-    )
-    return choose, add
-
-
-def _common_scale_on_gpu(maxima, scales, limit):
-    indices = range(len(maxima))
-    found = 'Found()'
-    for k in indices:
-        found = f'add({found}, x{k}, s{k})'
-    return cuda.elementwise(
-        ', '.join([f'float64 x{k}' for k in indices] + [f'float32 s{k}' for k in indices])
-        + ', float64 limit',
-        'float32 common',
-        f'common = choose({found}, limit)',
-        'chainerlp_common_scale',
-        preamble=formats.CUDA_FLOOR_POWER_OF_TWO + _CUDA_FOUND,
-    )(*maxima, *scales, limit, cuda.cupy.empty((), numpy.float32))
+    arrays, scales = [g.array for g in gradients], [g.scale for g in gradients]
+    return ScaledArray(*join_kernels.join(arrays, scales, limit, dtype))
 
 
 def _type_of_sums(dtype):

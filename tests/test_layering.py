@@ -11,7 +11,7 @@ LEVELS = [
     {'chainerlp.compat'},
     {'chainerlp.types'},
     {'chainerlp.formats', 'chainerlp.gpu', 'chainerlp.window'},
-    {'chainerlp.rounding', 'chainerlp.moments'},
+    {'chainerlp.rounding', 'chainerlp.moments', 'chainerlp.join_kernels'},
     {'chainerlp.statistics', 'chainerlp.gemm'},
     {'chainerlp.geometry', 'chainerlp.scaled_array'},
     {'chainerlp.true_gradients'},

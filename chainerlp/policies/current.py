@@ -11,7 +11,6 @@ from chainerlp.rounding import to_float32
 
 import numpy
 from chainer import backend
-from chainer.backends import cuda
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Amax(Bounded, Margin):
             'choose_amax',
             gpu.blocks_for(row),
             *(row, row.itemsize, row.size),
-            cuda.cupy.zeros(2, numpy.uint32),
+            gpu.kept_zeros('amax', 2),
             self._limit(),
         )
 
@@ -89,7 +88,7 @@ class Measured(Amax, Threshold):
             'choose_measured',
             gpu.blocks_for(row),
             *(row, row.size),
-            cuda.cupy.zeros(statistics.EXPONENTS + 2, numpy.int64),
+            gpu.kept_zeros('counts', 2 * (statistics.EXPONENTS + 2)),
             *(self._limit(), lost, float(self.threshold)),
         )
 
@@ -110,7 +109,7 @@ struct Magnitude {
     }
 };
 
-// state: the largest magnitude so far, and how many blocks are done; both 0 at first.
+// state: the largest magnitude so far, and how many blocks are done; both 0 before and after.
 extern "C" __global__ void choose_amax(
         const void* x, index_t itemsize, index_t size, unsigned* state, double limit,
         Choice choice) {
@@ -121,6 +120,7 @@ extern "C" __global__ void choose_amax(
     if (threadIdx.x == 0) atomicMax(&state[0], largest);
     if (!is_last_block(&state[1]) || threadIdx.x > 0) return;
     choice.store(limit / (value_of_bits(((volatile unsigned*)state)[0]) / choice.backoff));
+    state[0] = 0;
 }
 """
 )
@@ -129,7 +129,7 @@ _CUDA_MEASURED = (
     statistics.CUDA_EXPONENT_COUNTS
     + CUDA_CHOICE
     + r"""
-// counts: 257, then the state of choose_amax; all 0 at first. lost: a power of two, or 0.
+// counts: 257, then the state of choose_amax; all 0 before and after. lost: a power of two, or 0.
 extern "C" __global__ void choose_measured(
         const float* x, index_t size, index_t* counts, double limit, double lost, double rate,
         Choice choice) {
@@ -141,6 +141,7 @@ extern "C" __global__ void choose_measured(
     // Each thread has an exponent, and looks at how many numbers lie at or below it.
     __shared__ index_t of_exponent[THREADS];
     of_exponent[threadIdx.x] = ((volatile index_t*)counts)[threadIdx.x + 1];
+    counts[threadIdx.x + 1] = 0;
     __syncthreads();
     index_t at_or_below = 0;
     for (unsigned i = 0; i <= threadIdx.x; ++i) at_or_below += of_exponent[i];
@@ -149,6 +150,7 @@ extern "C" __global__ void choose_measured(
     if (threadIdx.x > 0) return;
     const double backoff = choice.backoff;
     const double highest = limit / (value_of_bits(((volatile unsigned*)state)[0]) / backoff);
+    counts[0] = state[0] = 0;
     double lowest = NAN;
     if (total > 0) lowest = max(backoff * ldexp(lost, 127 - first_kept), 1.0);
     choice.store(lowest < highest ? lowest : highest);

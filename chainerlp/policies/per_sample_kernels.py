@@ -72,7 +72,7 @@ def of_positions(gy, W, window, *constants):
     roots = cupy.empty((rows, positions), numpy.float32)
     largest = cupy.empty(blocks, numpy.uint32)
     gradient = gy, gy.itemsize, rows, channels, positions, tile, roots, largest
-    counts = cupy.zeros(_BINS + rows, numpy.uint32)
+    counts = gpu.kept_zeros('counts', _BINS + rows)
     more_blocks, at_once = blocks, 0
     in_window = math.prod(window.kernel)
     if gx_positions * in_window > _SUMMED_BY_LAST:
@@ -324,8 +324,8 @@ extern "C" __global__ void measure_large_images(
 }
 
 // largest: one for each of `blocks` that measure. counts: BINS of them, and one more for each row;
-// all 0 at first. at_once: how many of gx's positions a block takes where gy is measured already;
-// or else 0.
+// all 0 before and after. at_once: how many of gx's positions a block takes where gy is measured
+// already; or else 0.
 extern "C" __global__ void choose_of_positions(
         double* partial, unsigned* done, Measured W, const void* gy, index_t itemsize,
         index_t rows, index_t channels, index_t positions, index_t tile, float* roots,
@@ -350,6 +350,7 @@ extern "C" __global__ void choose_of_positions(
     const double variance = of_W[0] * terms / slots / (choice.backoff * choice.backoff);
     const Positions mixture = {counts, BINS, rows * gx_positions, variance, lost};
     choose(mixture, largest_of(largest, blocks), of_W, terms, rate, u_max, choice);
+    for (int i = threadIdx.x; i < BINS; i += THREADS) counts[i] = 0;
 }
 """
 )

@@ -1,11 +1,14 @@
 """What an iteration launches and takes of memory, which an emulated device alone can tell."""
 
+import functools
 import gc
 
 import chainerlp
-from chainerlp import policies
+from chainerlp import geometry, gpu, policies
+from chainerlp.scaled_array import ScaledArray, join
 from experiments.models.resnet import CIFARResNet
 from experiments.models.small_models import MLP
+from tests.gpu.agreement import NONFINITE
 
 import chainer
 import numpy
@@ -122,3 +125,36 @@ def test_the_scale_of_a_compute_dtype_is_divided_out_in_no_launch_of_its_own(dev
     names = [kernel[0] for kernel in counts.kernels]
     assert 'chainerlp_round_to_half_saturating' in names
     assert not [name for name in names if 'divide' in name or 'scale_and_round' in name]
+
+
+def test_a_join_takes_two_launches_also_of_some_channels(device, cuemu):
+    x = device.send(numpy.ones((4, 6, 5, 5), 'e'))
+    arrays = x[:, :2], x[:, 3:5], x[:, :2].copy()
+    gradients = [ScaledArray(array, 2.0**k) for k, array in enumerate(arrays)]
+    join(gradients)  # state is made
+    with cuemu.counting() as counts:
+        join(gradients)
+    assert counts['launches'] == 2 and counts['memset'] == 0
+
+
+@pytest.mark.parametrize('value', [2.0**-10, 0.0, *NONFINITE])
+def test_the_state_of_kernels_is_left_zero(device, value):
+    layer, shape = geometry.Convolution(pad=(1, 1)), (4, 6, 24, 24)
+    gy, W = device.xp.full(shape, value, 'e'), device.xp.ones((6, 6, 3, 3), 'e')
+    product = gy.astype('f')
+    context = {'terms': 54, 'product': product, 'window': layer.window(shape, W.shape, shape[2:])}
+    calls = [
+        functools.partial(policy.scale, gy, W, **context)
+        for policy in (
+            policies.Adaptive(),
+            policies.PerSample(),
+            policies.Amax(),
+            policies.Measured(),
+        )
+    ]
+    calls.append(functools.partial(policies.PerSample().scale, gy, W))
+    calls.append(functools.partial(join, [ScaledArray(gy, 2.0), ScaledArray(gy, 4.0)]))
+    for call in calls:
+        call()
+        state = [gpu.kept_zeros(use, 1) for use in ('done', 'amax', 'counts')]
+        assert not any(words.any() for words in state)
