@@ -107,7 +107,7 @@ clean:  ## remove the environments and what tools left behind; results stay
 
 # The emulated GPU compiles CuPy's kernels for the CPU: right values, and no timings. It takes an environment of its own,
 # with CuPy 14, or CUPY=13.6.0, whose library it patches. Kernels read and write inside arrays (CHECK), and no result
-# depends on the order of threads (ORDER) or on copies that have not arrived (LATE).
+# depends on the order of threads (ORDER) or on copies that have not arrived (LATE). What kernels move is counted (TRACE).
 EMULATOR = ../shared/tools/cuda-emulator
 CUPY = 14.2.0
 EMULATED_VENV = .venv-emulated-$(CUPY)
@@ -119,6 +119,7 @@ test-gpu-emulated: $(EMULATED_VENV)/emulated
 	export CUEMU_CHECK=1 && $(ON_EMULATED_GPU) -p cuemu_check tests/gpu/test_kernels.py tests/gpu/test_choices.py
 	export CUEMU_LATE=1 && $(ON_EMULATED_GPU) tests/gpu/test_scaling.py
 	export CUEMU_ORDER=1 && $(ON_EMULATED_GPU) tests/gpu/test_scaling.py
+	export CUEMU_TRACE=1 && $(ON_EMULATED_GPU) tests/gpu/test_counts.py
 
 $(EMULATED_VENV)/emulated: setup.py $(wildcard $(EMULATOR)/* $(EMULATOR)/*/*)
 	command -v clang++-16 >/dev/null || { apt-get update -qq && \

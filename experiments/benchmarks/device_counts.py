@@ -15,7 +15,7 @@ _WORKLOADS = ('cnn', 'resnet20', 'resnet50', 'ssd300')
 _LAYERS = (10, 100, 500)
 _WARM_UP = 3  # updates, until memory is taken and the first scale is a delayed one
 _MEBIBYTE = 2**20
-_HEADER = ['method', 'launches', 'waits', 'copies', 'MiB moved', 'peak MiB']
+_HEADER = ['method', 'launches', 'waits', 'copies', 'MiB moved', 'MiB touched', 'peak MiB']
 _PAGE = """\
 # Counts on an emulated device
 
@@ -23,8 +23,11 @@ _PAGE = """\
 `make test-gpu EMULATED=1`, with `CUEMU_TRACE=1`: what one training iteration asks of a device,
 after {warm_up} others, and in brackets its ratio to fixed loss scaling in the scaled layers'
 arithmetic. *Launches* are of kernels and of matrix products; *waits* are the host's; *copies* go to
-the device or come from it; *MiB moved* are what kernels load and store, products left out;
-*peak MiB* is the memory that arrays take at most. None of it is time.
+the device or come from it. *MiB moved* are what instructions of kernels load and store: what each
+thread reads counts each time, however small. *MiB touched* are the sectors of 32 bytes that a
+launch loads, each once, and those that it stores: what memory has to move at least. Products count
+with their factors and results in both. *peak MiB* is the memory that arrays take at most. None of
+it is time.
 """
 
 
@@ -88,6 +91,7 @@ def _table(found):
         cells = [_beside(counts.launches, reference.launches, 1, 0)]
         cells += [str(counts.waits), str(counts.copies)]
         cells.append(_beside(counts.moved, reference.moved, _MEBIBYTE, 1))
+        cells.append(_beside(counts.touched, reference.touched, _MEBIBYTE, 1))
         cells.append(_beside(counts.peak, reference.peak, _MEBIBYTE, 1))
         rows.append([method, *cells])
     return markdown_table(_HEADER, rows)

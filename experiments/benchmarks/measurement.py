@@ -26,6 +26,7 @@ _WAITING = {
 # A host that prepares the next step while the device works on one is part of what is timed.
 _STEPS_ON_GPU = 5
 _MEBIBYTE = 2**20
+_SECTOR = 32  # bytes, of what a GPU's memory moves at least
 _UNTIMED = 2
 _BEYOND_ANY_CACHE = 2**29
 
@@ -178,7 +179,11 @@ class Counts:
         launches (int): Of kernels, and of matrix products.
         waits (int): How often the host waits.
         copies (int): To the device, or from it.
-        moved (int): Bytes that kernels load and store; 0 where that is not traced.
+        moved (int): Bytes that instructions of kernels load and store: what many threads read
+            counts for each. Of products, the factors and the result. Where kernels are not traced,
+            only of products; likewise the next.
+        touched (int): Bytes of the sectors of 32 bytes of memory that a launch loads, each once,
+            and of those that it stores: what memory has to move at least.
         peak (int): Bytes of memory that are taken at most.
     """
 
@@ -186,6 +191,7 @@ class Counts:
     waits: int
     copies: int
     moved: int
+    touched: int
     peak: int
 
 
@@ -204,6 +210,7 @@ def count(step):
         waits=found['stream_sync'] + found['device_sync'] + found['event_sync'],
         copies=found['memcpy_h2d'] + found['memcpy_d2h'],
         moved=found['loaded'] + found['stored'],
+        touched=_SECTOR * (found['sectors_loaded'] + found['sectors_stored']),
         peak=found['peak'],
     )
 
