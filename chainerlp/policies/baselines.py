@@ -151,7 +151,7 @@ class LogNormal(Bounded, Threshold):
             blocks,
             *(row, row.itemsize, row.size),
             cuda.cupy.empty((blocks, 3), numpy.float64),
-            cuda.cupy.zeros(2, numpy.uint32),
+            gpu.kept_zeros('amax', 2),
             math.log(formats.get(self.format).smallest_subnormal),
             NormalDist().inv_cdf(self.threshold),
             float(formats.get(self.format).largest),
@@ -193,7 +193,7 @@ __device__ double smallest_of(const volatile unsigned* extremes) {
 }
 
 // Each row of the grid looks at one channel of gy and of W. extremes: four of each, then how many
-// blocks are done; all 0 at first.
+// blocks are done; all 0 before and after.
 extern "C" __global__ void choose_range(
         const void* gy, index_t gy_itemsize, index_t count, index_t gy_size, const void* W,
         index_t W_itemsize, index_t W_size, unsigned* extremes, double smallest_product,
@@ -217,6 +217,7 @@ extern "C" __global__ void choose_range(
         lowest = low < lowest ? low : lowest;
         highest = high > highest ? high : highest;
         is_nan |= high != high;
+        for (int i = 0; i < 4; ++i) extremes[4 * k + i] = 0;
     }
     lowest = -over_block<Largest>(-lowest);
     is_nan = over_block<Largest>(is_nan);
@@ -249,7 +250,7 @@ def _range_kernel(format, gy, W, terms, smallest, smallest_product):
         (blocks, channels),
         *(gy, gy.itemsize, len(gy), of_channel.size // len(gy)),
         *(W, W.itemsize, W.size // channels),
-        xp.zeros(4 * channels + 1, numpy.uint32),
+        gpu.kept_zeros('range', 4 * channels + 1),
         *(smallest_product, float(smallest), formats.get(format).largest / terms),
     )
 
@@ -303,6 +304,7 @@ extern "C" __global__ void choose_log_normal(
     const double backoff = choice.backoff;
     const double chosen = backoff * exp(log_smallest - pivot - mean - deviation * quantile);
     const double highest = most / (value_of_bits(((volatile unsigned*)state)[0]) / backoff);
+    state[0] = 0;
     choice.store(chosen < highest ? chosen : highest);
 }
 """

@@ -63,6 +63,7 @@ MOST = {
     policies.Measured(): 1.01,
     policies.Measured(interval=100): 1.01,
 }
+EACH = [*MOST, policies.AbsRange(), policies.ElementWiseRange(), policies.LogNormal()]
 
 
 def test_scaling_launches_no_more_than_chainers_static_loss_scaling(device, cuemu):
@@ -84,16 +85,7 @@ def test_launches_grow_linearly_with_layers(device, cuemu, policy):
     assert many - few <= 9 * (more - few) + 10
 
 
-@pytest.mark.parametrize(
-    'policy',
-    [
-        *MOST,
-        policies.AbsRange(),
-        policies.ElementWiseRange(),
-        policies.LogNormal(),
-    ],
-    ids=repr,
-)
+@pytest.mark.parametrize('policy', EACH, ids=repr)
 def test_a_choice_is_one_launch(device, cuemu, policy):
     gy = device.send(numpy.full((4, 6, 5, 5), 2.0**-20, 'e'))
     W = device.send(numpy.ones((6, 3, 3, 3), 'e'))
@@ -143,18 +135,10 @@ def test_the_state_of_kernels_is_left_zero(device, value):
     gy, W = device.xp.full(shape, value, 'e'), device.xp.ones((6, 6, 3, 3), 'e')
     product = gy.astype('f')
     context = {'terms': 54, 'product': product, 'window': layer.window(shape, W.shape, shape[2:])}
-    calls = [
-        functools.partial(policy.scale, gy, W, **context)
-        for policy in (
-            policies.Adaptive(),
-            policies.PerSample(),
-            policies.Amax(),
-            policies.Measured(),
-        )
-    ]
+    calls = [functools.partial(policy.scale, gy, W, **context) for policy in EACH]
     calls.append(functools.partial(policies.PerSample().scale, gy, W))
     calls.append(functools.partial(join, [ScaledArray(gy, 2.0), ScaledArray(gy, 4.0)]))
     for call in calls:
         call()
-        state = [gpu.kept_zeros(use, 1) for use in ('done', 'amax', 'counts')]
+        state = [gpu.kept_zeros(use, 1) for use in ('done', 'amax', 'counts', 'range')]
         assert not any(words.any() for words in state)
