@@ -44,7 +44,7 @@ struct Gradients {
     const float* scale[16];  // or else, with a null pointer, the number's bits
     unsigned bits[16];
     index_t itemsize[16], distance[16];  // the distance of rows, in elements
-    index_t count, rows, size;  // how many arrays there are, and of rows, of that size, in each
+    index_t count, rows, size;  // of arrays, of rows in each, and of elements in those
 };
 
 __device__ inline void store(double x, double* y) { *y = x; }
@@ -64,7 +64,7 @@ template <typename T, typename V> __device__ void load(const T* x, int size, V* 
     }
 }
 
-// Calls visit(arrays' elements, of a row, from there on, up to 8 of them).
+// Calls visit.chunk(all, row, begin, size) for 8 elements of a row at a time, or what is left.
 template <typename Visit> __device__ void for_each_chunk(const Gradients& all, Visit& visit) {
     const index_t of_row = (all.size + 7) / 8;
     for (index_t i = first_index(); i < all.rows * of_row; i += all_threads()) {

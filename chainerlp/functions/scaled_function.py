@@ -343,7 +343,10 @@ class ScaledLayerFunction(ScaledFunction):
         if len(inputs) == 2:
             return self.geometry().output(*factors, dtype=dtype)
         y, b = self.geometry().output(*factors), inputs[2]
-        y += b.reshape(b.shape + (1,) * (y.ndim - 1 - b.ndim))
+        b = b.reshape(b.shape + (1,) * (y.ndim - 1 - b.ndim))
+        if on_gpu(y) and dtype != y.dtype:  # in one launch; the sum is float32
+            return cuda.cupy.add(y, b, out=cuda.cupy.empty(y.shape, dtype), casting='unsafe')
+        y += b
         return from_float32(y, dtype)
 
     def data_gradient(self, index: int, inputs: tuple[Array, ...], gy: Array) -> DataGradient:

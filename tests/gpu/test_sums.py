@@ -3,6 +3,7 @@
 import math
 
 from chainerlp.compat import cupy14
+from chainerlp.functions import scaled_convolution_2d, scaled_linear
 from tests.gpu.agreement import CPU, UNIT
 
 import chainer.functions as F
@@ -42,6 +43,20 @@ def test_a_convolution_over_8192_terms_is_exact(device):
     y = F.convolution_2d(x, W).array
     assert y.dtype == 'float16'
     assert CPU.send(y).tolist() == numpy.full((2, 3, 3, 3), 2.0).tolist()
+
+
+@pytest.mark.parametrize('b', [0.0, 2.0**-20])
+def test_a_product_is_not_rounded_before_its_bias_is_added(device, b):
+    # 1 + 2^-11 is a tie, and alone it rounds to 1.
+    x, W = numpy.array([[1, 2.0**-11]], 'e'), numpy.ones((1, 2), 'e')
+    b = numpy.array([b], 'e')
+    expected = scaled_linear(x, W, b).array
+    assert expected[0, 0] == 1 + (b[0] > 0) * 2.0**-10
+    y = scaled_linear(*map(device.send, (x, W, b))).array
+    assert y.dtype == 'float16' and CPU.send(y) == expected
+    images = x.reshape(1, 2, 1, 1), W.reshape(1, 2, 1, 1), b
+    y = scaled_convolution_2d(*map(device.send, images)).array
+    assert y.dtype == 'float16' and CPU.send(y) == expected
 
 
 def test_terms_that_cancel_leave_what_they_do_in_float32(device):
