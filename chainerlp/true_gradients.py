@@ -67,7 +67,7 @@ class _Gradient:
         vars(param)['_grad'] = gradient
 
 
-chainer.Parameter._grad = _Gradient()
+chainer.Parameter._grad = _Gradient()  # type: ignore[assignment]
 
 
 def is_held_scaled(variable):
