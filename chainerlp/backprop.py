@@ -21,6 +21,7 @@ from chainerlp.functions.unscaled_backward import (
     plain_backward,
     stack_shown,
 )
+from chainerlp.gpu import number_for
 from chainerlp.scaled_array import (
     MARGIN,
     ScaledArray,
@@ -343,7 +344,7 @@ def _initial_gradient(loss, scale):
         with chainer.using_device(loss.device):
             gradient = loss.xp.ones_like(loss.array)
     with chainer.using_device(loss.device):
-        return ScaledArray(gradient).to(scale)
+        return ScaledArray(gradient).to(number_for(gradient, scale))
 
 
 def _stands_for_what_was_sent(loss):

@@ -70,11 +70,10 @@ def gated(params, flag, by_rules_alone=True):
         by_rules_alone (bool): Whether nothing but their update rules, and hooks of these, writes to
             them or to the rules' states.
     """
-    if flag is None:
-        yield
-        return
     trained = [param for param in params if param.array is not None and is_trained(param)]
     copied = [p for p in trained if not (by_rules_alone and _writes_by_kernels_alone(p))]
+    if flag is None:
+        copied = []
     state_entries = [
         (param.update_rule.state, key)
         for param in copied
@@ -102,6 +101,9 @@ def _writes_by_kernels_alone(param):
     return (
         on_gpu(param.array)
         and type(rule) in _RULES
+        # Neither an earlier import of this module has replaced it, nor anybody later.
+        and getattr(type(rule).update_core_gpu, '__globals__', {}).get('cuda') is _IN_RULES
+        and not vars(rule).keys() & {'update', 'update_core', 'update_core_gpu'}
         and all(map(writes_to_gradients_alone, hooks._pre_update_hooks.values()))
         and all(map(writes_to_gradients_alone, hooks._post_update_hooks.values()))
     )
@@ -129,8 +131,9 @@ _RULES = {
     for rule in chainer.UpdateRule.__subclasses__()
     if rule.__module__.startswith('chainer.optimizers.')
 }
+_IN_RULES = Overlay(cuda, elementwise=_elementwise)
 for _rule in _RULES:
-    patch(_rule, 'update_core_gpu', with_globals(cuda=Overlay(cuda, elementwise=_elementwise)))
+    patch(_rule, 'update_core_gpu', with_globals(cuda=_IN_RULES))
     for _name in vars(_rule):
         if _name.endswith('_kernel'):  # made before, by the function that has been replaced
             setattr(_rule, _name, None)

@@ -143,6 +143,14 @@ def on_gpu(array):
     return backend.get_array_module(array) is not numpy
 
 
+def number_for(array, number):
+    """Returns a number that an array can be multiplied by: a float, if only the number is on a GPU.
+
+    Then the model has been moved, and the host waits once.
+    """
+    return float(number) if on_gpu(number) and not on_gpu(array) else number
+
+
 def blocks_for(array):
     """Returns how many blocks go through an array: each thread gets a few chunks, if there are."""
     chunks = -(-array.nbytes // _CHUNK_BYTES)

@@ -5,11 +5,15 @@ gradients of a whole model would take as much memory as its masters, so they are
 and dropped with it.
 """
 
+import contextlib
+
 from chainerlp import master_weights
 from chainerlp.gated_update import gated, writes_to_gradients_alone
-from chainerlp.true_gradients import form, formed, gradient_of
+from chainerlp.rounding import from_float32, to_float32
+from chainerlp.true_gradients import form, gradient_of, hold_again
 
 import chainer
+import numpy
 
 _GROUP_SIZE = 1 << 20  # elements: 4 MiB of true gradients
 
@@ -23,8 +27,8 @@ _PARTS = (
 def make_update(optimizer, flag=None):
     """Makes an optimizer's update with the gradients that its target has.
 
-    It is made as a whole, by ``optimizer.update()``, if the optimizer has parts of its own, or a
-    hook that may look at all parameters at once. True gradients, as hooks leave them, then stay.
+    It is made as a whole, by ``optimizer.update()``, if the optimizer has hooks, which see all
+    parameters, or parts of its own. True gradients, as hooks leave them, then stay.
 
     Args:
         optimizer (~chainer.GradientMethod): The optimizer.
@@ -35,29 +39,58 @@ def make_update(optimizer, flag=None):
         list of bool or 0-d bool array: See :func:`~chainerlp.master_weights.substituted`.
     """
     hookable = optimizer._hookable
-    before, after = hookable._pre_update_hooks.values(), hookable._post_update_hooks.values()
-    hooks = [*before, *after]
+    hooks = [*hookable._pre_update_hooks.values(), *hookable._post_update_hooks.values()]
     params = list(optimizer.target.params())
-    is_chainers = all(
-        getattr(type(optimizer), part) is getattr(chainer.GradientMethod, part) for part in _PARTS
-    )
-    by_rules_alone = is_chainers and all(map(writes_to_gradients_alone, hooks))
-    is_for_each = all(getattr(hook, 'call_for_each_param', False) for hook in hooks)
     with master_weights.substituted(params) as saturated:
-        if by_rules_alone and is_for_each:
+        if hooks or not _is_chainers(optimizer):
+            by_rules_alone = _is_chainers(optimizer) and all(map(writes_to_gradients_alone, hooks))
+            form(params)
+            with _frozen_in_float32(params), gated(params, flag, by_rules_alone):
+                optimizer.update()
+        else:
+            optimizer.t += 1
             for group in _groups(params):
                 _fill_gaps(group)
-                with formed(group), gated(group, flag):
-                    _call_for_each(before, group)
+                formed = form(group)
+                with gated(group, flag):
                     for param in group:
                         param.update()
-                    _call_for_each(after, group)
-            optimizer.t += 1
-        else:
-            form(params)
-            with gated(params, flag, by_rules_alone):
-                optimizer.update()
+                # A hook of a rule may have changed it.
+                hold_again([each for each in formed if not _has_hooks(each[0].update_rule)])
     return saturated
+
+
+def _is_chainers(optimizer):
+    return not vars(optimizer).keys() & set(_PARTS) and all(
+        getattr(type(optimizer), part) is getattr(chainer.GradientMethod, part) for part in _PARTS
+    )
+
+
+def _has_hooks(rule):
+    hookable = rule._hookable
+    return hookable._pre_update_hooks or hookable._post_update_hooks
+
+
+@contextlib.contextmanager
+def _frozen_in_float32(params):
+    """While it lasts, what is not trained is float32, as its gradient is: hooks look at both."""
+    frozen = [
+        (param, param.array)
+        for param in params
+        if param.array is not None
+        and param.dtype == numpy.float16
+        and not master_weights.is_trained(param)
+    ]
+    for param, half in frozen:
+        with chainer.using_device(param.device):
+            param.array = to_float32(half)
+    try:
+        yield
+    finally:
+        for param, half in frozen:
+            with chainer.using_device(param.device):
+                half[...] = from_float32(param.array, numpy.float16)
+            param.array = half
 
 
 def _groups(params):
@@ -72,12 +105,6 @@ def _groups(params):
         size += own_size
     if group:
         yield group
-
-
-def _call_for_each(hooks, params):
-    for hook in hooks:
-        for param in params:
-            hook(param.update_rule, param)
 
 
 def _fill_gaps(params):

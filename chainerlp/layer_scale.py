@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 from chainerlp import formats
-from chainerlp.gpu import on_gpu
+from chainerlp.gpu import number_for, on_gpu
 from chainerlp.policies.bounds import times
 from chainerlp.policies.policy import (
     Bounded,
@@ -167,7 +167,8 @@ class LayerScale:
         held = self._held.get((call, data_input))
         is_kept = held is not None and held.age < policy.interval
         if is_kept:
-            scale, total = kept_scale_and_total(policy, held.total_scale, total_scale, backoff)
+            kept = number_for(gy, held.total_scale)
+            scale, total = kept_scale_and_total(policy, kept, total_scale, backoff)
         else:
             context = {'terms': terms, 'product': product, 'backoff': backoff}
             scale, total = scale_and_total(

@@ -62,6 +62,8 @@ def master_of(param):
     rule = param.update_rule
     if rule._fp32_param is None or rule._fp32_param.array is None:
         rule._fp32_param = chainer.Parameter(param.array.astype(numpy.float32), name=param.name)
+    if rule._fp32_param.device != param.device:  # the model was moved
+        rule._fp32_param.to_device(param.device)
     return rule._fp32_param
 
 
@@ -110,15 +112,18 @@ def _on_each_device(function, params, checksums_of):
 
 def _checksums_of(param):
     """Returns those of a parameter's half when it was rounded last, on its device; or ``None``."""
-    checksums = getattr(master_of(param), 'checksums', None)
-    return None if checksums is None or checksums.device != param.array.device else checksums
+    master = master_of(param)
+    checksums, stored_at = getattr(master, 'checksums', (None, None))
+    # An update of another way than this one's may have changed the master.
+    is_known = checksums is not None and stored_at == param.update_rule.t
+    return checksums if is_known and checksums.device == param.array.device else None
 
 
 def _new_checksums(param):
-    checksums = _checksums_of(param)
-    if checksums is None:
+    checksums, _ = getattr(master_of(param), 'checksums', (None, None))
+    if checksums is None or checksums.device != param.array.device:
         checksums = cuda.cupy.empty(-(-param.size // _CHUNK), numpy.uint64)
-        master_of(param).checksums = checksums
+    master_of(param).checksums = checksums, param.update_rule.t
     return checksums
 
 

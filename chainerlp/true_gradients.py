@@ -5,7 +5,6 @@ A float16 gradient of a parameter is held as it arrives, at its scale, until som
 """
 
 import collections
-import contextlib
 from typing import Optional
 
 from chainerlp import gpu, statistics
@@ -57,10 +56,10 @@ class _Gradient:
     """
 
     def __get__(self, param, owner=None):
-        gradient = self if param is None else vars(param)['_grad']
+        gradient = self if param is None else vars(param).get('_grad')
         if isinstance(gradient, ScaledArray):
             with chainer.using_device(backend.get_device_from_array(gradient.array)):
-                gradient = vars(param)['_grad'] = gradient.true()
+                gradient = vars(param)['_grad'] = true_sum([gradient])
         return gradient
 
     def __set__(self, param, gradient):
@@ -79,7 +78,7 @@ def can_be_held(variable, gradient):
     """Returns whether a variable may :func:`hold` a gradient; others are to be formed at once."""
     array = gradient.array
     # A part of a larger array, such as the gradient of a split, would keep all of that.
-    is_whole = array.base is None or array.base.nbytes == array.nbytes
+    is_whole = array.base is None or getattr(array.base, 'nbytes', None) == array.nbytes
     return isinstance(variable, chainer.Parameter) and array.dtype == numpy.float16 and is_whole
 
 
@@ -93,38 +92,32 @@ def hold(param, gradient):
     set_true_gradient(param, gradient)
 
 
-@contextlib.contextmanager
-def formed(params):
-    """Context manager in which parameters have their true gradients; scaled ones are held after it.
-
-    Args:
-        params (list of ~chainer.Parameter): Parameters; those without a gradient keep none.
-    """
-    held = form(params)
-    try:
-        yield
-    finally:
-        for param, gradient in held:
-            hold(param, gradient)
-
-
 def form(params):
     """Gives parameters their true gradients; on a GPU in one launch.
 
     Args:
-        params (list of ~chainer.Parameter): As of :func:`formed`.
+        params (list of ~chainer.Parameter): Parameters; those without a gradient keep none.
 
     Returns:
-        list of tuple: Each parameter whose gradient has been formed, with what it was formed of.
+        list of tuple: Each parameter whose gradient was held at a scale, what was held, and what
+        has been formed of it.
     """
     found = [(param, gradient_of(param)) for param in params]
     found = [(param, gradient) for param, gradient in found if gradient is not None]
-    changed = []
+    formed = []
     for (param, gradient), true in zip(found, true_sums([[gradient] for _, gradient in found])):
         if true is not gradient.array:
+            if is_held_scaled(param):
+                formed.append((param, gradient, true))
             set_true_gradient(param, true)
-            changed.append((param, gradient))
-    return changed
+    return formed
+
+
+def hold_again(formed):
+    """Takes back what :func:`form` has formed, where it is what the parameter still has."""
+    for param, gradient, true in formed:
+        if vars(param)['_grad'] is true:
+            hold(param, gradient)
 
 
 def are_finite(params):

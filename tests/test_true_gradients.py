@@ -1,7 +1,9 @@
 """The true gradients that variables hold."""
 
 import copy
+import ctypes
 import pickle
+import warnings
 
 import chainerlp
 from chainerlp import policies, true_gradients
@@ -111,10 +113,28 @@ def test_a_part_of_a_larger_array_and_the_users_own_are_not_held():
 def test_gradients_are_formed_for_a_while():
     layer = layer_after_a_pass()
     without = chainer.Parameter(numpy.ones(2, 'e'))
-    with true_gradients.formed([*layer.params(), without]):
-        assert not any(map(true_gradients.is_held_scaled, layer.params()))
-        numpy.testing.assert_array_equal(layer.W.grad, numpy.full((3, 4), 2))
-        layer.W.grad += 1
-    assert true_gradients.is_held_scaled(layer.W)
+    formed = true_gradients.form([*layer.params(), without])
+    assert not any(map(true_gradients.is_held_scaled, layer.params()))
     numpy.testing.assert_array_equal(layer.W.grad, numpy.full((3, 4), 2))
-    assert without.grad is None
+    layer.b.cleargrad()
+    true_gradients.hold_again(formed)
+    assert true_gradients.is_held_scaled(layer.W)
+    assert layer.b.grad is None and without.grad is None
+    layer.W.grad += 1
+    assert true_gradients.form(layer.params()) == []  # it is as true as it gets
+
+
+def test_an_array_over_memory_of_another_kind_is_not_held():
+    memory = (ctypes.c_uint16 * 3)()
+    array = numpy.frombuffer(memory, numpy.float16)
+    param = chainer.Parameter(numpy.zeros(3, 'e'))
+    assert not true_gradients.can_be_held(param, ScaledArray(array))
+    assert true_gradients.can_be_held(param, ScaledArray(array.copy()))
+
+
+def test_a_true_gradient_beyond_float32_gives_no_warning():
+    param = chainer.Parameter(numpy.zeros(1, 'e'))
+    true_gradients.hold(param, ScaledArray(numpy.array([65504], 'e'), 2.0**-126))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert numpy.isinf(param.grad)

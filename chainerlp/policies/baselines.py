@@ -62,6 +62,7 @@ class Fixed(Policy):
 
 
 _SMALLEST_PRODUCT = 1e-15
+_MOST_ROWS = 65535  # of a grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +238,7 @@ def _range_kernel(format, gy, W, terms, smallest, smallest_product):
     α = min(max(smallest / o_min, 1), (u_max / K) / o_max), where o_min (at least the smallest
     product) and o_max are the least and the greatest of the channels' products.
     """
-    if numpy.float64 in (gy.dtype, W.dtype):
+    if numpy.float64 in (gy.dtype, W.dtype) or len(W) > _MOST_ROWS:
         return None
     xp, channels = cuda.cupy, len(W)
     gy, W = xp.ascontiguousarray(gy), xp.ascontiguousarray(W)

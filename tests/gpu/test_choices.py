@@ -396,12 +396,27 @@ def test_what_the_papers_is_compared_with(device, gy_shape, W_shape, dtype, poli
 
 
 @pytest.mark.parametrize('policy', BASELINES, ids=repr)
+def test_what_it_is_compared_with_of_other_arrays(device, policy):
+    gy, W = numpy.full((2, 3), 2.0**-30), numpy.ones((3, 2))
+    assert_same_choice(device, policy, gy, W, terms=3)
+    if not isinstance(policy, policies.ElementWiseRange):
+        return
+    many = 65536  # rows than a grid has
+    gy, W = numpy.full((1, many), 2.0**-28, 'e'), numpy.ones((many, 1), 'e')
+    sent = device.send(gy), device.send(W)
+    assert policies.policy.scale_and_total(policy, *sent, terms=1) is not None
+
+
+@pytest.mark.parametrize('policy', BASELINES, ids=repr)
 @pytest.mark.parametrize('value', [*NONFINITE, 0.0, 2.0**-100, 1e30])
 def test_what_it_is_compared_with_of_special_values(device, value, policy):
     gy, W = numpy.full((3, 4), 2.0**-20, 'f'), numpy.ones((4, 2), 'f')
     gy[1, 2] = value
     assert_same_choice(device, policy, gy, W, terms=4)
     assert_same_choice(device, policy, numpy.full((3, 4), value, 'f'), W, terms=4)
+    if value == numpy.inf:  # the others want a large scale
+        gy[...], gy[1, 2] = 2.0**-40, value
+        assert_same_choice(device, policy, gy, W, terms=4)
     W[3] = 0  # inf · 0
     gy[1, 3] = value
     assert_same_choice(device, policy, gy, W, terms=4)

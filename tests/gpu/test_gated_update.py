@@ -3,7 +3,7 @@
 import functools
 
 import chainerlp
-from chainerlp import gated_update, grouped_update
+from chainerlp import gated_update, grouped_update, policies
 from chainerlp import optimizers as chainerlp_optimizers
 from tests.gpu.agreement import CPU
 
@@ -47,13 +47,13 @@ def copied(monkeypatch):
     return counts
 
 
-def wrap(device, optimizer, dtype=chainer.mixed16):
+def wrap(device, optimizer, dtype=chainer.mixed16, **kwargs):
     numpy.random.seed(0)
     with chainer.using_config('dtype', dtype):
         layers = L.Linear(8, 8), L.BatchNormalization(8), F.relu, L.Linear(8, 3)
         model = L.Classifier(chainer.Sequential(*layers))
     model.to_device(device)
-    return chainerlp.AdaptiveLossScaling(optimizer).setup(model)
+    return chainerlp.AdaptiveLossScaling(optimizer, **kwargs).setup(model)
 
 
 def batch(wrapped, seed):
@@ -138,24 +138,112 @@ def clip_weights(rule, param):
     param.array[...] = param.xp.clip(param.array, -0.01, 0.01)
 
 
-@pytest.mark.parametrize('where', ['rule', 'hook of a rule', 'hook', 'hook of all'])
+@pytest.mark.parametrize('where', ['rule', 'pre hook of a rule', 'post hook of a rule', 'hook'])
 def test_what_others_write_is_taken_back_too(device, copied, where):
     wrapped = wrap(device, optimizers.MomentumSGD(0.1))
-    first = wrapped.target.predictor[0].W
+    first, frozen = wrapped.target.predictor[0].W, wrapped.target.predictor[3].b
+    frozen.update_rule.enabled = False  # it has no state
     if where == 'rule':
         first.update_rule.__class__ = OwnRule
     train(wrapped, 2)
-    if where == 'hook of a rule':
-        first.update_rule.add_hook(clip_weights)
+    if 'hook of a rule' in where:
+        first.update_rule.add_hook(clip_weights, timing=where.split()[0])
     elif where == 'hook':
-        hook = functools.partial(clip_weights)
-        hook.call_for_each_param = True
-        wrapped.add_hook(hook, name='clipping')
-    elif where == 'hook of all':
         wrapped.add_hook(lambda optimizer: clip_weights(None, first), name='clipping')
     before = state_of(wrapped)
     del copied[:]
     spoil(wrapped)
     assert_same(state_of(wrapped), before)
-    # A weight and its momentum; or those of all six parameters.
-    assert copied == [2 if 'rule' in where else 12] * 2
+    # A weight and its momentum; or those of all five parameters.
+    assert copied == [2 if 'rule' in where else 10] * 2
+
+
+def own_update(rule, param):
+    param.array[...] -= 0.1 * param.grad
+
+
+@pytest.mark.parametrize('of', ['class', 'instance', 'earlier import'])
+def test_who_replaces_an_update_later_is_not_trusted(device, copied, monkeypatch, of):
+    wrapped = wrap(device, optimizers.SGD(0.1))
+    rule = wrapped.target.predictor[0].W.update_rule
+    train(wrapped, 2)
+    if of == 'class':
+        monkeypatch.setattr(type(rule), 'update_core_gpu', own_update)
+    elif of == 'instance':
+        rule.update_core_gpu = functools.partial(own_update, rule)
+    else:
+        monkeypatch.setattr(gated_update, '_IN_RULES', object())
+    before = state_of(wrapped)
+    spoil(wrapped)
+    assert_same(state_of(wrapped), before)
+    assert copied[-1] == (1 if of == 'instance' else 6)
+
+
+def test_the_flag_is_for_this_update_alone(device):
+    wrapped = wrap(device, optimizers.SGD(0.1))
+    train(wrapped, 2)
+    spoil(wrapped)
+    param = chainer.Parameter(numpy.ones(3, 'f'))
+    param.to_device(device)
+    param.update_rule = optimizers.SGD(0.5).create_update_rule()
+    param.grad = device.send(numpy.ones(3, 'f'))
+    param.update()
+    numpy.testing.assert_array_equal(CPU.send(param.array), numpy.full(3, 0.5))
+
+
+def test_frozen_layers_and_hooks_that_see_them(device):
+    wrapped = wrap(device, optimizers.MomentumSGD(0.1))
+    wrapped.add_hook(chainer.optimizer_hooks.WeightDecay(0.1))
+    wrapped.target.predictor[0].disable_update()
+    before = state_of(wrapped)
+    after = train(wrapped, 3)
+    for path, _ in wrapped.target.namedparams():
+        is_frozen = path.startswith('/predictor/0/')
+        assert (after[path] == before[path]).all() == is_frozen
+
+
+def test_the_host_learns_of_a_loss_that_is_not_finite_along_with_the_flag(device):
+    wrapped = wrap(device, optimizers.SGD(0.1))
+    train(wrapped, 2)
+    loss = wrapped.target(*batch(wrapped, 2)) * numpy.float32(numpy.inf)
+    wrapped.target.cleargrads()
+    wrapped.backward(loss)
+    wrapped.update()
+    (backward_pass,) = wrapped._pending.passes
+    assert wrapped.skipped == 1
+    assert backward_pass.loss_is_finite is False
+    assert wrapped.recovery.backoff == 1
+
+
+def test_a_master_is_looked_at_only_where_somebody_may_have_changed_something(device):
+    wrapped = wrap(device, optimizers.SGD(0.0))
+    train(wrapped, 2)
+    first = wrapped.target.predictor[0].W
+    rule = first.update_rule
+    fine = CPU.send(rule._fp32_param.array) + numpy.float32(2.0**-30)
+    rule._fp32_param.array[...] = device.send(fine)
+    train(wrapped, 1)
+    numpy.testing.assert_array_equal(CPU.send(rule._fp32_param.array), fine)
+    # Another way of updating, which keeps no checksums.
+    rule._fp32_param.array += 1
+    rule.t += 1
+    train(wrapped, 1)
+    numpy.testing.assert_array_equal(
+        CPU.send(rule._fp32_param.array), CPU.send(first.array).astype('f')
+    )
+    assert abs(CPU.send(first.array)).max() < 1
+
+
+@pytest.mark.parametrize('scale', ['auto', 8.0])
+def test_a_model_may_be_moved_to_the_cpu(device, scale):
+    wrapped = wrap(device, optimizers.MomentumSGD(0.1), policy=policies.Adaptive(interval=100))
+    wrapped.initial_scale = scale
+    train(wrapped, 3)
+    wrapped.target.to_device(CPU)
+    before = state_of(wrapped)
+    after = train(wrapped, 2)
+    assert wrapped.skipped == 0
+    assert any((after[key] != before[key]).any() for key in before)
+    wrapped.target.to_device(device)
+    train(wrapped, 2)
+    assert wrapped.skipped == 0

@@ -104,7 +104,9 @@ def test_memory_is_that_of_chainers_static_loss_scaling(device, cuemu):
         counted(cuemu, device, *wide, policy)['peak']
         for policy in (None, policies.Adaptive(), policies.PerSample())
     )
-    assert adaptive <= 1.02 * fixed and per_sample <= 1.02 * fixed, (adaptive, per_sample, fixed)
+    assert adaptive <= 1.02 * fixed, (adaptive, fixed)
+    # To choose a scale of its own for a weight, one layer's gW is in float32.
+    assert per_sample <= 1.05 * fixed, (per_sample, fixed)
 
 
 def test_the_scale_of_a_compute_dtype_is_divided_out_in_no_launch_of_its_own(device, cuemu):
