@@ -4,6 +4,7 @@ import warnings
 
 import chainerlp
 from chainerlp import policies
+from chainerlp.true_gradients import is_held_scaled
 
 import chainer
 import chainer.functions as F
@@ -157,6 +158,15 @@ def test_zeros_and_gradients_that_the_user_rounds_are_not_taken_for_plain_ones(r
         model[0].W.grad = model[0].W.grad.astype('e')
         optimizer.update()
     assert not [str(w.message) for w in recwarn if w.category is RuntimeWarning]
+
+
+def test_to_look_for_plain_gradients_forms_none():
+    model = half(lambda: L.Linear(3, 2))
+    optimizer = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.1)).setup(model)
+    model.cleargrads()
+    optimizer.backward(F.sum(model(numpy.ones((2, 3), 'e'))))
+    optimizer.update()
+    assert is_held_scaled(model.W)
 
 
 def test_a_pass_before_setup_is_chainers_error():
