@@ -87,13 +87,31 @@ def peak_memory(device, step):
             return tracemalloc.get_traced_memory()[1] - before
         finally:
             tracemalloc.stop()
-    pool = device.xp.get_default_memory_pool()
-    wait_for(device)
-    pool.free_all_blocks()
-    before = pool.used_bytes()
-    step()
-    wait_for(device)
-    return pool.total_bytes() - before
+    before, peak = _memory_of_arrays(step)
+    return peak - before
+
+
+def _memory_of_arrays(step):
+    """Returns how many bytes arrays on a GPU take before a step, and how many at most during it.
+
+    What a pool keeps besides depends on what was before.
+    """
+    import cupy
+
+    class Watch(cupy.cuda.MemoryHook):
+        name = 'chainerlp_memory'
+        taken = peak = before = cupy.get_default_memory_pool().used_bytes()
+
+        def malloc_postprocess(self, **of_array):
+            self.taken += of_array['mem_size']
+            self.peak = max(self.peak, self.taken)
+
+        def free_postprocess(self, **of_array):
+            self.taken -= of_array['mem_size']
+
+    with Watch() as watch:
+        step()
+    return watch.before, watch.peak
 
 
 def host_waits(device, step):
@@ -184,7 +202,7 @@ class Counts:
             only of products; likewise the next.
         touched (int): Bytes of the sectors of 32 bytes of memory that a launch loads, each once,
             and of those that it stores: what memory has to move at least.
-        peak (int): Bytes of memory that are taken at most.
+        peak (int): Bytes that arrays take at most.
     """
 
     launches: int
@@ -204,14 +222,14 @@ def count(step):
     except (ImportError, KeyError, OSError):
         return None
     with cuemu.counting() as found:
-        step()
+        _, peak = _memory_of_arrays(step)
     return Counts(
         launches=found['launches'] + found['blas'],
         waits=found['stream_sync'] + found['device_sync'] + found['event_sync'],
         copies=found['memcpy_h2d'] + found['memcpy_d2h'],
         moved=found['loaded'] + found['stored'],
         touched=_SECTOR * (found['sectors_loaded'] + found['sectors_stored']),
-        peak=found['peak'],
+        peak=peak,
     )
 
 

@@ -25,9 +25,11 @@ def test_launches_waits_and_copies_are_counted(device):
         z = cupy.dot(y, y)
         float(z[0, 0])
 
+    before = cupy.get_default_memory_pool().used_bytes()
     counts = measurement.count(step)
     assert counts.launches == 2 and counts.waits == 1 and counts.copies == 1
-    assert counts.peak >= 2 * x.nbytes
+    assert counts.peak == before + 2 * x.nbytes
+    assert measurement.peak_memory(device, step) == 2 * x.nbytes
 
 
 IS_TRACED = os.environ.get('CUEMU_TRACE', '0') != '0'
