@@ -51,7 +51,7 @@ def make_update(optimizer, flag=None):
             optimizer.t += 1
             for group in _groups(params):
                 _fill_gaps(group)
-                formed = form(group)
+                formed = form([*filter(master_weights.is_trained, group)])
                 with gated(group, flag):
                     for param in group:
                         param.update()

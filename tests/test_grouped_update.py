@@ -75,7 +75,9 @@ def test_an_optimizer_with_parts_or_hooks_of_its_own_updates_as_a_whole(monkeypa
     optimizer, forms = kind(0.1), []
     form = grouped_update.form
     monkeypatch.setattr(grouped_update, '_GROUP_SIZE', 1)
-    monkeypatch.setattr(grouped_update, 'form', lambda ps: forms.append(len(ps)) or form(ps))
+    monkeypatch.setattr(
+        grouped_update, 'form', lambda ps: forms.append(len(ps := list(ps))) or form(ps)
+    )
     if of == 'class':
         method = getattr(kind, part)
         setattr(kind, part, lambda self, *args, **kwargs: method(self, *args, **kwargs))
@@ -179,6 +181,20 @@ def test_hooks_of_the_optimizer_meet_frozen_layers(hook):
         assert param.dtype == array.dtype
         is_frozen = path.startswith('/predictor/0/')
         assert (param.array == array).all() == is_frozen
+
+
+def test_parameters_that_the_optimizer_does_not_know_are_left_alone():
+    model = model_of()
+    wrapped = chainerlp.AdaptiveLossScaling(optimizers.SGD(0.1)).setup(model)
+    with model.init_scope():
+        model.late = chainer.Parameter(numpy.ones(3, 'e'))
+
+    def loss(*args):
+        return model(*args) + F.sum(model.late)
+
+    wrapped.update(loss, *batch(0))
+    numpy.testing.assert_array_equal(model.late.array, numpy.ones(3))
+    numpy.testing.assert_array_equal(model.late.grad, numpy.ones(3))
 
 
 def test_a_count_of_updates_is_what_chainer_shows_to_rules():
