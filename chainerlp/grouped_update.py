@@ -50,14 +50,18 @@ def make_update(optimizer, flag=None):
         else:
             optimizer.t += 1
             for group in _groups(params):
-                _fill_gaps(group)
-                formed = form([*filter(master_weights.is_trained, group)])
-                with gated(group, flag):
-                    for param in group:
-                        param.update()
-                # A hook of a rule may have changed it.
-                hold_again([each for each in formed if not _has_hooks(each[0].update_rule)])
+                _update_group(group, flag)
     return saturated
+
+
+def _update_group(group, flag):
+    _fill_gaps(group)
+    formed = form([*filter(master_weights.is_trained, group)])
+    with gated(group, flag):
+        for param in group:
+            param.update()
+    # A hook of a rule may have changed it.
+    hold_again([each for each in formed if not _has_hooks(each[0].update_rule)])
 
 
 def _is_chainers(optimizer):
