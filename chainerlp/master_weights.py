@@ -180,8 +180,9 @@ def _rounded(master):
 
 
 _CHUNK = 4096
-_MASTERS = r"""
-#define CHUNK 4096
+_MASTERS = (
+    f'#define CHUNK {_CHUNK}'
+    + r"""
 
 struct Pairs {
     float* master[90];
@@ -251,6 +252,7 @@ extern "C" __global__ void store_rounded(Pairs pairs, bool* is_saturated) {
     }
 }
 """
+)
 _PAIRS = numpy.dtype(
     [('master', 'u8', 90), ('half', 'u8', 90), ('checksums', 'u8', 90), ('size', 'i8', 90)]
     + [('begin', 'i4', 90)]

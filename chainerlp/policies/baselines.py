@@ -62,7 +62,6 @@ class Fixed(Policy):
 
 
 _SMALLEST_PRODUCT = 1e-15
-_MOST_ROWS = 65535  # of a grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,9 +174,9 @@ struct Extremes {
 // One of the channels of an array of shape (count, channels, size).
 template <typename T> __device__ void look(
         const T* x, index_t count, index_t size, Extremes& found) {
-    x += blockIdx.y * size;
-    const index_t distance = gridDim.y * size;
-    for (index_t i = first_index(); i < count * size; i += all_threads())
+    x += blockIdx.x * size;
+    const index_t distance = gridDim.x * size, all = gridDim.y * (index_t)THREADS;
+    for (index_t i = blockIdx.y * (index_t)THREADS + threadIdx.x; i < count * size; i += all)
         found.see(x[i / size * distance + i % size]);
 }
 
@@ -193,8 +192,8 @@ __device__ double smallest_of(const volatile unsigned* extremes) {
     return extremes[0] ? value_of_bits(~extremes[0]) : INFINITY;
 }
 
-// Each row of the grid looks at one channel of gy and of W. extremes: four of each, then how many
-// blocks are done; all 0 before and after.
+// Each column of the grid (there may be 65535 rows only) looks at one channel of gy and of W.
+// extremes: four of each, then how many blocks are done; all 0 before and after.
 extern "C" __global__ void choose_range(
         const void* gy, index_t gy_itemsize, index_t count, index_t gy_size, const void* W,
         index_t W_itemsize, index_t W_size, unsigned* extremes, double smallest_product,
@@ -204,13 +203,13 @@ extern "C" __global__ void choose_range(
     else look((const float*)gy, count, gy_size, of_gy);
     if (W_itemsize == 2) look((const half_bits*)W, 1, W_size, of_W);
     else look((const float*)W, 1, W_size, of_W);
-    merge(of_gy, extremes + 4 * blockIdx.y);
-    merge(of_W, extremes + 4 * blockIdx.y + 2);
-    if (!is_last_block(extremes + 4 * gridDim.y)) return;
+    merge(of_gy, extremes + 4 * blockIdx.x);
+    merge(of_W, extremes + 4 * blockIdx.x + 2);
+    if (!is_last_block(extremes + 4 * gridDim.x)) return;
 
     double lowest = INFINITY, highest = 0;
     int is_nan = 0;
-    for (unsigned k = threadIdx.x; k < gridDim.y; k += THREADS) {
+    for (unsigned k = threadIdx.x; k < gridDim.x; k += THREADS) {
         const volatile unsigned* of_channel = extremes + 4 * k;
         const double low = smallest_of(of_channel) / choice.backoff * smallest_of(of_channel + 2);
         const double high =
@@ -238,7 +237,7 @@ def _range_kernel(format, gy, W, terms, smallest, smallest_product):
     α = min(max(smallest / o_min, 1), (u_max / K) / o_max), where o_min (at least the smallest
     product) and o_max are the least and the greatest of the channels' products.
     """
-    if numpy.float64 in (gy.dtype, W.dtype) or len(W) > _MOST_ROWS:
+    if numpy.float64 in (gy.dtype, W.dtype):
         return None
     xp, channels = cuda.cupy, len(W)
     gy, W = xp.ascontiguousarray(gy), xp.ascontiguousarray(W)
@@ -248,7 +247,7 @@ def _range_kernel(format, gy, W, terms, smallest, smallest_product):
         gpu.launch,
         _CUDA_RANGE,
         'choose_range',
-        (blocks, channels),
+        (channels, blocks),
         *(gy, gy.itemsize, len(gy), of_channel.size // len(gy)),
         *(W, W.itemsize, W.size // channels),
         gpu.kept_zeros('range', 4 * channels + 1),

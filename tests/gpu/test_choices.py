@@ -399,12 +399,12 @@ def test_what_the_papers_is_compared_with(device, gy_shape, W_shape, dtype, poli
 def test_what_it_is_compared_with_of_other_arrays(device, policy):
     gy, W = numpy.full((2, 3), 2.0**-30), numpy.ones((3, 2))
     assert_same_choice(device, policy, gy, W, terms=3)
-    if not isinstance(policy, policies.ElementWiseRange):
-        return
-    many = 65536  # rows than a grid has
-    gy, W = numpy.full((1, many), 2.0**-28, 'e'), numpy.ones((many, 1), 'e')
-    sent = device.send(gy), device.send(W)
-    assert policies.policy.scale_and_total(policy, *sent, terms=1) is not None
+
+
+def test_channels_are_columns_of_the_grid_of_which_there_may_be_more_than_65535(device):
+    gy, W = device.xp.ones((2, 70000), 'e'), device.xp.ones((70000, 2), 'e')
+    launch = policies.ElementWiseRange()._kernel(gy, W, 2, None, None, 1.0)
+    assert launch.args[2] == (70000, 1)
 
 
 @pytest.mark.parametrize('policy', BASELINES, ids=repr)
